@@ -1,0 +1,1 @@
+"""The catalogue of provider endpoints: its own program; imports nothing from `phr`."""

@@ -1,0 +1,366 @@
+"""Reads published lists, whatever their shape, into rows. One function a shape; nothing is judged.
+
+Shapes: FHIR Bundles (SMART user-access brands; HTI-1 flat, `partOf` and contained), Lantern's
+normalised lists, vendors' older JSON, CSV, payers' platform descriptions, the VCI directory, and
+the federal crosswalk (evidence only).
+"""
+
+import csv
+import gzip
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lighthouse.rows import Row
+from lighthouse.vendors import vendor_of
+
+BRAND_SYSTEMS = {"urn:ietf:rfc:3986"}
+NPI_SYSTEMS = {"http://hl7.org/fhir/sid/us-npi", "http://hl7.org.fhir/sid/us-npi"}
+PORTAL = "http://hl7.org/fhir/StructureDefinition/organization-portal"
+VERSION = "http://hl7.org/fhir/StructureDefinition/endpoint-fhir-version"
+LIMIT = 200 * 1024 * 1024  # bytes of one list, unpacked
+
+Place = tuple[str, str]  # origin, as_of
+
+
+def lists_below(folder: Path) -> list[Path]:
+    """Return the list files below a folder, in an order that does not depend on the disk."""
+    endings = (".json", ".json.gz", ".csv", ".csv.gz")
+    return sorted(path for path in folder.rglob("*") if path.name.endswith(endings))
+
+
+def read(path: Path, root: Path) -> Iterator[Row]:
+    """Read one list file. An unknown shape yields nothing; a broken file raises ValueError."""
+    name = path.relative_to(root).as_posix()
+    origin = re.sub(r"\.(?:json|csv)(?:\.gz)?$", "", name)
+    dated = re.search(r"\b(20\d\d-\d\d(?:-\d\d)?)\b", name)
+    place = (origin, dated[1] if dated else "")
+    text = _text(path)
+    if path.name.endswith((".csv", ".csv.gz")):
+        yield from _csv(text, place)
+    else:
+        yield from _json(json.loads(text), place)
+
+
+def _text(path: Path) -> str:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        raw = stream.read(LIMIT + 1)
+    if len(raw) > LIMIT:
+        raise ValueError(f"{path.name} is larger than {LIMIT} bytes")
+    return raw.decode("utf-8-sig", errors="replace")
+
+
+# --------------------------------------------------------------------------- JSON
+
+
+def _json(data: Any, place: Place) -> Iterator[Row]:
+    if isinstance(data, list):
+        yield from _crawled(data, place)
+    elif not isinstance(data, dict):
+        return
+    elif data.get("resourceType") == "Bundle":
+        yield from _bundle(data, place)
+    elif "Endpoints" in data:
+        yield from _lantern(data["Endpoints"], place)
+    elif "endpoints" in data and isinstance(data["endpoints"], list):
+        yield from _oldest(data["endpoints"], place)
+    elif "participating_issuers" in data:
+        return  # card issuers are no record endpoints
+    elif data.get("type") in {"payer", "ehr", "aggregator"} and "fhir_base_url" in data:
+        yield from _platform(data, place)
+
+
+def _lantern(items: Any, place: Place) -> Iterator[Row]:
+    origin, as_of = place
+    publisher = re.sub(r"_?EndpointSources$", "", origin.rsplit("/", 1)[-1]).replace("_", " ")
+    for item in _objects(items):
+        url = _word(item.get("URL"))
+        yield Row(
+            origin,
+            as_of,
+            vendor_of(url, publisher),
+            _word(item.get("OrganizationName")),
+            url,
+            npi=_word(item.get("NPIID")),
+            zip=_word(item.get("OrganizationZipCode")),
+        )
+
+
+def _oldest(items: Any, place: Place) -> Iterator[Row]:
+    for item in _objects(items):
+        url = _word(item.get("baseUrl"))
+        yield Row(*place, vendor_of(url), _word(item.get("name")), url)
+
+
+def _crawled(items: Any, place: Place) -> Iterator[Row]:
+    for item in _objects(items):
+        url = _word(item.get("url"))
+        if not url or "name" not in item:
+            continue
+        yield Row(
+            *place,
+            vendor_of(url),
+            _word(item["name"]),
+            url,
+            origin_id=_word(item.get("id")),
+            authorize=_word(item.get("authorize")),
+            token=_word(item.get("token")),
+        )
+
+
+def _platform(data: Mapping[str, Any], place: Place) -> Iterator[Row]:
+    url = _word(data.get("fhir_base_url"))
+    oauth = data.get("oauth") if isinstance(data.get("oauth"), dict) else {}
+    sandbox = "sandbox" in _word(data.get("id"))
+    if not url or sandbox:
+        return
+    yield Row(
+        *place,
+        vendor_of(url, _word(data.get("display_name"))),
+        _word(data.get("name")),
+        url,
+        aliases=tuple(_word(a) for a in data.get("aliases") or () if not _word(a).isdigit()),
+        kind="ins" if data.get("type") == "payer" else "prov",
+        fhir_version=_word(data.get("fhir_version")),
+        authorize=_word((oauth or {}).get("authorize_url")),
+        token=_word((oauth or {}).get("token_url")),
+    )
+
+
+# --------------------------------------------------------------------------- FHIR Bundles
+
+
+def _bundle(data: Mapping[str, Any], place: Place) -> Iterator[Row]:
+    """Read brands, flat, `partOf` and contained organisations alike."""
+    endpoints = _table(data, "Endpoint")
+    organizations = _table(data, "Organization")
+    stamp = _word(data.get("timestamp")) or _word((data.get("meta") or {}).get("lastUpdated"))
+    place = (place[0], place[1] or stamp[:10])
+    claimed: set[int] = set()
+    for organization in _distinct(organizations):
+        for endpoint, portal in _endpoints_of(organization, organizations, endpoints):
+            claimed.add(id(endpoint))
+            yield _row(organization, endpoint, place, portal, organizations)
+    for endpoint in _distinct(endpoints):
+        if id(endpoint) not in claimed:
+            for organization in _contained(endpoint) or [{"name": endpoint.get("name")}]:
+                yield _row(organization, endpoint, place, "", organizations)
+
+
+def _table(bundle: Mapping[str, Any], kind: str) -> dict[str, Mapping[str, Any]]:
+    """Return a Bundle's resources of one type by id and by fullUrl."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for entry in _objects(bundle.get("entry")):
+        resource = entry.get("resource")
+        if isinstance(resource, dict) and resource.get("resourceType") == kind:
+            for key in (_word(resource.get("id")), _word(entry.get("fullUrl"))):
+                if key:
+                    found[key] = resource
+    return found
+
+
+def _contained(endpoint: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    held = _objects(endpoint.get("contained"))
+    return [resource for resource in held if resource.get("resourceType") == "Organization"]
+
+
+def _distinct(table: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    seen: dict[int, Mapping[str, Any]] = {}
+    for resource in table.values():
+        seen.setdefault(id(resource), resource)
+    return list(seen.values())
+
+
+def _endpoints_of(
+    organization: Mapping[str, Any],
+    organizations: Mapping[str, Mapping[str, Any]],
+    endpoints: Mapping[str, Mapping[str, Any]],
+) -> list[tuple[Mapping[str, Any], str]]:
+    """Return (endpoint, portal name) of an organisation: its own, its portals', else a parent's."""
+    holder: Mapping[str, Any] | None = organization
+    for _ in range(5):  # the guide says two levels; real lists have more, and cycles
+        if holder is None:
+            return []
+        found = [(reference, "") for reference in _references(holder.get("endpoint"))]
+        for extension in _objects(holder.get("extension")):
+            if extension.get("url") == PORTAL:
+                found += _portal(extension)
+        known: dict[int, tuple[Mapping[str, Any], str]] = {}
+        for reference, portal in found:
+            endpoint = _resolve(reference, endpoints)
+            if endpoint is not None and (portal or id(endpoint) not in known):
+                known[id(endpoint)] = (endpoint, portal)
+        if known:
+            return list(known.values())
+        holder = _resolve(_reference(holder.get("partOf")), organizations)
+    return []
+
+
+def _portal(extension: Mapping[str, Any]) -> list[tuple[str, str]]:
+    parts = _objects(extension.get("extension"))
+    name = next((_word(p.get("valueString")) for p in parts if p.get("url") == "portalName"), "")
+    return [
+        (_reference(part.get("valueReference")), name)
+        for part in parts
+        if part.get("url") == "portalEndpoint"
+    ]
+
+
+def _row(
+    organization: Mapping[str, Any],
+    endpoint: Mapping[str, Any],
+    place: Place,
+    portal: str,
+    organizations: Mapping[str, Mapping[str, Any]],
+) -> Row:
+    address = next(iter(_objects(organization.get("address"))), {})
+    parent = _resolve(_reference(organization.get("partOf")), organizations) or {}
+    url = _word(endpoint.get("address"))
+    return Row(
+        *place,
+        vendor_of(url),
+        _word(organization.get("name")) or _word(endpoint.get("name")),
+        url,
+        aliases=tuple(_word(a) for a in organization.get("alias") or () if _word(a)),
+        kind=_kind(organization),
+        origin_id=_word(endpoint.get("id")),
+        brand_id=_identifier(organization, BRAND_SYSTEMS),
+        npi=_identifier(organization, NPI_SYSTEMS),
+        street=", ".join(_word(line) for line in address.get("line") or ()),
+        city=_word(address.get("city")),
+        state=_word(address.get("state")),
+        zip=_word(address.get("postalCode")),
+        country=_word(address.get("country")),
+        website=next(
+            (
+                _word(telecom.get("value"))
+                for telecom in _objects(organization.get("telecom"))
+                if telecom.get("system") == "url"
+            ),
+            "",
+        ),
+        portal=portal,
+        parent=_word(parent.get("name")),
+        fhir_version=next(
+            (
+                _word(extension.get("valueCode"))
+                for extension in _objects(endpoint.get("extension"))
+                if extension.get("url") == VERSION
+            ),
+            "",
+        ),
+    )
+
+
+def _kind(organization: Mapping[str, Any]) -> str:
+    for concept in _objects(organization.get("type")):
+        for coding in _objects(concept.get("coding")):
+            if coding.get("code"):
+                return _word(coding["code"])
+    return ""
+
+
+def _identifier(organization: Mapping[str, Any], systems: set[str]) -> str:
+    for identifier in _objects(organization.get("identifier")):
+        if _word(identifier.get("system")).replace(" ", "") in systems:
+            return _word(identifier.get("value"))
+    return ""
+
+
+def _references(value: Any) -> list[str]:
+    return [_reference(item) for item in _objects(value)]
+
+
+def _reference(value: Any) -> str:
+    return _word(value.get("reference")) if isinstance(value, dict) else ""
+
+
+def _resolve(reference: str, table: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Find by full URL, else by the id at the end (`Endpoint/x`, `#x`)."""
+    if not reference:
+        return None
+    return table.get(reference) or table.get(re.split(r"[/#]", reference)[-1])
+
+
+# --------------------------------------------------------------------------- CSV
+
+
+def _csv(text: str, place: Place) -> Iterator[Row]:
+    reader = csv.DictReader(io.StringIO(text))
+    columns = frozenset(reader.fieldnames or ())
+    for needed, make in CSV_SHAPES.items():
+        if set(needed) <= columns:
+            for line in reader:
+                row = make(line, place)
+                if row is not None:
+                    yield row
+            return
+
+
+def _crosswalk(line: Mapping[str, str], place: Place) -> Row | None:
+    url = line["base_url"]
+    return Row(
+        *place,
+        vendor_of(url),
+        line["org_name"] or "",
+        url,
+        npi=line["org_npi"] or "",
+        state=line["org_state"] or "",
+        evidence=True,
+    )
+
+
+def _export(line: Mapping[str, str], place: Place) -> Row | None:
+    names = re.findall(r'"((?:[^"\\]|\\.)*)"|([^,{}]+)', line["api_information_source_name"] or "")
+    name = next((quoted or plain for quoted, plain in names if quoted or plain), "")
+    url = line["url"]
+    version = line["fhir_version"] if line["fhir_version"] != "Unknown" else ""
+    return Row(
+        *place,
+        vendor_of(url, line["certified_api_developer_name"]),
+        name,
+        url,
+        fhir_version=version,
+    )
+
+
+def _brand_sheet(line: Mapping[str, str], place: Place) -> Row | None:
+    url = line["Prod FHIR URL (Resource URL)"]
+    brand = next(value for key, value in line.items() if key and key.startswith("Brand Name"))
+    parent = line["Parent Organization Name"]
+    return Row(*place, vendor_of(url, "1upHealth"), brand or parent, url, kind="ins", parent=parent)
+
+
+def _medicaid(line: Mapping[str, str], place: Place) -> Row | None:
+    url = line["endpoint"]
+    if not url:
+        return None
+    name = f"{line['State']} Medicaid"
+    return Row(*place, vendor_of(url), name, url, kind="ins", state=line["State"])
+
+
+def _payers(line: Mapping[str, str], place: Place) -> Row | None:
+    if not line["URL"]:
+        return None
+    name = re.sub(r"^[A-Z]\w{4}\s*-\s*", "", line["Contract ID"])
+    return Row(*place, vendor_of(line["URL"]), name, line["URL"], kind="ins")
+
+
+CSV_SHAPES: Mapping[tuple[str, ...], Callable[[Mapping[str, str], Place], Row | None]] = {
+    ("base_url", "org_name", "org_npi"): _crosswalk,
+    ("url", "api_information_source_name"): _export,
+    ("Parent Organization Name", "Prod FHIR URL (Resource URL)"): _brand_sheet,
+    ("State", "endpoint", "developer_name"): _medicaid,
+    ("Contract ID", "URL", "Response Format"): _payers,
+}
+
+
+def _objects(value: Any) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _word(value: Any) -> str:
+    return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""

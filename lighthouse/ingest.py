@@ -1,0 +1,56 @@
+"""Takes published lists from folders into a catalogue: read, repair, merge, write.
+
+Asks no server.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from lighthouse import adapters, catalogue, merge
+from lighthouse.rows import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an ingest read and made; `broken`: lists that could not be read, and why."""
+
+    lists: int
+    rows: int
+    organizations: int
+    endpoints: int
+    refused: int
+    questions: int
+    broken: tuple[tuple[str, str], ...]
+
+
+def ingest(folders: Iterable[Path], engine: Engine) -> Report:
+    """Ingest every list below the folders. The same lists again change nothing."""
+    rows: list[Row] = []
+    per_list: Counter[str] = Counter()
+    broken: list[tuple[str, str]] = []
+    for folder in folders:
+        for path in adapters.lists_below(folder):
+            try:
+                found = list(adapters.read(path, folder))
+            except (ValueError, OSError) as error:
+                broken.append((path.relative_to(folder).as_posix(), str(error)[:200]))
+                continue
+            rows += found
+            per_list.update(row.origin for row in found)
+    merged = merge.merge(rows, catalogue.known_anchors(engine))
+    catalogue.write(engine, merged)
+    keys = {s.address.key for f in merged.organizations for s in f.rows if s.address.key}
+    bad = {s.row.url.strip() for f in merged.organizations for s in f.rows if not s.address.key}
+    return Report(
+        len(per_list),
+        len(rows),
+        len(merged.organizations),
+        len(keys),
+        len(bad - {""}),
+        len(merged.questions),
+        tuple(broken),
+    )

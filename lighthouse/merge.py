@@ -1,0 +1,232 @@
+"""Decides which rows are about the same organisation, and what its name, place and doors are.
+
+Strong reasons join (same customer identifier, same tenant address), medium ones join (same name
+and state, same name and ZIP, same vendor and brand name), weak ones never do. A join that would
+bring two stated states or two websites together is refused and kept as a question for people.
+"""
+
+import re
+import unicodedata
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from lighthouse import repair
+from lighthouse.rows import Row
+from lighthouse.vendors import tenant_of
+
+NAMESPACE = uuid.UUID("6f0ce1a4-5b1e-5c0e-9d55-7f0c5a1d7e10")  # ids of this catalogue, for ever
+BRAND_VENDORS = {"Epic"}  # one brand name is one organisation there (`spec` of the vendor's list)
+SHARED_NAMES = 3  # an address with this many names in one list says nothing about who is who
+SHARED_BRANDS = 2  # the same for a customer identifier: a host lends its own to its affiliates
+
+_FORM = re.compile(
+    r"\b(?:inc|llc|llp|pllc|plc|pc|pa|psc|ltd|corp|corporation|co|md|do|dba|the|apmc|sc)\b\.?"
+)
+_MARKS = re.compile(r"[^a-z0-9]+")
+
+
+def name_key(name: str) -> str:
+    """Return what two spellings of one name share: letters and digits, company forms dropped."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    plain = plain.replace("&", " and ").replace("'s", "s").replace(".", "")
+    plain = _MARKS.sub(" ", plain)
+    return _MARKS.sub("", _FORM.sub(" ", plain)) or _MARKS.sub("", plain)
+
+
+@dataclass(slots=True)
+class Seen:
+    """A row after repair, as the merge looks at it."""
+
+    row: Row
+    name: repair.Repaired
+    address: repair.Address
+    key: str  # of the name
+    state: str
+    zip: str
+    website: str
+    defects: set[str]
+
+
+@dataclass(slots=True)
+class Found:
+    """One organisation: the rows it was made of and the id it keeps for ever."""
+
+    id: str
+    rows: list[Seen] = field(default_factory=list)
+
+
+def see(row: Row) -> Seen:
+    """Repair a row and collect its defects."""
+    name, address = repair.name(row.name), repair.address(row.url)
+    zip_code, zip_defects = repair.zip_code(row.zip, row.country)
+    defects = name.defects | address.defects | zip_defects | repair.street(row.street)
+    if row.npi and not repair.npi_is_valid(row.npi):
+        defects.add("I-npi-bad-checksum")
+    website = re.sub(r"^https?://(?:www\.)?|/.*$", "", row.website.strip().lower())
+    state = repair.state_code(row.state) or name.state or repair.state_at_end(name.name)
+    return Seen(row, name, address, name_key(name.name), state, zip_code, website, defects)
+
+
+def endpoint_id(key: str) -> str:
+    """Return the id of an endpoint: made from its normalised address, so it never changes."""
+    return uuid.uuid5(NAMESPACE, f"endpoint|{key}").hex
+
+
+def anchor(seen: Seen) -> str:
+    """Return what ties a row to its organisation between two ingests."""
+    return f"{seen.key}|{tenant_of(seen.row.url) or seen.address.key or seen.row.url.strip()}"
+
+
+class _Sets:
+    """Union-find that refuses to join what contradicts itself."""
+
+    def __init__(self) -> None:
+        self.parent: list[int] = []
+        self.states: list[set[str]] = []
+        self.websites: list[set[str]] = []
+
+    def add(self, state: str, website: str) -> int:
+        self.parent.append(len(self.parent))
+        self.states.append({state} - {""})
+        self.websites.append({website} - {""})
+        return len(self.parent) - 1
+
+    def root(self, item: int) -> int:
+        while self.parent[item] != item:
+            self.parent[item] = self.parent[self.parent[item]]
+            item = self.parent[item]
+        return item
+
+    def join(self, one: int, other: int) -> bool:
+        low, high = sorted((self.root(one), self.root(other)))
+        if low == high:
+            return True
+        states = self.states[low] | self.states[high]
+        websites = self.websites[low] | self.websites[high]
+        if len(states) > 1 or len(websites) > 1:
+            return False
+        self.parent[high] = low
+        self.states[low], self.websites[low] = states, websites
+        return True
+
+
+@dataclass(slots=True)
+class Merged:
+    """What came of a merge: organisations, and the joins that were refused and want a person."""
+
+    organizations: list[Found]
+    questions: list[tuple[str, str]]  # names that share a strong reason but contradict each other
+
+
+def merge(rows: Iterable[Row], known: dict[str, str]) -> Merged:
+    """Merge rows into organisations. `known` maps anchors of an earlier ingest to their ids."""
+    seen = sorted(map(see, rows), key=_order)
+    groups: dict[tuple[str, str], list[Seen]] = defaultdict(list)
+    shared, alone = _shared(seen), _only_evidence(seen)
+    for one in seen:
+        groups[_unit(one)].append(one)
+    sets = _Sets()
+    units = list(groups)
+    for unit in units:
+        members = groups[unit]
+        said = [m for m in members if unit[1] in alone or not m.row.evidence]
+        sets.add(_first(m.state for m in said), _first(m.website for m in members))
+    questions = _join(units, groups, sets, (shared, alone))
+    found: dict[int, Found] = {}
+    for number, unit in enumerate(units):
+        found.setdefault(sets.root(number), Found("")).rows.extend(groups[unit])
+    organizations = list(found.values())
+    _name_ids(organizations, known)
+    return Merged(organizations, questions)
+
+
+def _order(seen: Seen) -> tuple[str, ...]:
+    row = seen.row
+    return (row.origin, row.as_of, row.origin_id, row.name, row.url, row.zip, row.npi)
+
+
+def _unit(seen: Seen) -> tuple[str, str]:
+    """Rows with one name at one tenant (or address) are one thing from the start."""
+    return seen.key, tenant_of(seen.row.url) or seen.address.key or seen.row.url.strip()
+
+
+def _shared(seen: list[Seen]) -> set[str]:
+    """Return tenants, addresses and customer identifiers that one list gives to several names."""
+    places: dict[tuple[str, str], set[str]] = defaultdict(set)
+    brands: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for one in seen:
+        if one.key and not one.row.evidence:
+            places[_unit(one)[1], one.row.origin].add(one.key)
+            brands[one.row.brand_id, one.row.origin].add(one.key)
+    found = {place for (place, _), keys in places.items() if len(keys) >= SHARED_NAMES}
+    return found | {brand for (brand, _), keys in brands.items() if len(keys) >= SHARED_BRANDS}
+
+
+def _only_evidence(seen: list[Seen]) -> set[str]:
+    """Return the places of which no list but a third party's speaks: there it is all we have."""
+    own = {_unit(one)[1] for one in seen if not one.row.evidence}
+    return {_unit(one)[1] for one in seen} - own
+
+
+def _reasons(
+    unit: tuple[str, str], members: list[Seen], shared: set[str], alone: set[str]
+) -> Iterator[tuple[str, ...]]:
+    """Yield why a unit may be joined with another that gives the same reason."""
+    key, place = unit
+    if place not in shared:
+        yield "place", place
+    for one in members:
+        if one.row.evidence and place not in alone:
+            continue  # a third party's link was made by name: it supports, it never decides
+        if one.row.brand_id and one.row.brand_id not in shared:
+            yield "brand", one.row.brand_id
+        if not key or one.name.defects & {
+            "N-placeholder",
+            "N-is-an-id",
+            "N-missing",
+            "N-too-short",
+        }:
+            continue
+        if one.state:
+            yield "state", key, one.state
+        if one.zip:
+            yield "zip", key, one.zip
+        if one.row.vendor in BRAND_VENDORS or one.row.kind == "ins":
+            yield "vendor", key, one.row.vendor
+
+
+def _join(
+    units: list[tuple[str, str]],
+    groups: dict[tuple[str, str], list[Seen]],
+    sets: _Sets,
+    special: tuple[set[str], set[str]],
+) -> list[tuple[str, str]]:
+    first: dict[tuple[str, ...], int] = {}
+    questions = []
+    for strength in (("brand", "place"), ("state", "zip", "vendor")):
+        for number, unit in enumerate(units):
+            for reason in dict.fromkeys(_reasons(unit, groups[unit], *special)):
+                if reason[0] not in strength:
+                    continue
+                other = first.setdefault(reason, number)
+                if not sets.join(other, number) and strength[0] == "brand":
+                    questions.append((groups[units[other]][0].row.name, groups[unit][0].row.name))
+    return questions
+
+
+def _name_ids(organizations: list[Found], known: dict[str, str]) -> None:
+    """Give each organisation the id its anchors had before, else one made of its first anchor."""
+    taken: set[str] = set()
+    for organization in organizations:
+        anchors = list(dict.fromkeys(map(anchor, organization.rows)))
+        before = Counter(known[a] for a in anchors if a in known)
+        likeliest = sorted(before.items(), key=lambda pair: (-pair[1], pair[0]))
+        chosen = _first(identity for identity, _ in likeliest if identity not in taken)
+        organization.id = chosen or uuid.uuid5(NAMESPACE, f"organization|{min(anchors)}").hex
+        taken.add(organization.id)
+
+
+def _first(values: Iterable[str]) -> str:
+    return next((value for value in values if value), "")

@@ -1,0 +1,39 @@
+"""One published row on its way into the catalogue: what a list said, untouched, with its origin.
+
+Repairs are made in `lighthouse.repair`, decisions about identity in `lighthouse.merge`.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One organisation at one endpoint, as one list published it.
+
+    `origin` names the list, `as_of` its date (ISO, "" where unknown). `origin_id` is the list's own
+    id of the endpoint, `brand_id` the customer-supplied identifier of the organisation (website
+    URI or OID), `parent` the name of the organisation it is part of. Empty text means "not said".
+    """
+
+    origin: str
+    as_of: str
+    vendor: str
+    name: str
+    url: str
+    aliases: tuple[str, ...] = ()
+    kind: str = ""  # prov, ins, ... (SMART user-access category)
+    origin_id: str = ""
+    brand_id: str = ""
+    npi: str = ""
+    street: str = ""
+    city: str = ""
+    state: str = ""
+    zip: str = ""
+    country: str = ""
+    website: str = ""
+    portal: str = ""
+    parent: str = ""
+    fhir_version: str = ""
+    authorize: str = ""
+    token: str = ""
+    evidence: bool = False  # a third party's claim: supports names and places, decides nothing

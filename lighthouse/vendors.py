@@ -1,0 +1,51 @@
+"""Whose software answers at an address: told by host or path, else by the list's publisher."""
+
+import re
+
+_BY_ADDRESS = tuple(
+    (re.compile(pattern, re.IGNORECASE), vendor)
+    for pattern, vendor in (
+        (r"healow\.com|eclinicalworks\.com", "eClinicalWorks"),
+        (r"athenahealth\.com|athenanet", "athenahealth"),
+        (r"practicefusion\.com|patientfusion\.com", "Practice Fusion"),
+        (r"cerner\.com", "Oracle Health"),
+        (r"fhirpoint|veradigm|professional.*allscripts|\bpro\w*\.open\.allscripts", "Veradigm"),
+        (r"meldrx\.com", "MeldRx"),
+        (r"carepaths\.com", "CarePaths"),
+        (r"allscripts|altera", "Altera"),
+        (r"argonaut/v1|uscore/R4|meditech", "MEDITECH"),
+        (r"greenwayhealth|primesuite|intergy|fhir\.mygreenway", "Greenway"),
+        (r"ficintegrations\.com", "First Insight"),
+        (r"modmed|ema-api|mmiemr", "ModMed"),
+        (r"officepracticum", "Office Practicum"),
+        (r"nextgen\.com", "NextGen"),
+        (r"advancedmd\.com", "AdvancedMD"),
+        (r"epichosted|/api/FHIR/(?:R4|DSTU2|STU3)|epicproxy|/FHIR-?Proxy/|fhir\.epic\.com", "Epic"),
+    )
+)
+
+
+def vendor_of(url: str, publisher: str = "") -> str:
+    """Return the vendor's name as people know it, or the list's publisher, or ""."""
+    for pattern, vendor in _BY_ADDRESS:
+        if pattern.search(url):
+            return vendor
+    return publisher
+
+
+_TENANT = (
+    re.compile(r"cerner\.com/(?:dstu2|r4)/([^/?]+)", re.IGNORECASE),
+    re.compile(r"(?:healow|eclinicalworks)\.com/.*?fhir/(?:r4/)?([A-Z]{6})\b", re.IGNORECASE),
+    re.compile(r"(?:practicefusion|patientfusion)\.com/.*?/([0-9a-f-]{36})", re.IGNORECASE),
+    re.compile(r"athenahealth\.com/(\d+/brand/\d+)/", re.IGNORECASE),
+    re.compile(r"fhirpoint[^/]*/.*?(?:fhir/|cust=)(\d+)", re.IGNORECASE),
+)
+
+
+def tenant_of(url: str) -> str:
+    """Return what names one customer in a vendor's addresses across FHIR versions and hosts."""
+    for number, pattern in enumerate(_TENANT):
+        match = pattern.search(url)
+        if match:
+            return f"{number}:{match[1]}"
+    return ""
