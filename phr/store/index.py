@@ -1,0 +1,173 @@
+"""The index beside the records: distinct search texts, concepts, and the secondary indexes.
+
+Words are indexed once per distinct text; a record only names its text. Not here: queries.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import Any, Final
+
+from sqlalchemy import Index
+from sqlalchemy.orm import Session
+
+from phr.fhir.reading import Coding
+from phr.store.models import entry, evidence, record
+from phr.store.vault import Vault
+
+_TERM = re.compile(r"\w+")
+_MOST_TERMS: Final = 16
+_LONGEST_TERM: Final = 64
+_CACHED: Final = 50_000
+
+
+class Terms:
+    """Numbers of texts and concepts within one import; new ones are written by `settle`."""
+
+    def __init__(self) -> None:
+        self._texts: dict[tuple[str, ...], int] = {}
+        self._concepts: dict[tuple[Coding, ...], int] = {}
+
+    def forget(self) -> None:
+        """Forget all numbers (after a transaction that did not commit)."""
+        self._texts.clear()
+        self._concepts.clear()
+
+    def settle(
+        self,
+        session: Session,
+        texts: Iterable[tuple[str, ...]],
+        concepts: Iterable[tuple[Coding, ...]],
+    ) -> None:
+        """Give every text and concept a number, writing those that the vault does not have."""
+        if len(self._texts) > _CACHED or len(self._concepts) > _CACHED:
+            self.forget()
+        new_texts = {words: _hash("\n".join(words)) for words in texts if words not in self._texts}
+        if new_texts:
+            self._settle_texts(session, new_texts)
+        new_concepts = {
+            codings: _hash("\n".join(f"{each.system}|{each.code}" for each in codings))
+            for codings in concepts
+            if codings not in self._concepts
+        }
+        if new_concepts:
+            self._settle_concepts(session, new_concepts)
+
+    def text(self, words: tuple[str, ...]) -> int | None:
+        """Return the number of a settled text; None for no words."""
+        return self._texts[words] if words else None
+
+    def concept(self, codings: tuple[Coding, ...]) -> int | None:
+        """Return the number of a settled concept; None for no codings."""
+        return self._concepts[codings] if codings else None
+
+    def _settle_texts(self, session: Session, new: dict[tuple[str, ...], int]) -> None:
+        by_hash = {hash_: words for words, hash_ in new.items()}
+        numbers, missing = _numbered(session, "search_text", list(by_hash))
+        run = session.connection().exec_driver_sql
+        if missing:
+            run(
+                "INSERT INTO search_text(id, hash) VALUES (?, ?)",
+                [(numbers[hash_], hash_) for hash_ in missing],
+            )
+            run(
+                "INSERT INTO search(rowid, words) VALUES (?, ?)",
+                [(numbers[hash_], "\n".join(by_hash[hash_])) for hash_ in missing],
+            )
+        self._texts.update((words, numbers[hash_]) for words, hash_ in new.items())
+
+    def _settle_concepts(self, session: Session, new: dict[tuple[Coding, ...], int]) -> None:
+        by_hash = {hash_: codings for codings, hash_ in new.items()}  # displays may differ
+        numbers, missing = _numbered(session, "concept", list(by_hash))
+        run = session.connection().exec_driver_sql
+        if missing:
+            run(
+                "INSERT INTO concept(id, hash) VALUES (?, ?)",
+                [(numbers[hash_], hash_) for hash_ in missing],
+            )
+            run(
+                "INSERT OR IGNORE INTO coding(system, code, concept, display) VALUES (?, ?, ?, ?)",
+                [
+                    (each.system, each.code, numbers[hash_], each.display)
+                    for hash_ in missing
+                    for each in by_hash[hash_]
+                ],
+            )
+        self._concepts.update((codings, numbers[hash_]) for codings, hash_ in new.items())
+
+
+def _hash(content: str) -> int:
+    digest = blake2b(content.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+def _numbered(session: Session, table: str, hashes: list[int]) -> tuple[dict[int, int], list[int]]:
+    """Return the number of each hash (new ones follow the greatest) and which of them are new."""
+    run = session.connection().exec_driver_sql
+    numbers: dict[int, int] = {}
+    for begin in range(0, len(hashes), 1000):
+        some = tuple(hashes[begin : begin + 1000])
+        marks = ",".join("?" * len(some))
+        found = run(f"SELECT hash, id FROM {table} WHERE hash IN ({marks})", some)
+        numbers.update((row[0], row[1]) for row in found)
+    missing = [hash_ for hash_ in hashes if hash_ not in numbers]
+    if missing:
+        following = run(f"SELECT coalesce(max(id), 0) + 1 FROM {table}").scalar_one()
+        numbers.update(zip(missing, range(following, following + len(missing)), strict=True))
+    return numbers, missing
+
+
+# -------------------------------------------------------------------------------- searching
+
+
+def query(words: str) -> str | None:
+    """Turn what a person typed into an FTS5 query: each word quoted, as a prefix, all of them.
+
+    None when there is nothing to search for. Nothing a person types can be an operator.
+    """
+    terms = _TERM.findall(words)[:_MOST_TERMS]
+    return " ".join(f'"{term[:_LONGEST_TERM]}"*' for term in terms) or None
+
+
+# -------------------------------------------------------------------------------- indexes
+
+
+def secondary() -> Sequence[Index]:
+    """Return the indexes that a first import may leave for later (all but the unique key)."""
+    found = [*record.indexes, *entry.indexes, *evidence.indexes]
+    return sorted((each for each in found if not each.unique), key=lambda each: str(each.name))
+
+
+def drop(session: Session) -> None:
+    """Drop the secondary indexes inside the caller's transaction."""
+    for each in secondary():
+        each.drop(session.connection(), checkfirst=True)
+
+
+def missing(session: Session) -> list[Index]:
+    """Return the secondary indexes that are not there (an import left them, or was cut off)."""
+    rows = session.connection().exec_driver_sql("SELECT name FROM sqlite_schema WHERE type='index'")
+    there = {row[0] for row in rows}
+    return [each for each in secondary() if each.name not in there]
+
+
+def ensure(vault: Vault) -> None:
+    """Build what is missing, so that a first import that was cut off leaves no slow vault.
+
+    Called when a vault opens and when a first import ends.
+    """
+    with vault.read() as session:
+        wanted = missing(session)
+    if wanted:
+        with vault.write() as session:
+            for each in wanted:
+                each.create(session.connection(), checkfirst=True)
+        analyse(vault)
+
+
+def analyse(vault: Vault) -> None:
+    """Let SQLite count, so that its plans fit the sizes of this vault."""
+    with vault.write() as session:
+        run: Any = session.connection().exec_driver_sql
+        run("PRAGMA analysis_limit = 1000")
+        run("ANALYZE")

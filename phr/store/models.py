@@ -1,0 +1,792 @@
+"""Every table of house.db (`HouseBase`) and of a vault (`VaultBase`). Pure data, no queries.
+
+Instants are whole milliseconds UTC, each state is one text column with a CHECK, secrets are kept
+only as SHA-256. The record tables are plain Core tables: they are the hot path of `phr.keep`.
+"""
+
+import json
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import REAL, TypeDecorator
+
+from phr import clock
+
+STRICT = {"sqlite_strict": True}
+CLUSTERED = {"sqlite_strict": True, "sqlite_with_rowid": False}
+NAMES = {"ix": "%(table_name)s_%(column_0_name)s", "ck": "%(constraint_name)s"}
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware UTC instant, kept as INTEGER milliseconds since 1970."""
+
+    impl = Integer
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """Turn an aware instant into milliseconds."""
+        return None if value is None else clock.to_ms(value)
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
+        """Turn milliseconds into an aware instant."""
+        return None if value is None else clock.from_ms(value)
+
+
+class Json(TypeDecorator[Any]):
+    """A JSON value in a TEXT column (STRICT tables have no JSON type)."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        """Write compact JSON."""
+        return None if value is None else json.dumps(value, separators=(",", ":"))
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        """Read JSON."""
+        return None if value is None else json.loads(value)
+
+
+def known(column: str, states: type[StrEnum]) -> CheckConstraint:
+    """Return a CHECK that `column` holds one of the values of `states`."""
+    listed = ", ".join(f"'{state.value}'" for state in states)
+    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
+
+
+# --------------------------------------------------------------------------- house.db
+
+
+class HouseBase(DeclarativeBase):
+    """Tables of house.db. No clinical data."""
+
+    metadata = MetaData(naming_convention=NAMES)
+    type_annotation_map = {datetime: Instant, str: Text, bytes: LargeBinary, int: Integer}  # noqa: RUF012
+
+
+class AccountState(StrEnum):
+    """An account is active, or disabled by an administrator."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+
+
+class Account(HouseBase):
+    """Somebody who signs in. Its X25519 private key is wrapped by password and by recovery kit."""
+
+    __tablename__ = "account"
+    __table_args__ = (known("state", AccountState), STRICT)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)  # as typed, NFC
+    name_key: Mapped[str] = mapped_column(unique=True)  # case-folded
+    administrator: Mapped[int] = mapped_column(default=0)
+    state: Mapped[str] = mapped_column(default=AccountState.ACTIVE)
+    public_key: Mapped[bytes]
+    password_wrap: Mapped[dict[str, Any]] = mapped_column(Json)  # see store.slots.Wrap
+    kit_wrap: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    kit_confirmed_at: Mapped[datetime | None]
+    totp_secret: Mapped[bytes | None]
+    totp_last_step: Mapped[int | None]  # a code is accepted once (RFC 6238 §5.2)
+    created_at: Mapped[datetime]
+
+
+class PatientState(StrEnum):
+    """A patient's vault exists, or was shredded (the id stays remembered)."""
+
+    ACTIVE = "active"
+    SHREDDED = "shredded"
+
+
+class Patient(HouseBase):
+    """The person a record is about; `id` is also the vault's id and file name."""
+
+    __tablename__ = "patient"
+    __table_args__ = (known("state", PatientState), STRICT)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    colour: Mapped[int] = mapped_column(default=1)  # 1..4, the band of the person switcher
+    state: Mapped[str] = mapped_column(default=PatientState.ACTIVE)
+    demo: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime]
+    # High-water mark of the vault's audit chain, kept outside the vault (DESIGN §4).
+    audit_epoch: Mapped[int] = mapped_column(default=0)
+    audit_seq: Mapped[int] = mapped_column(default=0)
+    audit_head: Mapped[bytes | None]
+
+
+class MemberRole(StrEnum):
+    """What a member may do: own the record, act for its person, or only look."""
+
+    SELF = "self"
+    PROXY = "proxy"
+    VIEWER = "viewer"
+
+
+class Membership(HouseBase):
+    """House-side copy of who is a member; the pinned truth is `Member` in the vault."""
+
+    __tablename__ = "membership"
+    __table_args__ = (known("role", MemberRole), STRICT)
+
+    account_id: Mapped[str] = mapped_column(
+        ForeignKey("account.id", ondelete="CASCADE"), primary_key=True
+    )
+    patient_id: Mapped[str] = mapped_column(
+        ForeignKey("patient.id", ondelete="CASCADE"), primary_key=True
+    )
+    role: Mapped[str]
+    since: Mapped[datetime]
+
+
+class InvitationState(StrEnum):
+    """An invitation waits for an answer, then for confirmation by fingerprint, then is over."""
+
+    OPEN = "open"
+    ANSWERED = "answered"
+    CONFIRMED = "confirmed"
+    ENDED = "ended"
+
+
+class Invitation(HouseBase):
+    """An offer to become a member of a patient's record."""
+
+    __tablename__ = "invitation"
+    __table_args__ = (known("state", InvitationState), known("role", MemberRole), STRICT)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    code_hash: Mapped[bytes]
+    patient_id: Mapped[str] = mapped_column(ForeignKey("patient.id", ondelete="CASCADE"))
+    role: Mapped[str]
+    state: Mapped[str] = mapped_column(default=InvitationState.OPEN)
+    invited_by: Mapped[str]
+    account_id: Mapped[str | None]  # who answered
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+
+class Session(HouseBase):
+    """A signed-in browser. The id is a 256-bit secret of which only the hash is kept."""
+
+    __tablename__ = "session"
+    __table_args__ = (STRICT,)
+
+    id_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    public_id: Mapped[str] = mapped_column(unique=True)  # names it in the list of sessions
+    account_id: Mapped[str] = mapped_column(
+        ForeignKey("account.id", ondelete="CASCADE"), index=True
+    )
+    browser: Mapped[str]  # coarse: "Firefox on Linux"
+    created_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    stepped_up_at: Mapped[datetime | None]
+    stepped_up_with: Mapped[str | None]  # "password", "totp"
+    flash: Mapped[list[Any] | None] = mapped_column(Json)
+
+
+class Attempt(HouseBase):
+    """Failed tries per key ("signin:<account>", "setup", ...); survives a restart."""
+
+    __tablename__ = "attempt"
+    __table_args__ = (STRICT,)
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    count: Mapped[int]
+    first_at: Mapped[datetime]
+    last_at: Mapped[datetime]
+
+
+class Route(HouseBase):
+    """Routing id of a handle -> whose vault it lives in. Ended ids stay, so they stay ended."""
+
+    __tablename__ = "route"
+    __table_args__ = (STRICT,)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    patient_id: Mapped[str] = mapped_column(index=True)
+    grant_id: Mapped[str] = mapped_column(index=True)
+    ended_at: Mapped[datetime | None]
+
+
+class Tombstone(HouseBase):
+    """Ended grants and shredded vaults; a restored backup does not bring them back."""
+
+    __tablename__ = "tombstone"
+    __table_args__ = (STRICT,)
+
+    kind: Mapped[str] = mapped_column(primary_key=True)  # "grant", "vault", "device"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+
+
+class Setting(HouseBase):
+    """Small facts of the house ("setup_code_hash", "last_backup", ...)."""
+
+    __tablename__ = "setting"
+    __table_args__ = (STRICT,)
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[Any] = mapped_column(Json)
+
+
+class PendingAuthorization(HouseBase):
+    """An authorization request on its way; the verifier itself waits in the vault's connection."""
+
+    __tablename__ = "pending_authorization"
+    __table_args__ = (STRICT,)
+
+    state_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    session_hash: Mapped[
+        bytes | None
+    ]  # browser session it is bound to; None: the CLI's own listener
+    patient_id: Mapped[str] = mapped_column(ForeignKey("patient.id", ondelete="CASCADE"))
+    connection_id: Mapped[int]
+    expires_at: Mapped[datetime]
+
+
+class SealedEvent(HouseBase):
+    """What happened at a sealed vault, encrypted to its public key; merged at opening."""
+
+    __tablename__ = "sealed_event"
+    __table_args__ = (STRICT,)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    patient_id: Mapped[str] = mapped_column(
+        ForeignKey("patient.id", ondelete="CASCADE"), index=True
+    )
+    at: Mapped[datetime]
+    box: Mapped[bytes]
+
+
+class HouseAudit(HouseBase):
+    """The house's own hash-chained log: sign-in, members, restore."""
+
+    __tablename__ = "house_audit"
+    __table_args__ = (STRICT,)
+
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    event: Mapped[str]
+    detail: Mapped[dict[str, Any]] = mapped_column(Json)
+    previous: Mapped[bytes]
+    hash: Mapped[bytes]
+
+
+# --------------------------------------------------------------------------- a vault
+
+
+class VaultBase(DeclarativeBase):
+    """Tables of one patient's vault."""
+
+    metadata = MetaData(naming_convention=NAMES)
+    type_annotation_map = {datetime: Instant, str: Text, bytes: LargeBinary, int: Integer}  # noqa: RUF012
+
+
+class VaultFact(VaultBase):
+    """Facts of the vault: its id, audit epoch, the keys of audit, local ids and sealed boxes."""
+
+    __tablename__ = "vault_fact"
+    __table_args__ = (STRICT,)
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[bytes]
+
+
+class Member(VaultBase):
+    """A member, pinned by public key inside the vault; keys are wrapped only to pinned members."""
+
+    __tablename__ = "member"
+    __table_args__ = (known("role", MemberRole), STRICT)
+
+    account_id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    public_key: Mapped[bytes]
+    role: Mapped[str]
+    pinned_at: Mapped[datetime]
+    pinned_by: Mapped[str | None]
+    seen_at: Mapped[datetime | None]  # last look at Home: what is newer is "new"
+
+
+class ConnectionState(StrEnum):
+    """draft -> active <-> paused; active -> needs_reauthorisation -> active; * -> removed."""
+
+    DRAFT = "draft"
+    ACTIVE = "active"
+    PAUSED = "paused"
+    NEEDS_REAUTHORISATION = "needs_reauthorisation"
+    REMOVED = "removed"
+
+
+class Connection(VaultBase):
+    """An authorised link to an endpoint, or the place that uploads and own statements belong to."""
+
+    __tablename__ = "connection"
+    __table_args__ = (known("state", ConnectionState), STRICT)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]  # key of connectors.CONNECTORS
+    name: Mapped[str]
+    base_url: Mapped[str]
+    endpoint: Mapped[dict[str, Any]] = mapped_column(
+        Json, default=dict
+    )  # oauth.Endpoint: discovered addresses, quirks
+    client: Mapped[dict[str, Any]] = mapped_column(
+        Json, default=dict
+    )  # client id, secret, scopes, redirect
+    credentials: Mapped[dict[str, Any]] = mapped_column(
+        Json, default=dict
+    )  # oauth.Credentials: tokens, expiry
+    pending: Mapped[dict[str, Any] | None] = mapped_column(
+        Json
+    )  # state hash and PKCE verifier of an open authorization
+    remote_patient: Mapped[str | None]  # pinned at the first authorisation
+    state: Mapped[str] = mapped_column(default=ConnectionState.DRAFT)
+    sentence: Mapped[str | None]  # what to tell the person about its state
+    cursor: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
+    next_pull_at: Mapped[datetime | None] = mapped_column(index=True)
+    interval_hours: Mapped[int] = mapped_column(default=24)
+    last_pull_at: Mapped[datetime | None]
+    last_full_at: Mapped[datetime | None]
+    failures: Mapped[int] = mapped_column(default=0)
+    claimed_by: Mapped[int | None]  # the running pull
+    demo: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime]
+
+
+class PullState(StrEnum):
+    """How a pull stands."""
+
+    RUNNING = "running"
+    DONE = "done"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class Pull(VaultBase):
+    """One run over a connection, or one upload."""
+
+    __tablename__ = "pull"
+    __table_args__ = (known("state", PullState), STRICT)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    connection_id: Mapped[int] = mapped_column(
+        ForeignKey("connection.id", ondelete="CASCADE"), index=True
+    )
+    state: Mapped[str] = mapped_column(default=PullState.RUNNING)
+    full: Mapped[int] = mapped_column(default=1)
+    started_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    sentence: Mapped[str | None]
+
+
+class LedgerState(StrEnum):
+    """What came of asking for one kind of record."""
+
+    ASKING = "asking"
+    DONE = "done"
+    REFUSED = "refused"  # the server said no
+    BROKEN = "broken"  # it tried and something failed
+
+
+class LedgerLine(VaultBase):
+    """One line of a pull's ledger: one search (a chain of pages), what was asked and what came."""
+
+    __tablename__ = "ledger_line"
+    __table_args__ = (known("state", LedgerState), STRICT)
+
+    pull_id: Mapped[int] = mapped_column(
+        ForeignKey("pull.id", ondelete="CASCADE"), primary_key=True
+    )
+    chain: Mapped[str] = mapped_column(primary_key=True)  # "Observation?category=laboratory"
+    type: Mapped[str]
+    state: Mapped[str] = mapped_column(default=LedgerState.ASKING)
+    pages: Mapped[int] = mapped_column(default=0)
+    got: Mapped[int] = mapped_column(default=0)
+    new: Mapped[int] = mapped_column(default=0)
+    changed: Mapped[int] = mapped_column(default=0)
+    unchanged: Mapped[int] = mapped_column(default=0)
+    quarantined: Mapped[int] = mapped_column(default=0)
+    claimed: Mapped[int | None]  # Bundle.total as the server claimed it
+    next_url: Mapped[
+        str | None
+    ]  # resume point, written in the same transaction as the page's records
+    sentence: Mapped[str | None]
+
+
+class Quarantined(VaultBase):
+    """An item that could not be kept as a record: the bytes and the reason a person can read."""
+
+    __tablename__ = "quarantined"
+    __table_args__ = (STRICT,)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    pull_id: Mapped[int] = mapped_column(ForeignKey("pull.id", ondelete="CASCADE"), index=True)
+    connection_id: Mapped[int] = mapped_column(
+        ForeignKey("connection.id", ondelete="CASCADE"), index=True
+    )
+    at: Mapped[datetime]
+    place: Mapped[str]  # "entry 17", "line 3", "labs.ndjson line 3"
+    reason: Mapped[str]
+    hash: Mapped[bytes]
+    body: Mapped[bytes]  # capped; zstd
+
+
+class RecipientKind(StrEnum):
+    """How a recipient is reached."""
+
+    LINK = "link"
+    FOLDER = "folder"
+    PAPER = "paper"  # printed or saved by the patient, to be handed over
+
+
+class Recipient(VaultBase):
+    """A doctor, practice, app or server that the patient may share with."""
+
+    __tablename__ = "recipient"
+    __table_args__ = (known("kind", RecipientKind), STRICT)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]  # as the patient typed it
+    kind: Mapped[str]
+    verification: Mapped[str] = mapped_column(default="none")  # none, tofu, code, directory, person
+    identifiers: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
+    created_at: Mapped[datetime]
+
+
+class GrantState(StrEnum):
+    """draft -> active <-> suspended -> ended(reason)."""
+
+    DRAFT = "draft"
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    ENDED = "ended"
+
+
+class Grant(VaultBase):
+    """The patient's standing decision. Ended is final."""
+
+    __tablename__ = "grant"
+    __table_args__ = (known("state", GrantState), STRICT)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    recipient_id: Mapped[str] = mapped_column(ForeignKey("recipient.id"), index=True)
+    role: Mapped[str]  # key of sharing.provision.ROLES
+    purpose: Mapped[str] = mapped_column(default="TREAT")  # HL7 v3 PurposeOfUse
+    reason: Mapped[str | None]  # the purpose in the patient's own words; the recipient reads it
+    provision: Mapped[dict[str, Any]] = mapped_column(Json)
+    state: Mapped[str] = mapped_column(default=GrantState.DRAFT)
+    ended_because: Mapped[str | None]
+    created_by: Mapped[str]  # account id
+    shared_by: Mapped[str] = mapped_column(default="")  # that account's name, for the recipient
+    created_at: Mapped[datetime]
+    starts_at: Mapped[datetime]
+    ends_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    uses_left: Mapped[int | None]  # None: not limited by number
+
+
+class Approval(VaultBase):
+    """Who confirmed a grant, when, with which factor, and the hash of exactly what was shown."""
+
+    __tablename__ = "approval"
+    __table_args__ = (STRICT,)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    grant_id: Mapped[str] = mapped_column(ForeignKey("grant.id", ondelete="CASCADE"), index=True)
+    account_id: Mapped[str]
+    factor: Mapped[str]  # "password", "totp"
+    factor_at: Mapped[datetime]
+    at: Mapped[datetime]
+    shown_hash: Mapped[bytes]
+    shown: Mapped[str]  # the text itself
+
+
+class HandleKind(StrEnum):
+    """Forms in which a grant is exercised."""
+
+    LINK = "link"
+    PUSH = "push"
+    PRINT = "print"
+
+
+class HandleState(StrEnum):
+    """A handle is live, bound to a browser, or over."""
+
+    LIVE = "live"
+    CLAIMED = "claimed"
+    ENDED = "ended"
+
+
+class Handle(VaultBase):
+    """A secret issued under a grant; only SHA-256 values are stored."""
+
+    __tablename__ = "handle"
+    __table_args__ = (known("kind", HandleKind), known("state", HandleState), STRICT)
+
+    id: Mapped[str] = mapped_column(primary_key=True)  # the grant's routing id
+    grant_id: Mapped[str] = mapped_column(ForeignKey("grant.id", ondelete="CASCADE"), index=True)
+    kind: Mapped[str]
+    state: Mapped[str] = mapped_column(default=HandleState.LIVE)
+    secret_hash: Mapped[bytes]
+    code_salt: Mapped[bytes | None]
+    code_hash: Mapped[bytes | None]  # of the 6-digit code, salted
+    tries_left: Mapped[int] = mapped_column(default=5)
+    devices_left: Mapped[int] = mapped_column(default=1)  # how many browsers may still claim it
+    created_at: Mapped[datetime]
+
+
+class ClaimedBrowser(VaultBase):
+    """A browser bound to a link by the first right code; its cookie is stored as SHA-256."""
+
+    __tablename__ = "claimed_browser"
+    __table_args__ = (STRICT,)
+
+    cookie_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    handle_id: Mapped[str] = mapped_column(ForeignKey("handle.id", ondelete="CASCADE"), index=True)
+    browser: Mapped[str]
+    claimed_at: Mapped[datetime]
+    visit_at: Mapped[datetime | None]  # last page of the running visit; a visit is one use
+
+
+class DeliveryState(StrEnum):
+    """queued -> sending -> sent; sending -> queued (temporary) or failed; queued -> stopped."""
+
+    QUEUED = "queued"
+    SENDING = "sending"
+    SENT = "sent"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    UNCERTAIN = "uncertain"
+
+
+class Delivery(VaultBase):
+    """One chain of attempts to carry a grant's records to its recipient through a channel."""
+
+    __tablename__ = "delivery"
+    __table_args__ = (known("state", DeliveryState), STRICT)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    grant_id: Mapped[str] = mapped_column(ForeignKey("grant.id", ondelete="CASCADE"), index=True)
+    channel: Mapped[str]  # key of sharing.channels.CHANNELS
+    address: Mapped[str]
+    state: Mapped[str] = mapped_column(default=DeliveryState.QUEUED)
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[datetime | None] = mapped_column(index=True)
+    sentence: Mapped[str | None]
+    receipt: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    created_at: Mapped[datetime]
+    claimed_at: Mapped[datetime | None]  # when it began to be sent
+    settled_at: Mapped[datetime | None]
+
+
+class AuditEntry(VaultBase):
+    """One line of the vault's hash-chained log. `actor`: account, recipient or appliance."""
+
+    __tablename__ = "audit_entry"
+    __table_args__ = (Index("audit_by_grant", "grant_id", "seq"), STRICT)
+
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    epoch: Mapped[int]
+    at: Mapped[datetime]
+    event: Mapped[str]
+    actor: Mapped[dict[str, Any]] = mapped_column(Json)
+    grant_id: Mapped[str | None]
+    detail: Mapped[dict[str, Any]] = mapped_column(Json)
+    previous: Mapped[bytes]
+    hash: Mapped[bytes]  # HMAC-SHA256 under the vault's audit key
+
+
+# Records: Core tables, because the importer writes them in bulk and pages read them by index.
+
+record = Table(
+    "record",
+    VaultBase.metadata,
+    Column("pk", Integer, primary_key=True),
+    Column(
+        "key", Integer, nullable=False
+    ),  # 64-bit keyed hash of connection|type|remote id = the local id
+    Column("connection", Integer, ForeignKey("connection.id"), nullable=False),
+    Column("type", Integer, nullable=False),  # number of the type in fhir.kinds
+    Column("remote_id", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("hash", LargeBinary, nullable=False),  # of the received bytes
+    Column("time", Integer),  # clinically relevant instant, ms; NULL: undated
+    Column("time_end", Integer),  # last ms of a partial date or period; NULL: as `time`, or open
+    Column("timeline", Integer),  # = time for kinds that belong on the timeline, else NULL
+    Column("concept", Integer),  # what it is about: `coding.concept`
+    Column("category", Integer, nullable=False),  # bits of fhir.kinds.CATEGORIES
+    Column("text", Integer),  # its distinct search text
+    Column("value", REAL),
+    Column("labels", Integer, nullable=False),  # fhir.labels.Label bits
+    Column("flags", Integer, nullable=False),  # fhir.check.Note bits, withdrawn included
+    Column("received", Integer, nullable=False),  # ms
+    Column("pull", Integer, nullable=False),  # the pull that brought it; see also `seen`
+    Column("splices", LargeBinary, nullable=False),  # offsets of id and references
+    Column(
+        "body", LargeBinary, nullable=False
+    ),  # received bytes, zstd with the dictionary its frame names
+    sqlite_strict=True,
+)
+Index("record_key", record.c.key, unique=True)
+Index(
+    "record_timeline",
+    record.c.timeline,
+    sqlite_where=record.c.timeline.is_not(None),
+)
+Index("record_type", record.c.type, record.c.time)
+Index(
+    "record_concept",
+    record.c.concept,
+    record.c.time,
+    record.c.value,
+    sqlite_where=record.c.concept.is_not(None),
+)
+Index("record_text", record.c.text, record.c.time, sqlite_where=record.c.text.is_not(None))
+
+record_version = Table(  # earlier versions; the current one is in `record`
+    "record_version",
+    VaultBase.metadata,
+    Column("pk", Integer, nullable=False, primary_key=True),
+    Column("version", Integer, nullable=False, primary_key=True),
+    Column("hash", LargeBinary, nullable=False),
+    Column("labels", Integer, nullable=False),
+    Column("flags", Integer, nullable=False),
+    Column("received", Integer, nullable=False),
+    Column("splices", LargeBinary, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+seen = Table(  # what a running pull met unchanged, as packed pks: instead of a write per record
+    "seen",
+    VaultBase.metadata,
+    Column("pull", Integer, nullable=False, primary_key=True),
+    Column("part", Integer, nullable=False, primary_key=True),
+    Column("pks", LargeBinary, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+alias = Table(  # fullUrls of a Bundle that do not name their resource's own id
+    "alias",
+    VaultBase.metadata,
+    Column("connection", Integer, nullable=False, primary_key=True),
+    Column("url", Text, nullable=False, primary_key=True),
+    Column("key", Integer, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+concept = Table(  # distinct sets of codings
+    "concept",
+    VaultBase.metadata,
+    Column("id", Integer, primary_key=True),
+    Column("hash", Integer, nullable=False, unique=True),
+    sqlite_strict=True,
+)
+coding = Table(  # which concepts carry a code
+    "coding",
+    VaultBase.metadata,
+    Column("system", Text, nullable=False, primary_key=True),
+    Column("code", Text, nullable=False, primary_key=True),
+    Column("concept", Integer, nullable=False, primary_key=True),
+    Column("display", Text, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+search_text = Table(  # distinct texts; the words themselves are in the FTS5 table `search`
+    "search_text",
+    VaultBase.metadata,
+    Column("id", Integer, primary_key=True),
+    Column("hash", Integer, nullable=False, unique=True),
+    sqlite_strict=True,
+)
+dictionary = Table(
+    "dictionary",
+    VaultBase.metadata,
+    Column("id", Integer, primary_key=True),  # = dictionary id in the zstd frame header
+    Column("connection", Integer),
+    Column("made", Integer, nullable=False),
+    Column("bytes", LargeBinary, nullable=False),
+    sqlite_strict=True,
+)
+counter = Table(  # kept in the same transaction as the records
+    "counter",
+    VaultBase.metadata,
+    Column("connection", Integer, primary_key=True),
+    Column("type", Integer, primary_key=True),
+    Column("n", Integer, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+attachment = Table(
+    "attachment",
+    VaultBase.metadata,
+    Column("hash", LargeBinary, primary_key=True),  # SHA-256 of the bytes
+    Column(
+        "media_type", Text, nullable=False
+    ),  # as the sender said; what we serve is decided from the bytes
+    Column("size", Integer, nullable=False),
+    Column("bytes", LargeBinary, nullable=False),
+    sqlite_strict=True,
+)
+attachment_link = Table(  # (record, url as it stands in the record) -> attachment
+    "attachment_link",
+    VaultBase.metadata,
+    Column("record", Integer, nullable=False, primary_key=True),
+    Column("url", Text, nullable=False, primary_key=True),
+    Column("hash", LargeBinary),  # NULL: not fetched yet or refused
+    Column("sentence", Text),  # why it is missing
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+entry = Table(  # what a person reads; one or more records are its evidence
+    "entry",
+    VaultBase.metadata,
+    Column("pk", Integer, primary_key=True),
+    Column("section", Integer, nullable=False),  # number of the section in fhir.kinds
+    Column(
+        "identity", Integer, nullable=False
+    ),  # 64-bit hash of what makes two records the same thing
+    Column("time", Integer),
+    sqlite_strict=True,
+)
+Index("entry_section", entry.c.section, entry.c.time)
+Index("entry_identity", entry.c.identity)
+evidence = Table(
+    "evidence",
+    VaultBase.metadata,
+    Column("entry", Integer, nullable=False, primary_key=True),
+    Column("record", Integer, nullable=False, primary_key=True),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+Index("evidence_record", evidence.c.record)
+private_mark = (
+    Table(  # the patient's own "keep this private", by record; recipients never learn of it
+        "private_mark",
+        VaultBase.metadata,
+        Column("key", Integer, primary_key=True),
+        Column("at", Integer, nullable=False),
+        sqlite_strict=True,
+    )
+)
+
+SEARCH_DDL = (
+    "CREATE VIRTUAL TABLE search USING fts5(words, content='', contentless_delete=1, "
+    "prefix='2 3', tokenize=\"unicode61 remove_diacritics 2\")"
+)

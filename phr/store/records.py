@@ -1,0 +1,428 @@
+"""Records as pages, the gate and the keeper read them. Nothing here writes.
+
+`where` fragments come compiled from `sharing.provision`; they name columns as `record.<column>`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import select as core_select
+from sqlalchemy.orm import Session
+
+from phr import clock
+from phr.fhir import references
+from phr.fhir.check import Note
+from phr.fhir.kinds import BY_NUMBER, KINDS, category_mask
+from phr.fhir.labels import Label
+from phr.fhir.record import Record, Selection
+from phr.fhir.references import key_of, local_id_of
+from phr.store import bodies, index
+from phr.store.models import Connection
+from phr.store.vault import Vault
+
+__all__ = ["UNDATED", "Clause", "key_of", "local_id_of"]
+
+UNDATED: Final = -(1 << 62)  # stands for "no date" in `Selection.before`
+_COLUMNS: Final = (
+    "record.pk, record.key, record.connection, record.type, record.remote_id, record.version,"
+    " record.received, record.time, record.labels, record.flags, record.body"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """A condition over the columns of `record`, with `?` for each parameter."""
+
+    sql: str
+    params: tuple[object, ...] = ()
+
+    def __and__(self, other: "Clause") -> "Clause":
+        """Return both conditions together."""
+        return Clause(f"({self.sql}) AND ({other.sql})", (*self.params, *other.params))
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file of a record: kept (`hash` set) or missing with the reason; `url` as in the record."""
+
+    record_pk: int
+    url: str
+    hash: bytes | None
+    media_type: str
+    size: int
+    sentence: str | None
+
+
+# ---------------------------------------------------------------------------------- many
+
+
+def select(
+    session: Session, vault: Vault, selection: Selection, *, where: Clause | None = None
+) -> list[Record]:
+    """Return the records of a Selection in its order (undated ones last when newest first)."""
+    sql, params = statement(selection, where)
+    if sql is None:
+        return []
+    return _records(session, vault, sql, params)
+
+
+def statement(
+    selection: Selection, where: Clause | None = None
+) -> tuple[str | None, tuple[object, ...]]:
+    """Return the SQL and parameters of a Selection; None when it can select nothing.
+
+    With several types and a limit each type is asked by its own index and the heads are merged:
+    an IN list would make SQLite sort all of them.
+    """
+    types = [KINDS[type_].number for type_ in selection.types if type_ in KINDS]
+    if selection.types and not types:
+        return None, ()
+    column = "timeline" if selection.timeline else "time"
+    order = _order(column, selection.order)
+    shared = _conditions(selection, column, where)
+    limit = "" if selection.limit is None else f" LIMIT {int(selection.limit)}"
+    if selection.timeline or selection.codes or len(types) < 2 or not limit:
+        condition = shared
+        if types:
+            marks = ",".join("?" * len(types))
+            name = "+record.type" if selection.timeline or selection.codes else "record.type"
+            condition = Clause(f"{name} IN ({marks})", tuple(types)) & shared
+        sql = f"SELECT {_COLUMNS} FROM record WHERE {condition.sql} {order}{limit}"
+        return sql, condition.params
+    part = (
+        f"SELECT pk FROM (SELECT record.pk FROM record WHERE record.type = ? AND ({shared.sql})"
+        f" {order}{limit})"
+    )
+    union = " UNION ALL ".join([part] * len(types))
+    params = tuple(value for type_ in types for value in (type_, *shared.params))
+    sql = f"SELECT {_COLUMNS} FROM record WHERE record.pk IN ({union}) {order}{limit}"
+    return sql, params
+
+
+def _order(column: str, order: str) -> str:
+    """Both directions follow an index as it is: (..., time) with the pk behind it."""
+    direction = "ASC" if order == "oldest" else "DESC"
+    return f"ORDER BY record.{column} {direction}, record.pk {direction}"
+
+
+def _conditions(selection: Selection, column: str, where: Clause | None) -> Clause:
+    found = [Clause(f"record.{column} IS NOT NULL") if selection.timeline else Clause("1")]
+    if selection.codes:
+        found.append(_with_codes(selection.codes))
+    if selection.categories:
+        found.append(Clause("record.category & ? != 0", (category_mask(selection.categories),)))
+    if selection.since:
+        found.append(Clause(f"record.{column} >= ?", (clock.to_ms(selection.since),)))
+    if selection.until:
+        found.append(Clause(f"record.{column} < ?", (clock.to_ms(selection.until),)))
+    if selection.before:
+        found.append(_before(column, *selection.before, oldest=selection.order == "oldest"))
+    if selection.connection_id is not None:
+        found.append(Clause("record.connection = ?", (selection.connection_id,)))
+    if selection.received_since:
+        found.append(Clause("record.received >= ?", (clock.to_ms(selection.received_since),)))
+    if not selection.withdrawn:
+        found.append(Clause(f"record.flags & {int(Note.WITHDRAWN)} = 0"))
+    if where is not None:
+        # IS TRUE: the policy filters, the Selection decides about the index
+        found.append(Clause(f"(({where.sql}) IS TRUE)", where.params))
+    return Clause(
+        " AND ".join(each.sql for each in found),
+        tuple(value for each in found for value in each.params),
+    )
+
+
+def _with_codes(codes: Sequence[str]) -> Clause:
+    pairs = [code.rpartition("|")[::2] for code in codes]
+    marks = ",".join(["(?, ?)"] * len(pairs))
+    return Clause(
+        f"record.concept IN (SELECT concept FROM coding WHERE (system, code) IN (VALUES {marks}))",
+        tuple(part for pair in pairs for part in pair),
+    )
+
+
+def _before(column: str, ms: int, pk: int, *, oldest: bool) -> Clause:
+    """Continue after the row (ms, pk) of the last page, in the same order; see UNDATED."""
+    name = f"record.{column}"
+    if oldest:  # undated ones come first
+        if ms == UNDATED:
+            return Clause(f"(({name} IS NULL AND record.pk > ?) OR {name} IS NOT NULL)", (pk,))
+        return Clause(f"{name} >= ? AND ({name} > ? OR record.pk > ?)", (ms, ms, pk))
+    if ms == UNDATED:
+        return Clause(f"{name} IS NULL AND record.pk < ?", (pk,))
+    earlier = f"{name} <= ? AND ({name} < ? OR record.pk < ?)"
+    if column == "timeline":  # has no undated rows
+        return Clause(earlier, (ms, ms, pk))
+    return Clause(f"(({earlier}) OR {name} IS NULL)", (ms, ms, pk))
+
+
+def scan(
+    session: Session,
+    vault: Vault,
+    *,
+    where: Clause | None = None,
+    after: int = 0,
+    limit: int = 500,
+) -> list[Record]:
+    """Return up to `limit` records behind the pk `after`, in the order of pk: for streaming."""
+    condition = Clause("record.pk > ?", (after,))
+    if where is not None:
+        condition &= where
+    sql = f"SELECT {_COLUMNS} FROM record WHERE {condition.sql} ORDER BY record.pk LIMIT ?"
+    return _records(session, vault, sql, (*condition.params, limit))
+
+
+def by_keys(
+    session: Session, vault: Vault, keys: Iterable[int], *, where: Clause | None = None
+) -> list[Record]:
+    """Return the records of these keys that exist (and fulfil `where`), in the order of pk."""
+    found: list[Record] = []
+    listed = list(dict.fromkeys(keys))
+    for begin in range(0, len(listed), 500):
+        some = listed[begin : begin + 500]
+        condition = Clause(f"record.key IN ({','.join('?' * len(some))})", tuple(some))
+        if where is not None:
+            condition &= where
+        sql = f"SELECT {_COLUMNS} FROM record WHERE {condition.sql} ORDER BY record.pk"
+        found += _records(session, vault, sql, condition.params)
+    return found
+
+
+def search(
+    session: Session, vault: Vault, words: str, *, limit: int = 50, where: Clause | None = None
+) -> list[Record]:
+    """Return the newest records whose text has every word (as a prefix); any string is fine."""
+    query = index.query(words)
+    if query is None:
+        return []
+    condition = Clause("record.text IN (SELECT rowid FROM search WHERE search MATCH ?)", (query,))
+    if where is not None:
+        condition &= where
+    order = _order("time", "newest")
+    sql = f"SELECT {_COLUMNS} FROM record WHERE {condition.sql} {order} LIMIT ?"
+    return _records(session, vault, sql, (*condition.params, limit))
+
+
+def count(session: Session, selection: Selection, where: Clause | None = None) -> int:
+    """Return how many records a Selection has (its limit and order do not matter)."""
+    types = [KINDS[type_].number for type_ in selection.types if type_ in KINDS]
+    if selection.types and not types:
+        return 0
+    condition = _conditions(selection, "timeline" if selection.timeline else "time", None)
+    if where is not None:  # here the policy may choose the index: there is no order to keep
+        condition &= where
+    if types:
+        marks = ",".join("?" * len(types))
+        condition &= Clause(f"record.type IN ({marks})", tuple(types))
+    sql = f"SELECT count(*) FROM record WHERE {condition.sql}"
+    return int(session.connection().exec_driver_sql(sql, condition.params).scalar_one())
+
+
+def counts(session: Session, connection_id: int | None = None) -> dict[str, int]:
+    """Return the number of records per type (of one connection), from the kept counters."""
+    condition, params = ("WHERE connection = ?", (connection_id,)) if connection_id else ("", ())
+    sql = f"SELECT type, sum(n) FROM counter {condition} GROUP BY type HAVING sum(n) > 0"
+    rows = session.connection().exec_driver_sql(sql, params)
+    return {BY_NUMBER[row[0]].type: row[1] for row in rows}
+
+
+# ---------------------------------------------------------------------------------- one
+
+
+def get(session: Session, vault: Vault, type_: str, local_id: str) -> Record | None:
+    """Return the current version of one record, or None."""
+    key = key_of(local_id)
+    kind = KINDS.get(type_)
+    if key is None or kind is None:
+        return None
+    sql = f"SELECT {_COLUMNS} FROM record WHERE record.key = ? AND record.type = ?"
+    found = _records(session, vault, sql, (key, kind.number))
+    return found[0] if found else None
+
+
+def versions(session: Session, vault: Vault, type_: str, local_id: str) -> list[Record]:
+    """Return every version of one record, the current one first."""
+    current = get(session, vault, type_, local_id)
+    if current is None:
+        return []
+    sql = (
+        "SELECT record.pk, record.key, record.connection, record.type, record.remote_id,"
+        " earlier.version, earlier.received, record.time, earlier.labels, earlier.flags,"
+        " earlier.body FROM record_version AS earlier JOIN record ON record.pk = earlier.pk"
+        " WHERE earlier.pk = ? ORDER BY earlier.version DESC"
+    )
+    return [current, *_records(session, vault, sql, (current.pk,))]
+
+
+def _records(session: Session, vault: Vault, sql: str, params: tuple[object, ...]) -> list[Record]:
+    del vault  # the session is the vault's own; the argument keeps the two together at the call
+    rows = session.connection().exec_driver_sql(sql, params).fetchall()
+    return [_record(session, row) for row in rows]
+
+
+def _record(session: Session, row: Any) -> Record:
+    pk, key, connection, type_, remote_id, version, received, time, labels, flags, body = row
+    return Record(
+        pk=pk,
+        local_id=local_id_of(key),
+        connection_id=connection,
+        type=BY_NUMBER[type_].type,
+        remote_id=remote_id,
+        version=version,
+        received_at=clock.from_ms(received),
+        when=_instant(time),
+        labels=Label(labels),
+        withdrawn=bool(flags & Note.WITHDRAWN),
+        body=bodies.unpack(session, body),
+    )
+
+
+def _instant(ms: int | None) -> datetime | None:
+    return None if ms is None else clock.from_ms(ms)
+
+
+def notes(session: Session, record_pk: int) -> Note:
+    """Return what was noted about a record when it was kept."""
+    row = session.connection().exec_driver_sql(
+        "SELECT flags FROM record WHERE pk = ?", (record_pk,)
+    )
+    return Note(row.scalar() or 0)
+
+
+# ------------------------------------------------------------------------------- leaving
+
+
+def local_id(vault: Vault, connection_id: int, type_: str, remote_id: str) -> str:
+    """Return our id of a remote resource (whether or not it was received)."""
+    return local_id_of(references.local_key(vault.id_key, connection_id, type_, remote_id))
+
+
+def patient_local_id(vault: Vault) -> str:
+    """Return the id of the vault's one composed Patient, to which patient references lead."""
+    return local_id_of(references.patient_key(vault.id_key))
+
+
+def released_bytes(vault: Vault, record: Record, session: Session | None = None) -> bytes:
+    """Return the received bytes with id, references and patient reference made local.
+
+    Relative references, absolute ones under the connection's base and URNs of the same file lead
+    to our ids; `#contained` and foreign addresses stay as they are.
+    """
+    if session is None:
+        with vault.read() as own:
+            return released_bytes(vault, record, own)
+    blob = _splices(session, record)
+    base = _base_url(session, record.connection_id)
+
+    def rewrite(said: str) -> str | None:
+        return _rewritten(session, vault, record.connection_id, base, said)
+
+    return references.splice(record.body, blob, record.local_id, rewrite)
+
+
+def _splices(session: Session, record: Record) -> bytes:
+    run = session.connection().exec_driver_sql
+    where = (record.pk, record.version)
+    found = run("SELECT splices FROM record WHERE pk = ? AND version = ?", where).scalar()
+    if found is None:
+        sql = "SELECT splices FROM record_version WHERE pk = ? AND version = ?"
+        found = run(sql, where).scalar_one()
+    return bytes(found)
+
+
+def _base_url(session: Session, connection_id: int) -> str:
+    query = core_select(Connection.base_url).where(Connection.id == connection_id)
+    base = session.scalar(query) or ""
+    return base.rstrip("/") + "/" if base else ""
+
+
+def _rewritten(
+    session: Session, vault: Vault, connection_id: int, base: str, said: str
+) -> str | None:
+    pointed = references.target(said)
+    if pointed is None:
+        return None
+    if pointed.type and (not pointed.base or pointed.base == base):
+        if pointed.type == "Patient":
+            return f"Patient/{patient_local_id(vault)}"
+        return f"{pointed.type}/{local_id(vault, connection_id, pointed.type, pointed.id)}"
+    found = _resolve(session, vault, connection_id, said)
+    if found is None:
+        return None
+    type_, key = found
+    return (
+        f"Patient/{patient_local_id(vault)}"
+        if type_ == "Patient"
+        else (f"{type_}/{local_id_of(key)}")
+    )
+
+
+def _resolve(
+    session: Session, vault: Vault, connection_id: int, said: str
+) -> tuple[str, int] | None:
+    """Find what a URN or an address outside the base means: a record of the same connection."""
+    run = session.connection().exec_driver_sql
+    pointed = references.target(said)
+    if pointed is None:
+        return None
+    keys = [
+        references.local_key(vault.id_key, connection_id, type_, pointed.id)
+        for type_ in ([pointed.type] if pointed.type else counts(session, connection_id))
+    ]
+    sql = "SELECT key FROM alias WHERE connection = ? AND url = ?"
+    named = run(sql, (connection_id, said)).scalar()
+    keys = [named] if named is not None else keys
+    marks = ",".join("?" * len(keys))
+    row = run(f"SELECT type, key FROM record WHERE key IN ({marks}) LIMIT 1", tuple(keys)).first()
+    return (BY_NUMBER[row[0]].type, row[1]) if row else None
+
+
+def referenced(session: Session, vault: Vault, record: Record) -> list[int]:
+    """Return the keys of the records of the same connection to which a record points."""
+    base = _base_url(session, record.connection_id)
+    found: dict[int, None] = {}
+    for said in references.reference_texts(record.body, _splices(session, record)):
+        pointed = references.target(said)
+        if pointed is None:
+            continue
+        if pointed.type and (not pointed.base or pointed.base == base):
+            key = references.local_key(vault.id_key, record.connection_id, pointed.type, pointed.id)
+            found[key] = None
+        elif resolved := _resolve(session, vault, record.connection_id, said):
+            found[resolved[1]] = None
+    return list(found)
+
+
+# ---------------------------------------------------------------------------- attachments
+
+
+def attachments(session: Session, record_pk: int) -> list[Attachment]:
+    """Return the files that a record names, kept or not."""
+    rows = session.connection().exec_driver_sql(
+        "SELECT link.record, link.url, link.hash, coalesce(attachment.media_type, ''),"
+        " coalesce(attachment.size, 0), link.sentence FROM attachment_link AS link"
+        " LEFT JOIN attachment ON attachment.hash = link.hash WHERE link.record = ?",
+        (record_pk,),
+    )
+    return [Attachment(*row) for row in rows]
+
+
+def attachment(session: Session, hash_: bytes) -> tuple[str, bytes] | None:
+    """Return (media type as the sender said it, bytes) of a kept file."""
+    row = (
+        session.connection()
+        .exec_driver_sql("SELECT media_type, bytes FROM attachment WHERE hash = ?", (hash_,))
+        .first()
+    )
+    return (row[0], bodies.unpack(session, row[1])) if row else None
+
+
+def attachment_records(session: Session, vault: Vault, hash_: bytes) -> list[Record]:
+    """Return the records that name a file: whoever may see one of them may see the file."""
+    sql = (
+        f"SELECT {_COLUMNS} FROM record WHERE record.pk IN"
+        " (SELECT record FROM attachment_link WHERE hash = ?) ORDER BY record.pk"
+    )
+    return _records(session, vault, sql, (hash_,))
