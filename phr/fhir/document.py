@@ -1,0 +1,423 @@
+"""The only door for FHIR JSON: strict reading, lossless numbers, raw slices of a Bundle.
+
+Bytes are judged before anything is built from them; every refusal is an `InvalidInput` sentence.
+Not here: what the fields mean (`reading`), or files too large for memory (`slicing`).
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final, NamedTuple, Self
+
+import msgspec
+
+from phr.errors import InvalidInput
+
+MAX_BYTES: Final = 64 * 1024 * 1024
+MAX_DEPTH: Final = 64
+MAX_NUMBER: Final = 40  # characters
+MAX_EXPONENT: Final = 30  # powers of ten, either way
+BOM: Final = b"\xef\xbb\xbf"
+
+_EXPONENT = re.compile(r"[eE]([+-]?\d+)$")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_KEY = re.compile(
+    rb'[ \t\r\n]*,?[ \t\r\n]*"([^"\\]*+(?:\\.[^"\\]*+)*+)"[ \t\r\n]*:[ \t\r\n]*', re.DOTALL
+)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
+_SPACE = b" \t\r\n"
+
+
+class Number(Decimal):
+    """A JSON number with a fraction or an exponent; `str()` is exactly what was sent."""
+
+    __slots__ = ("text",)
+    text: str
+
+    def __new__(cls, text: str) -> Self:
+        """Take the literal as it stood in the document."""
+        made = super().__new__(cls, text)
+        made.text = text
+        return made
+
+    def __str__(self) -> str:
+        """Return the literal as it stood in the document (`1.10` stays `1.10`)."""
+        return self.text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle by the literal."""
+        return (Number, (self.text,))
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One received resource on its way in: the bytes, where it stood, and its fullUrl if any."""
+
+    body: bytes = field(repr=False)
+    place: str = ""  # for people: "entry 17", "labs.ndjson line 3"
+    url: str | None = None
+
+
+class Issue(NamedTuple):
+    """One issue of an OperationOutcome, or an entry's own error status."""
+
+    severity: str
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One answer of a server: raw slices of the resources, and what it said beside them.
+
+    `next` is the link to the following page, `total` what the server claims (either may be None).
+    """
+
+    entries: tuple[Item, ...]
+    next: str | None = None
+    total: int | None = None
+    outcomes: tuple[Issue, ...] = ()
+
+
+class Field(NamedTuple):
+    """One element of the outermost object: its raw bytes and where they begin."""
+
+    start: int
+    raw: bytes
+
+
+# ------------------------------------------------------------------------------------ reading
+
+
+def loads(body: bytes) -> Mapping[str, Any]:
+    """Read one JSON object from strangers, or raise InvalidInput with the reason.
+
+    Refused: more than 64 MB, other than UTF-8, nesting deeper than 64, duplicate names, NaN and
+    infinities, numbers longer than 40 characters or beyond 10^±30, NUL, lone surrogates.
+    """
+    body = text_bytes(body)
+    value = strict(body)
+    if not isinstance(value, dict):
+        raise InvalidInput("This is not a JSON object.")
+    return value
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """Read bytes that already passed this door when they were kept (no second judgement)."""
+    value: dict[str, Any] = _KEPT.decode(body)
+    return value
+
+
+def text_bytes(body: bytes) -> bytes:
+    """Return `body` without byte order mark; raise InvalidInput if too large or not UTF-8."""
+    if len(body) > MAX_BYTES:
+        raise InvalidInput("This is larger than 64 MB.")
+    body = body.removeprefix(BOM)
+    if not body.isascii():
+        try:
+            body.decode("utf-8")
+        except UnicodeDecodeError as problem:
+            raise InvalidInput("This is not UTF-8 text.") from problem
+    return body
+
+
+def strict(body: bytes, depth: int = MAX_DEPTH) -> Any:
+    """Read any JSON value from UTF-8 `body` under the rules of `loads`, at most `depth` deep."""
+    if _depth_exceeds(body, depth):
+        raise InvalidInput(f"This is nested deeper than {MAX_DEPTH} levels.")
+    try:
+        value = _STRICT.decode(body.decode("utf-8"))
+    except (ValueError, RecursionError) as problem:
+        raise InvalidInput("This is not well-formed JSON.") from problem
+    if b"\\u" in body:
+        _refuse_unspeakable(body, value)
+    return value
+
+
+def _refuse_unspeakable(body: bytes, value: Any) -> None:
+    """Raise InvalidInput for escapes that no text may hold: NUL and lone surrogates."""
+    if _SURROGATE.search(body):
+        try:
+            _KEPT.decode(body)
+        except (msgspec.DecodeError, ValueError) as problem:
+            raise InvalidInput("This holds half of a character (a lone surrogate).") from problem
+    if b"\\u0000" in body and any("\0" in text for text in strings(value)):
+        raise InvalidInput("This holds a NUL character.")
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Yield every name and every string in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield name
+            yield from strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from strings(inner)
+
+
+def _depth_exceeds(body: bytes, limit: int) -> bool:
+    """Say whether brackets nest deeper than `limit`.
+
+    The count of opening brackets bounds the depth for most resources. Beyond that only the
+    brackets are looked at, and emptied pairs are removed from inside out: each round takes away
+    at least one level and at most two. Brackets inside strings end in the exact scan.
+    """
+    if body.count(b"{") + body.count(b"[") <= limit:
+        return False
+    rest = body.translate(None, _NOT_BRACKETS)
+    for _ in range(limit // 2):
+        rest = rest.replace(b"[]", b"").replace(b"{}", b"")
+        if not rest:
+            return False
+    return _exact_depth(body) > limit
+
+
+def _exact_depth(body: bytes) -> int:
+    """Return the greatest nesting of brackets outside of strings."""
+    deepest = level = 0
+    for byte in _STRING.sub(b"", body).translate(None, _NOT_BRACKETS):
+        if byte in b"{[":
+            level += 1
+            deepest = max(deepest, level)
+        else:
+            level -= 1
+    return deepest
+
+
+def number(text: str) -> Number:
+    """Return a decimal literal as Number, or raise InvalidInput when it is absurd."""
+    if len(text) > MAX_NUMBER:
+        raise InvalidInput(f"This holds a number longer than {MAX_NUMBER} characters.")
+    exponent = _EXPONENT.search(text)
+    if exponent and abs(int(exponent[1])) > MAX_EXPONENT:
+        raise InvalidInput("This holds a number too large or too small to mean anything.")
+    return Number(text)
+
+
+def _integer(text: str) -> int:
+    if len(text) > MAX_NUMBER:
+        raise InvalidInput(f"This holds a number longer than {MAX_NUMBER} characters.")
+    return int(text)
+
+
+def _constant(text: str) -> Any:
+    raise InvalidInput(f"{text} is not a number.")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise InvalidInput("The same name stands twice in one object.")
+    return made
+
+
+_STRICT: Final = json.JSONDecoder(
+    object_pairs_hook=_object,
+    parse_float=number,
+    parse_int=_integer,
+    parse_constant=_constant,
+    strict=True,
+)
+_KEPT: Final = msgspec.json.Decoder(float_hook=Number)
+_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+# ------------------------------------------------------------------------------------- fields
+
+
+def slices(body: bytes) -> dict[str, msgspec.Raw]:
+    """Cut the outermost object of UTF-8 `body` into raw elements; of equal names the last stays.
+
+    Raises InvalidInput if it is no JSON object. What is inside an element is checked for syntax
+    only; `strict` judges the rest.
+    """
+    try:
+        return _FIELDS.decode(body)
+    except RecursionError as problem:
+        raise InvalidInput(f"This is nested deeper than {MAX_DEPTH} levels.") from problem
+    except (msgspec.DecodeError, ValueError) as problem:
+        raise InvalidInput("This is not a well-formed JSON object.") from problem
+
+
+def fields(body: bytes) -> dict[str, Field]:
+    """Do the work of `slices` with byte offsets, refusing a name that stands twice."""
+    at = 0
+    made = {}
+    for name, slice_ in slices(body).items():
+        raw = bytes(slice_)
+        at += len(name.encode()) + 4  # the bracket or comma, two quotes, the colon
+        made[name] = Field(at, raw)
+        at += len(raw)
+    # In compact JSON without repeated names the pieces add up to exactly the whole; anything
+    # else (white space, escapes in names, a name twice) makes the whole longer than its pieces.
+    return made if at + 1 == len(body) else _spaced_fields(body, made)
+
+
+def _spaced_fields(body: bytes, values: Mapping[str, Field]) -> dict[str, Field]:
+    """Do the work of `fields` for JSON with white space, refusing names that stand twice."""
+    made: dict[str, Field] = {}
+    at = body.find(b"{") + 1
+    while match := _KEY.match(body, at):
+        name = match[1].decode("utf-8")
+        if "\\" in name:
+            name = json.loads(f'"{name}"')
+        if name in made:
+            raise InvalidInput("The same name stands twice in one object.")
+        raw = values[name].raw
+        if not body.startswith(raw, match.end()):
+            raise InvalidInput("The same name stands twice in one object.")
+        made[name] = Field(match.end(), raw)
+        at = match.end() + len(raw)
+    return made
+
+
+# ------------------------------------------------------------------------------------ writing
+
+
+def dumps(value: Any) -> bytes:
+    """Write a JSON value compactly; a `Number` keeps its literal."""
+    return _WRITER.encode(value)
+
+
+def _write_number(value: Any) -> Any:
+    if isinstance(value, Number):
+        return msgspec.Raw(value.text.encode("ascii"))
+    raise NotImplementedError
+
+
+_WRITER: Final = msgspec.json.Encoder(enc_hook=_write_number, decimal_format="number")
+
+
+# ------------------------------------------------------------------------------------- Bundles
+
+
+class _Entry(msgspec.Struct):
+    resource: msgspec.Raw = msgspec.Raw(b"")
+    fullUrl: Any = None  # noqa: N815  FHIR's own name
+    search: Any = None
+    response: Any = None
+
+
+_ENTRIES: Final = msgspec.json.Decoder(list[_Entry | None] | None)
+_ENTRY: Final = msgspec.json.Decoder(_Entry)
+
+
+def slice_bundle(body: bytes) -> Page:
+    """Cut a Bundle (or one single resource) into raw slices, without rebuilding anything.
+
+    OperationOutcomes and failed `entry.response` become `outcomes`. Raises InvalidInput when the
+    JSON is broken, so that nothing of half a page is stored (R4 §2.36 Bundle).
+    """
+    body = text_bytes(body).strip(_SPACE)
+    found = fields(body)
+    kind = _plain(found, "resourceType")
+    if kind == "OperationOutcome":
+        return Page((), outcomes=tuple(issues(parse(body))))
+    if kind != "Bundle":
+        if not isinstance(kind, str):
+            raise InvalidInput("This is not a FHIR resource.")
+        return Page((Item(body, "the resource"),))
+    entries: list[Item] = []
+    outcomes: list[Issue] = []
+    for number, entry in enumerate(_entries(found), start=1):
+        if entry is None:
+            continue
+        outcomes += _outcomes(entry)
+        raw = bytes(entry.resource)
+        if raw not in (b"", b"null") and not is_outcome(raw):
+            url = entry.fullUrl if isinstance(entry.fullUrl, str) else None
+            entries.append(Item(raw, f"entry {number}", url))
+    total = _plain(found, "total")
+    return Page(
+        tuple(entries),
+        _next_link(_plain(found, "link")),
+        total if isinstance(total, int) else None,
+        tuple(outcomes),
+    )
+
+
+def _entries(found: Mapping[str, Field]) -> Sequence[_Entry | None]:
+    raw = found["entry"].raw if "entry" in found else b"null"
+    try:
+        if raw.startswith(b"{"):  # a single object where a list belongs
+            return [_ENTRY.decode(raw)]
+        return _ENTRIES.decode(raw) or ()
+    except (msgspec.DecodeError, ValueError, RecursionError) as problem:
+        raise InvalidInput("The entries of this Bundle could not be read.") from problem
+
+
+def entry(raw: bytes) -> tuple[bytes | None, str | None]:
+    """Return (raw resource or None, fullUrl) of one entry; None also for an OperationOutcome."""
+    try:
+        found = _ENTRY.decode(raw)
+    except (msgspec.DecodeError, ValueError, RecursionError) as problem:
+        raise InvalidInput("This entry could not be read.") from problem
+    resource = bytes(found.resource)
+    if resource in (b"", b"null") or is_outcome(resource):
+        return None, None
+    return resource, found.fullUrl if isinstance(found.fullUrl, str) else None
+
+
+def _plain(found: Mapping[str, Field], name: str) -> Any:
+    """Return a small element as plain values, or None if it is absent or unreadable."""
+    if name not in found:
+        return None
+    try:
+        return strict(found[name].raw)
+    except InvalidInput:
+        return None
+
+
+def _next_link(links: Any) -> str | None:
+    for link in [links] if isinstance(links, dict) else links if isinstance(links, list) else ():
+        if isinstance(link, dict) and link.get("relation") == "next":
+            url = link.get("url")
+            return url if isinstance(url, str) and url else None
+    return None
+
+
+def is_outcome(raw: bytes) -> bool:
+    """Say whether a raw resource is an OperationOutcome."""
+    if b'"OperationOutcome"' not in raw:
+        return False
+    try:
+        return bool(_plain(fields(raw), "resourceType") == "OperationOutcome")
+    except InvalidInput:
+        return False
+
+
+def _outcomes(entry: _Entry) -> Iterator[Issue]:
+    raw = bytes(entry.resource)
+    if is_outcome(raw):
+        yield from issues(_quiet(raw))
+    response = entry.response if isinstance(entry.response, dict) else {}
+    status = str(response.get("status") or "")
+    if status[:1] in ("4", "5"):  # such as "429" inside a 200
+        outcome = response.get("outcome")
+        found = list(issues(outcome)) if isinstance(outcome, dict) else []
+        yield from found or [Issue("error", status[:3], "")]
+
+
+def _quiet(raw: bytes) -> Mapping[str, Any]:
+    try:
+        return loads(raw)
+    except InvalidInput:
+        return {}
+
+
+def issues(outcome: Mapping[str, Any]) -> Iterator[Issue]:
+    """Yield the issues of an OperationOutcome as (severity, code, text); tolerant of any shape."""
+    listed = outcome.get("issue")
+    for issue in listed if isinstance(listed, list) else [listed]:
+        if isinstance(issue, dict):
+            details = issue.get("details")
+            worded = details.get("text") if isinstance(details, dict) else None
+            texts = (issue.get("diagnostics"), worded)
+            text = next((text for text in texts if isinstance(text, str) and text), "")
+            yield Issue(str(issue.get("severity") or ""), str(issue.get("code") or ""), text)

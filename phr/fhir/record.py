@@ -1,0 +1,77 @@
+"""The value types that travel between rooms: a Record as it was kept, and a Selection of records.
+
+Not here: how they are stored (`phr.store.records`) or shown (`phr.chart`, `phr.views`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from phr.fhir import document
+from phr.fhir.document import Item
+from phr.fhir.labels import Label
+
+__all__ = ["Item", "Origin", "Record", "Selection"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where records came from, in words: one connection (hospital, file, own statement)."""
+
+    connection_id: int
+    name: str
+    kind: str  # "smart", "upload", ...
+    demo: bool = False
+    as_of: datetime | None = None  # last successful pull
+
+
+@dataclass(frozen=True)
+class Record:
+    """One version of one FHIR resource: the received bytes and what the index knows of them.
+
+    `local_id` is ours (unique in the vault, FHIR id syntax, 16 hex digits); `remote_id` is the
+    sender's. `when` is the clinically relevant instant for sorting (None: undated). `withdrawn`
+    says that the source no longer offers it.
+    """
+
+    pk: int
+    local_id: str
+    connection_id: int
+    type: str
+    remote_id: str
+    version: int
+    received_at: datetime
+    when: datetime | None
+    labels: Label
+    withdrawn: bool
+    body: bytes = field(repr=False)
+
+    @cached_property
+    def document(self) -> Mapping[str, Any]:
+        """The resource as plain values; decimals keep their digits (`5.40` stays `5.40`)."""
+        return document.parse(self.body)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a chart function needs: which records, in which order, how many.
+
+    `codes` are "system|code" pairs ORed together; `since` (inclusive) and `until` (exclusive)
+    bound the clinically relevant instant; `before` continues a newest-first page: (when in ms, pk)
+    of the last row shown. `order` is "newest" or "oldest". `limit` None means all.
+    """
+
+    types: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+    before: tuple[int, int] | None = None
+    order: str = "newest"
+    limit: int | None = None
+    connection_id: int | None = None
+    timeline: bool = False  # only what belongs on the timeline
+    received_since: datetime | None = None
+    withdrawn: bool = True  # include records that the source no longer offers

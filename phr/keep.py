@@ -1,0 +1,865 @@
+"""The only way a record gets in: received bytes, index, labels, entries, together or not at all.
+
+A `Keeper` serves one import into one vault. What a server offers is kept as it came; what cannot
+be kept waits in quarantine with the reason. Reading is `phr.store.records`.
+"""
+
+import gc
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy.orm import Session
+
+from phr import clock
+from phr.errors import InvalidInput, NotFound
+from phr.fhir import document, references
+from phr.fhir.check import Note
+from phr.fhir.intake import Intake, Taken, named, peek
+from phr.fhir.kinds import BY_NUMBER, KINDS, Kind
+from phr.fhir.labels import Label
+from phr.fhir.reading import text
+from phr.fhir.record import Item
+from phr.store import bodies, entries, index
+from phr.store.database import Priority
+from phr.store.models import Connection
+from phr.store.vault import Vault
+
+GROUP: Final = 2000  # records a commit
+DEFERRED: Final = 200_000  # records after which a first import builds the indexes and goes on
+TRAINED: Final = 2000  # records after which a connection gets its own dictionary
+WAIT: Final = 0.5  # seconds that a page waits for others
+MAX_ATTACHMENT: Final = 25 * 1024 * 1024
+MAX_QUARANTINED: Final = 1024 * 1024  # bytes kept of a refused item
+_HASH_BYTES: Final = 16
+_SPACE: Final = b" \t\r\n"
+_tuple: Final = tuple.__new__  # makes a named tuple in a third of the time of its constructor
+ANOTHER: Final = "This belongs to another patient. It was not kept in this record."
+
+_INSERT: Final = (
+    "INSERT INTO record(pk, key, connection, type, remote_id, version, hash, time, time_end,"
+    " timeline, concept, category, text, value, labels, flags, received, pull, splices, body)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_UPDATE: Final = (
+    "UPDATE record SET version = ?, hash = ?, time = ?, time_end = ?, timeline = ?, concept = ?,"
+    " category = ?, text = ?, value = ?, labels = ?, flags = ?, received = ?, pull = ?,"
+    " splices = ?, body = ? WHERE pk = ?"
+)
+_TO_HISTORY: Final = (
+    "INSERT OR REPLACE INTO record_version(pk, version, hash, labels, flags, received, splices,"
+    " body) SELECT pk, version, hash, labels, flags, received, splices, body FROM record"
+    " WHERE pk = ?"
+)
+
+Settle = Callable[[Session, "Kept"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What became of items. `reasons` are (place, sentence) of those in quarantine."""
+
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    quarantined: int = 0
+    reasons: tuple[tuple[str, str], ...] = ()
+
+    def __add__(self, other: "Kept") -> "Kept":
+        """Return both together."""
+        return Kept(
+            self.new + other.new,
+            self.changed + other.changed,
+            self.unchanged + other.unchanged,
+            self.quarantined + other.quarantined,
+            self.reasons + other.reasons,
+        )
+
+
+class _Arrived(NamedTuple):
+    """An item that says which resource it is."""
+
+    key: int
+    kind: Kind
+    remote_id: str
+    hash: bytes
+    body: bytes
+    item: Item
+
+
+@dataclass(slots=True)
+class _Refused:
+    """An item that cannot be kept, and why."""
+
+    item: Item
+    reason: str
+
+
+@dataclass(slots=True)
+class _Known:
+    """A record that the vault has."""
+
+    pk: int
+    hash: bytes
+    version: int
+    flags: int
+    moved: bool = False  # a newer version of it is in this group
+
+
+@dataclass(slots=True)
+class _Page:
+    """One page waiting to be written."""
+
+    chain: str
+    settle: Settle | None
+    arrived: list[_Arrived] = field(default_factory=list)
+    refused: list[_Refused] = field(default_factory=list)
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+
+    def kept(self) -> Kept:
+        """Count what became of it."""
+        reasons = tuple((refused.item.place, refused.reason) for refused in self.refused)
+        return Kept(self.new, self.changed, self.unchanged, len(self.refused), reasons)
+
+
+@dataclass(slots=True)
+class _Row:
+    """A record to be written: what was read of it, its packed body, and what it replaces."""
+
+    arrived: _Arrived
+    taken: Taken
+    packed: bytes = b""
+    version: int = 1
+    pk: int = 0
+    replaces: _Known | None = None
+
+
+@dataclass(slots=True)
+class _Group:
+    """Everything one transaction writes."""
+
+    pages: list[_Page]
+    fresh: dict[int, _Row] = field(default_factory=dict)
+    earlier: list[_Row] = field(default_factory=list)  # versions of fresh ones, replaced at once
+    changed: list[_Row] = field(default_factory=list)
+    revived: list[_Known] = field(default_factory=list)
+    met: list[int] = field(default_factory=list)  # pks of unchanged ones
+
+    def rows(self) -> list[_Row]:
+        """Return every version that this group writes."""
+        return [*self.fresh.values(), *self.earlier, *self.changed]
+
+
+class Keeper:
+    """One import run into one vault; not for several threads.
+
+    `expected_patient` is the remote patient whose record this is: what says to be another's is
+    quarantined. Pages wait for company up to 2,000 records or 0.5 s (see `due`); their ledger
+    lines and cursors go through `settle` into the same transaction as their records.
+
+    The first import into an empty vault leaves the secondary indexes for its end (or for the next
+    opening: `index.ensure`), unless `live` forbids it.
+    """
+
+    def __init__(
+        self,
+        vault: Vault,
+        connection_id: int,
+        pull_id: int,
+        *,
+        expected_patient: str | None = None,
+        now: datetime,
+        group: int = GROUP,
+        with_entries: bool = True,
+        live: bool = False,
+    ) -> None:
+        self._vault = vault
+        self._connection = connection_id
+        self._pull = pull_id
+        self._expected = expected_patient
+        self._now = clock.to_ms(now)
+        self._group = group
+        self._with_entries = with_entries
+        self._strangers: set[str] = set()
+        self._keys = references.Keys(vault.id_key, connection_id)
+        self._intake = Intake()
+        self._terms = index.Terms()
+        self._pages: list[_Page] = []
+        self._waiting = 0
+        self._since = 0.0
+        self._written = 0
+        with vault.read() as session:
+            self._packer = bodies.packer(session, connection_id)
+            self._others = _others(session, connection_id)
+            self._deferring = not live and _is_empty(session)
+            row = session.get(Connection, connection_id)
+            if row is None:
+                raise NotFound
+            self._live = row.kind != "upload"
+            self._parts = _parts(session, pull_id)
+            self._birth_date = _birth_date(session) if expected_patient is None else None
+
+    # -------------------------------------------------------------------------- taking pages
+
+    def page(self, chain: str, items: Sequence[Item], *, settle: Settle | None = None) -> Kept:
+        """Take one page; return what was committed by this call (waiting pages count later).
+
+        `settle(session, kept)` is called with this page's own numbers in its transaction.
+        """
+        page = _Page(chain, settle)
+        for item in items:
+            self._arrive(page, item)
+        if not self._pages:
+            self._since = time.monotonic()
+        self._pages.append(page)
+        self._waiting += len(page.arrived)
+        return self.flush() if self._waiting >= self._group or self.due() <= 0 else Kept()
+
+    def due(self) -> float:
+        """Return the seconds until waiting pages should be flushed (infinite if none wait)."""
+        return self._since + WAIT - time.monotonic() if self._pages else float("inf")
+
+    def _arrive(self, page: _Page, item: Item) -> None:
+        try:
+            body = document.text_bytes(item.body).strip(_SPACE)
+            kind, remote_id = named(*peek(body), body, item.url)
+        except InvalidInput as problem:
+            page.refused.append(_Refused(item, problem.sentence))
+            return
+        key = self._keys.key(kind.type, remote_id)
+        hash_ = sha256(body).digest()[:_HASH_BYTES]
+        page.arrived.append(_tuple(_Arrived, (key, kind, remote_id, hash_, body, item)))
+
+    # -------------------------------------------------------------------------- writing groups
+
+    def flush(self) -> Kept:
+        """Write the waiting pages in one transaction and return what became of their items."""
+        if not self._pages:
+            return Kept()
+        pages, self._pages, self._waiting = self._pages, [], 0
+        with _no_collection():
+            total = self._commit(pages)
+            pages.clear()  # thousands of rows go before the collector may look at them
+        return total
+
+    def _commit(self, pages: list[_Page]) -> Kept:
+        group = self._prepare(pages)
+        try:
+            with self._vault.write(Priority.BULK) as session:
+                self._write(session, group)
+                for page in pages:
+                    if page.settle is not None:
+                        page.settle(session, page.kept())
+        except BaseException:
+            self._terms.forget()
+            raise
+        self._parts += 1
+        self._written += len(group.fresh)
+        if self._deferring and self._written >= DEFERRED:
+            self._end_deferring()
+        total = Kept()
+        for page in pages:
+            total += page.kept()
+        return total
+
+    def _prepare(self, pages: list[_Page]) -> _Group:
+        """Decide about each item and do the work that needs no writer's lock."""
+        group = _Group(pages)
+        arrived = [each for page in pages for each in page.arrived]
+        with self._vault.read() as session:
+            known = _known(session, [each.key for each in arrived])
+            judge = _Judge(self, session, known, arrived)
+            for page in pages:
+                for each in page.arrived:
+                    self._decide(group, page, each, judge)
+        rows = group.rows()
+        packed = self._packer.pack([row.arrived.body for row in rows])
+        for row, blob in zip(rows, packed, strict=True):
+            row.packed = blob
+        return group
+
+    def _decide(self, group: _Group, page: _Page, each: _Arrived, judge: "_Judge") -> None:
+        known = judge.known.get(each.key)
+        fresh = group.fresh.get(each.key)
+        if known is not None and fresh is None and known.hash == each.hash:
+            page.unchanged += 1
+            group.met.append(known.pk)
+            if known.flags & Note.WITHDRAWN:
+                group.revived.append(known)
+            return
+        if fresh is not None and fresh.arrived.hash == each.hash:
+            page.unchanged += 1
+            return
+        if known is not None and not known.moved and judge.nothing_new(known, each):
+            page.unchanged += 1
+            group.met.append(known.pk)
+            return
+        try:
+            row = self._row(each)
+        except InvalidInput as problem:
+            page.refused.append(_Refused(each.item, problem.sentence))
+            return
+        self._place(group, page, row, known)
+
+    def _place(self, group: _Group, page: _Page, row: _Row, known: _Known | None) -> None:
+        key = row.arrived.key
+        fresh = group.fresh.get(key)
+        if fresh is not None:  # twice in this group with other content: both are kept
+            group.earlier.append(fresh)
+            row.version = fresh.version + 1
+            group.fresh[key] = row
+            page.changed += 1
+        elif known is not None:
+            row.version, row.pk, row.replaces = known.version + 1, known.pk, known
+            group.changed.append(row)
+            page.changed += 1
+            known.hash, known.version, known.moved = row.arrived.hash, row.version, True
+        else:
+            group.fresh[key] = row
+            page.new += 1
+
+    def _row(self, each: _Arrived) -> _Row:
+        taken = self._intake.take(each.body, each.kind, each.remote_id)
+        self._refuse_others(each, taken)
+        return _Row(each, taken)
+
+    def _refuse_others(self, each: _Arrived, taken: Taken) -> None:
+        """Raise InvalidInput for what is somebody else's.
+
+        A connection is pinned to one remote patient. A file has no such pin: several ids may be
+        one person's, but somebody with another birth date is a stranger.
+        """
+        is_patient = each.kind.type == "Patient"
+        whose = (each.remote_id,) if is_patient else taken.patients
+        if self._expected is not None:
+            if any(patient != self._expected for patient in whose):
+                raise InvalidInput(ANOTHER)
+            return
+        if is_patient:
+            born = text(document.parse(each.body).get("birthDate"))
+            ours = self._birth_date or born
+            if not (ours.startswith(born) or born.startswith(ours)):
+                self._strangers.add(each.remote_id)
+            self._birth_date = ours or None
+        if not self._strangers.isdisjoint(whose):
+            raise InvalidInput(ANOTHER)
+
+    def _expel(self) -> Kept:
+        """Take out again what came before its patient turned out to be a stranger."""
+        with self._vault.write(Priority.BULK) as session:
+            run = session.connection().exec_driver_sql
+            found = run(
+                "SELECT pk, type, remote_id, body FROM record WHERE connection = ? AND pull = ?",
+                (self._connection, self._pull),
+            )
+            gone = []
+            refused = []
+            for pk, type_, remote_id, blob in found.fetchall():
+                body = bodies.unpack(session, blob)
+                taken = self._intake.take(body, BY_NUMBER[type_], remote_id)
+                if not self._strangers.isdisjoint(taken.patients):
+                    gone.append((pk, type_))
+                    place = f"{taken.kind.type}/{remote_id}"
+                    refused.append(_Refused(Item(body, place), ANOTHER))
+            _erase_some(session, [pk for pk, _ in gone])
+            for _, type_ in gone:
+                run(
+                    "UPDATE counter SET n = n - 1 WHERE connection = ? AND type = ?",
+                    (self._connection, type_),
+                )
+            page = _Page("", None, refused=refused)
+            self._quarantine(session, _Group([page]))
+        return replace(page.kept(), new=-len(gone))
+
+    def _write(self, session: Session, group: _Group) -> None:
+        rows = group.rows()
+        self._terms.settle(
+            session,
+            {row.taken.words for row in rows if row.taken.words},
+            {row.taken.codings for row in rows if row.taken.codings},
+        )
+        private = _private(session)
+        if self._deferring and not self._written:
+            index.drop(session)
+        self._insert(session, group, private)
+        for row in group.changed:
+            self._change(session, row, private)
+        run = session.connection().exec_driver_sql
+        for known in group.revived:
+            run(
+                "UPDATE record SET flags = ? WHERE pk = ?",
+                (known.flags & ~Note.WITHDRAWN, known.pk),
+            )
+        if group.met:
+            run(
+                "INSERT INTO seen(pull, part, pks) VALUES (?, ?, ?)",
+                (self._pull, self._parts, _packed(group.met)),
+            )
+        self._count(session, group)
+        self._quarantine(session, group)
+
+    def _insert(self, session: Session, group: _Group, private: set[int]) -> None:
+        fresh = list(group.fresh.values())
+        if not fresh:
+            return
+        run = session.connection().exec_driver_sql
+        pk = run("SELECT coalesce(max(pk), 0) FROM record").scalar_one()
+        values = []
+        for pk, row in enumerate(fresh, start=pk + 1):  # noqa: B020  counts on from the last
+            row.pk = pk
+            arrived = row.arrived
+            values.append(
+                (
+                    pk,
+                    arrived.key,
+                    self._connection,
+                    arrived.kind.number,
+                    arrived.remote_id,
+                    *self._columns(row, private),
+                )
+            )
+        run(_INSERT, values)
+        if group.earlier:
+            self._write_earlier(session, group, private)
+        if self._with_entries:
+            entries.add(session, [self._new(row) for row in fresh], merge=self._others)
+        for row in fresh:
+            if row.taken.links:
+                self._link(session, row)
+            self._alias(session, row)
+
+    def _columns(self, row: _Row, private: set[int]) -> tuple[Any, ...]:
+        taken = row.taken
+        labels = taken.labels
+        if private and row.arrived.key in private:
+            labels |= Label.PRIVATE
+        return (
+            row.version,
+            row.arrived.hash,
+            taken.time,
+            taken.time_end,
+            taken.time if taken.kind.timeline else None,
+            self._terms.concept(taken.codings),
+            taken.categories,
+            self._terms.text(taken.words),
+            taken.value,
+            labels,
+            taken.flags,
+            self._now,
+            self._pull,
+            taken.splices,
+            row.packed,
+        )
+
+    def _new(self, row: _Row) -> entries.New:
+        taken = row.taken
+        return entries.New(
+            row.pk,
+            taken.kind.number,
+            row.arrived.remote_id,
+            row.arrived.key,
+            taken.categories,
+            self._terms.concept(taken.codings),
+            taken.time,
+        )
+
+    def _write_earlier(self, session: Session, group: _Group, private: set[int]) -> None:
+        values = []
+        for row in group.earlier:
+            columns = self._columns(row, private)
+            pk = group.fresh[row.arrived.key].pk
+            values.append((pk, *columns[0:2], *columns[9:12], *columns[13:15]))
+        session.connection().exec_driver_sql(
+            "INSERT INTO record_version(pk, version, hash, labels, flags, received, splices, body)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            values,
+        )
+
+    def _change(self, session: Session, row: _Row, private: set[int]) -> None:
+        """Put the present version into the history and the new one in its place."""
+        run = session.connection().exec_driver_sql
+        run(_TO_HISTORY, (row.pk,))
+        run(_UPDATE, (*self._columns(row, private), row.pk))
+        if self._with_entries:
+            entries.change(session, self._new(row))
+        if row.taken.links:
+            self._link(session, row)
+
+    def _link(self, session: Session, row: _Row) -> None:
+        for link in row.taken.links:
+            if link.data is None:
+                _link(session, row.pk, link.url, None, None)
+            else:
+                _attach(session, row.pk, link.url, link.media_type, link.data)
+
+    def _alias(self, session: Session, row: _Row) -> None:
+        """Remember a fullUrl that does not end in the resource's own type and id."""
+        url = row.arrived.item.url
+        if url is None:
+            return
+        pointed = references.target(url)
+        if pointed is not None and (
+            pointed.id == row.arrived.remote_id and pointed.type in ("", row.arrived.kind.type)
+        ):
+            return
+        session.connection().exec_driver_sql(
+            "INSERT OR REPLACE INTO alias(connection, url, key) VALUES (?, ?, ?)",
+            (self._connection, url[:1000], row.arrived.key),
+        )
+
+    def _count(self, session: Session, group: _Group) -> None:
+        added = Counter(row.arrived.kind.number for row in group.fresh.values())
+        if added:
+            session.connection().exec_driver_sql(
+                "INSERT INTO counter(connection, type, n) VALUES (?, ?, ?)"
+                " ON CONFLICT(connection, type) DO UPDATE SET n = n + excluded.n",
+                [(self._connection, type_, number) for type_, number in added.items()],
+            )
+
+    def _quarantine(self, session: Session, group: _Group) -> None:
+        run = session.connection().exec_driver_sql
+        for page in group.pages:
+            for refused in page.refused:
+                body = refused.item.body
+                hash_ = sha256(body).digest()[:_HASH_BYTES]
+                run(
+                    "INSERT INTO quarantined(pull_id, connection_id, at, place, reason, hash, body)"
+                    " SELECT ?, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM quarantined"
+                    " WHERE connection_id = ? AND hash = ?)",
+                    (
+                        self._pull,
+                        self._connection,
+                        self._now,
+                        refused.item.place,
+                        refused.reason,
+                        hash_,
+                        bodies.plain(body[:MAX_QUARANTINED]),
+                        self._connection,
+                        hash_,
+                    ),
+                )
+
+    def finish(self) -> Kept:
+        """Write what waits and leave the vault in good order for reading."""
+        kept = self.flush()
+        if self._strangers:
+            kept += self._expel()
+        self._end_deferring()
+        return kept
+
+    def _end_deferring(self) -> None:
+        """Build the indexes that a first import left out: at once they cost a third."""
+        if self._deferring:
+            self._deferring = False
+            index.ensure(self._vault)
+
+
+class _Judge:
+    """Tells whether other bytes are news."""
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        session: Session,
+        known: dict[int, _Known],
+        arrived: Sequence[_Arrived],
+    ) -> None:
+        self.known = known
+        self._session = session
+        self._live = keeper._live  # noqa: SLF001  one thing in two parts
+        times = Counter(each.key for each in arrived if each.key in known)
+        self._last = {each.key: each.hash for each in arrived if times[each.key] > 1}
+
+    def nothing_new(self, known: _Known, each: _Arrived) -> bool:
+        """Say whether the bytes are an earlier version out of turn, or differ in meta only.
+
+        A file that holds two versions of one resource must change nothing when it comes again; an
+        uploaded file never brings back what is in the history. A live server going back to earlier
+        content does: what it offers now is current.
+        """
+        settles = not self._live or self._last.get(each.key) == known.hash
+        if settles and self._in_history(known.pk, each.hash):
+            return True
+        return self._same_but_meta(known.pk, each.body)
+
+    def _in_history(self, pk: int, hash_: bytes) -> bool:
+        return (
+            self._session.connection()
+            .exec_driver_sql("SELECT 1 FROM record_version WHERE pk = ? AND hash = ?", (pk, hash_))
+            .first()
+            is not None
+        )
+
+    def _same_but_meta(self, pk: int, body: bytes) -> bool:
+        """Some servers put another lastUpdated or versionId into meta at each reading."""
+        blob = (
+            self._session.connection()
+            .exec_driver_sql("SELECT body FROM record WHERE pk = ?", (pk,))
+            .scalar_one()
+        )
+        try:
+            return _without_stamps(bodies.unpack(self._session, blob)) == _without_stamps(body)
+        except InvalidInput:
+            return False
+
+
+def _without_stamps(body: bytes) -> dict[str, Any]:
+    fields: dict[str, Any] = {name: found.raw for name, found in document.fields(body).items()}
+    if "meta" in fields:
+        meta = document.strict(fields["meta"])
+        if isinstance(meta, dict):
+            fields["meta"] = {
+                name: value
+                for name, value in meta.items()
+                if name not in ("lastUpdated", "versionId")
+            }
+    return fields
+
+
+def _known(session: Session, keys: Sequence[int]) -> dict[int, _Known]:
+    run = session.connection().exec_driver_sql
+    found: dict[int, _Known] = {}
+    for begin in range(0, len(keys), 1000):
+        some = tuple(keys[begin : begin + 1000])
+        rows = run(
+            "SELECT key, pk, hash, version, flags FROM record"
+            f" WHERE key IN ({','.join('?' * len(some))})",
+            some,
+        )
+        found.update((row[0], _Known(*row[1:])) for row in rows)
+    return found
+
+
+def _others(session: Session, connection_id: int) -> bool:
+    sql = "SELECT 1 FROM counter WHERE connection != ? AND n > 0 LIMIT 1"
+    run = session.connection().exec_driver_sql
+    return run(sql, (connection_id,)).first() is not None
+
+
+def _birth_date(session: Session) -> str | None:
+    """Return the birth date of the person whose vault this is, as its hospitals gave it."""
+    rows = session.connection().exec_driver_sql(
+        "SELECT body FROM record WHERE type = ? ORDER BY pk", (KINDS["Patient"].number,)
+    )
+    for row in rows.fetchall():
+        if born := text(document.parse(bodies.unpack(session, row[0])).get("birthDate")):
+            return born
+    return None
+
+
+def _is_empty(session: Session) -> bool:
+    run = session.connection().exec_driver_sql
+    return run("SELECT 1 FROM record LIMIT 1").first() is None
+
+
+def _parts(session: Session, pull_id: int) -> int:
+    sql = "SELECT coalesce(max(part), 0) + 1 FROM seen WHERE pull = ?"
+    return int(session.connection().exec_driver_sql(sql, (pull_id,)).scalar_one())
+
+
+def _private(session: Session) -> set[int]:
+    return {row[0] for row in session.connection().exec_driver_sql("SELECT key FROM private_mark")}
+
+
+def _packed(pks: Iterable[int]) -> bytes:
+    blob = bytearray()
+    last = 0
+    for pk in sorted(set(pks)):
+        references.varint(blob, pk - last)
+        last = pk
+    return bytes(blob)
+
+
+def _unpacked(blob: bytes) -> Iterator[int]:
+    last = 0
+    for gap in references.varints(blob):
+        last += gap
+        yield last
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the cyclic collector out of a batch: it would walk tens of thousands of live rows."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+# ------------------------------------------------------------------------------- attachments
+
+
+def _link(session: Session, pk: int, url: str, hash_: bytes | None, sentence: str | None) -> None:
+    session.connection().exec_driver_sql(
+        "INSERT INTO attachment_link(record, url, hash, sentence) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT(record, url) DO UPDATE SET hash = coalesce(excluded.hash, hash),"
+        " sentence = CASE WHEN excluded.hash IS NULL THEN coalesce(excluded.sentence, sentence)"
+        " END",
+        (pk, url, hash_, sentence),
+    )
+
+
+def _attach(session: Session, pk: int, url: str, media_type: str, content: bytes) -> None:
+    if len(content) > MAX_ATTACHMENT:
+        _link(session, pk, url, None, "This file is larger than 25 MB and was not kept.")
+        return
+    hash_ = sha256(content).digest()
+    session.connection().exec_driver_sql(
+        "INSERT OR IGNORE INTO attachment(hash, media_type, size, bytes) VALUES (?, ?, ?, ?)",
+        (hash_, media_type[:200], len(content), bodies.plain(content)),
+    )
+    _link(session, pk, url, hash_, None)
+
+
+def attach(vault: Vault, record_pk: int, url: str, media_type: str, content: bytes) -> None:
+    """Keep a fetched file of a record by its SHA-256."""
+    with vault.write(Priority.BULK) as session:
+        _attach(session, record_pk, url, media_type, content)
+
+
+def attach_failed(vault: Vault, record_pk: int, url: str, sentence: str) -> None:
+    """Remember why a file of a record is missing."""
+    with vault.write(Priority.BULK) as session:
+        _link(session, record_pk, url, None, sentence)
+
+
+# ------------------------------------------------------------------- what is not offered now
+
+
+def withdraw_unseen(vault: Vault, connection_id: int, pull_id: int, types: Iterable[str]) -> int:
+    """Mark the records of these types that a full pull did not meet, and return how many.
+
+    They stay readable, marked as no longer offered. Call it after `Keeper.finish`, and only for
+    types whose every page arrived.
+    """
+    numbers = [KINDS[type_].number for type_ in types if type_ in KINDS]
+    with vault.write(Priority.BULK) as session:
+        run = session.connection().exec_driver_sql
+        met: set[int] = set()
+        for row in run("SELECT pks FROM seen WHERE pull = ?", (pull_id,)):
+            met.update(_unpacked(row[0]))
+        gone = [
+            row[0]
+            for type_ in numbers
+            for row in run(
+                "SELECT pk FROM record WHERE type = ? AND connection = ? AND pull != ?"
+                " AND flags & ? = 0",
+                (type_, connection_id, pull_id, int(Note.WITHDRAWN)),
+            )
+            if row[0] not in met
+        ]
+        if gone:
+            run(
+                "UPDATE record SET flags = flags | ? WHERE pk = ?",
+                [(int(Note.WITHDRAWN), pk) for pk in gone],
+            )
+        run("DELETE FROM seen WHERE pull = ?", (pull_id,))
+    return len(gone)
+
+
+def mark_private(vault: Vault, local_id: str, on: bool) -> None:
+    """Set or lift the patient's own "keep private" on a record, for this and later versions."""
+    key = references.key_of(local_id)
+    with vault.write() as session:
+        run = session.connection().exec_driver_sql
+        row = run("SELECT pk FROM record WHERE key = ?", (key,)).first()
+        if row is None:
+            raise NotFound
+        change = "labels | ?" if on else "labels & ~?"
+        for table in ("record", "record_version"):
+            run(f"UPDATE {table} SET labels = {change} WHERE pk = ?", (int(Label.PRIVATE), row[0]))
+        if on:
+            at = clock.to_ms(clock.now())
+            run("INSERT OR IGNORE INTO private_mark(key, at) VALUES (?, ?)", (key, at))
+        else:
+            run("DELETE FROM private_mark WHERE key = ?", (key,))
+
+
+def erase(vault: Vault, connection_id: int) -> int:
+    """Erase everything that came by a connection and return how many records that was.
+
+    In steps, so that urgent writers need not wait; calling it again finishes what a crash left.
+    """
+    erased = 0
+    while True:
+        with vault.write(Priority.BULK) as session:
+            run = session.connection().exec_driver_sql
+            rows = run(
+                "SELECT pk, type FROM record WHERE connection = ? LIMIT 1000", (connection_id,)
+            ).fetchall()
+            if rows:
+                _erase_some(session, [row[0] for row in rows])
+            else:
+                _erase_rest(session, connection_id)
+        if not rows:
+            return erased
+        erased += len(rows)
+
+
+def _erase_some(session: Session, pks: list[int]) -> None:
+    run = session.connection().exec_driver_sql
+    entries.remove(session, pks)
+    each = [(pk,) for pk in pks]
+    if not each:
+        return
+    run("DELETE FROM attachment_link WHERE record = ?", each)
+    run("DELETE FROM record_version WHERE pk = ?", each)
+    run("DELETE FROM record WHERE pk = ?", each)
+
+
+def _erase_rest(session: Session, connection_id: int) -> None:
+    run = session.connection().exec_driver_sql
+    own = (connection_id,)
+    run(
+        "DELETE FROM attachment WHERE hash NOT IN"
+        " (SELECT hash FROM attachment_link WHERE hash IS NOT NULL)"
+    )
+    run("DELETE FROM counter WHERE connection = ?", own)
+    run("DELETE FROM alias WHERE connection = ?", own)
+    run("DELETE FROM quarantined WHERE connection_id = ?", own)
+    run("DELETE FROM dictionary WHERE connection = ?", own)
+    run("DELETE FROM seen WHERE pull IN (SELECT id FROM pull WHERE connection_id = ?)", own)
+    unused = "NOT IN (SELECT {0} FROM record WHERE {0} IS NOT NULL)"
+    texts = unused.format("text")
+    run(f"DELETE FROM search WHERE rowid IN (SELECT id FROM search_text WHERE id {texts})")
+    run(f"DELETE FROM search_text WHERE id {texts}")
+    run(f"DELETE FROM coding WHERE concept {unused.format('concept')}")
+    run(f"DELETE FROM concept WHERE id {unused.format('concept')}")
+
+
+# ------------------------------------------------------------------------------ dictionaries
+
+
+def train(vault: Vault, connection_id: int, least: int = TRAINED) -> bool:
+    """Give a connection its own compression dictionary once it has enough records.
+
+    Trained inside the vault from its own bodies, used for what comes later. Returns whether one
+    was made; nothing happens where there is one or where there are fewer than `least` records.
+    """
+    with vault.read() as session:
+        run = session.connection().exec_driver_sql
+        own = (connection_id,)
+        if run("SELECT 1 FROM dictionary WHERE connection = ?", own).first():
+            return False
+        sql = "SELECT body FROM record WHERE connection = ? ORDER BY pk DESC LIMIT 4000"
+        blobs = run(sql, own).fetchall()
+        if len(blobs) < least:
+            return False
+        samples = [bodies.unpack(session, row[0]) for row in blobs]
+    number, content = bodies.train(samples)
+    with vault.write(Priority.BULK) as session:
+        session.connection().exec_driver_sql(
+            "INSERT INTO dictionary(id, connection, made, bytes) VALUES (?, ?, ?, ?)",
+            (number, connection_id, clock.to_ms(clock.now()), content),
+        )
+    return True
