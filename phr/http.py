@@ -1,0 +1,392 @@
+"""The only maker of HTTP requests: `Http` on top of the address guard of `phr.net`.
+
+No redirects, cookies, proxies from the environment or shared headers; a bearer token leaves only
+towards the connection it belongs to. Every httpx error becomes one of ours here.
+"""
+
+import logging
+import ssl
+import threading
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from io import BytesIO
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import httpcore
+import httpx
+from httpcore._backends.sync import SyncStream  # the ready-made stream over a socket
+
+from phr.errors import AddressRefused, AnswerRefused, PhrError, Unreachable
+from phr.net import Guard, NotSent, Place
+
+AGENT: Final = "Homeport"
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+MAX_RATIO: Final = 200  # FHIR JSON compresses 10 to 60 times; a bomb 1,000 times
+RATIO_FROM: Final = 1 << 20
+HEADERS_EXTRA: Final = 128 * 1024  # status line, headers and chunk framing beside the body
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one exchange may cost. Sizes in bytes, times in seconds, rate in bytes a second."""
+
+    size: int = 32 << 20
+    connect: float = 10.0
+    first_byte: float = 60.0
+    idle: float = 20.0
+    total: float = 300.0
+    rate: float = 1024.0
+    grace: float = 10.0
+
+
+DEFAULT: Final = Limits()
+SMALL: Final = Limits(size=256 << 10, first_byte=20.0, total=45.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: status, headers with lower-case names, the whole body, and from where."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    place: Place
+
+    @property
+    def media_type(self) -> str:
+        """The media type without parameters, lower case; empty when none was sent."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    @property
+    def date(self) -> float | None:
+        """The server's Date header as a POSIX time; None when absent or unreadable."""
+        try:
+            return parsedate_to_datetime(self.headers["date"]).timestamp()
+        except (KeyError, ValueError, TypeError, OverflowError):
+            return None
+
+
+class TooLarge(AnswerRefused):
+    """More bytes than the limit, declared, sent or unpacked."""
+
+    sentence = "The other server's answer was larger than is allowed."
+
+
+class BrokenOff(Unreachable):
+    """The connection ended before the answer was whole."""
+
+
+class _Budget(threading.local):
+    """What the exchange running in this thread may still use; looked at on every socket read."""
+
+    deadline: float = 0.0
+    left: int = 0
+    idle: float = 0.0
+    first: float | None = None  # when the first byte came
+    got: int = 0
+    limits: Limits = DEFAULT
+
+    def start(self, limits: Limits, deadline: float) -> None:
+        self.limits, self.deadline = limits, deadline
+        self.left, self.got, self.first = limits.size + HEADERS_EXTRA, 0, None
+
+    def seconds(self) -> float:
+        """Return how long the next read may wait; raise when the total time is used up."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise _too_slow()
+        return min(left, self.limits.first_byte if self.first is None else self.limits.idle)
+
+    def spend(self, count: int) -> None:
+        """Book received bytes; raise on too many, or on fewer a second than the least rate."""
+        now = time.monotonic()
+        if self.first is None:
+            if not count:
+                return
+            self.first = now
+        self.got += count
+        if self.got > self.left:
+            raise TooLarge
+        since = now - self.first
+        if since > self.limits.grace and self.got / since < self.limits.rate:
+            raise _too_slow()
+
+
+def _too_slow() -> AnswerRefused:
+    return AnswerRefused("The other server answered too slowly and was cut off.")
+
+
+class _Stream(httpcore.NetworkStream):
+    """A socket's stream that keeps to the budget of the exchange."""
+
+    def __init__(self, inner: httpcore.NetworkStream, budget: _Budget) -> None:
+        self._inner = inner
+        self._budget = budget
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - httpcore's signature; our budget decides
+        data = self._inner.read(max_bytes, self._budget.seconds())
+        self._budget.spend(len(data))
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - as above
+        self._inner.write(buffer, self._budget.seconds())
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        return _Stream(self._inner.start_tls(ssl_context, server_hostname, timeout), self._budget)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+class _Backend(httpcore.NetworkBackend):
+    """Dials through the guard: the name is resolved once and the checked address is used."""
+
+    def __init__(self, guard: Guard, budget: _Budget) -> None:
+        self._guard = guard
+        self._budget = budget
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,  # noqa: ARG002 - httpcore's signature
+        socket_options: Iterable[Any] | None = None,  # noqa: ARG002 - httpcore's signature
+    ) -> httpcore.NetworkStream:
+        channel = self._guard.dial(host, port, timeout or DEFAULT.connect)
+        return _Stream(SyncStream(channel), self._budget)
+
+
+class Http:
+    """Makes requests. One for the process; safe to use from several threads at once."""
+
+    def __init__(
+        self,
+        guard: Guard,
+        *,
+        limits: Limits = DEFAULT,
+        tls: ssl.SSLContext | None = None,
+        connections: int = 32,
+    ) -> None:
+        """Take the address guard, the default limits and, for private CAs, a TLS context."""
+        logging.getLogger("httpcore").setLevel(logging.WARNING)  # its DEBUG prints headers
+        self.guard = guard
+        self.limits = limits
+        self._budget = _Budget()
+        tls = tls or httpx.create_ssl_context(trust_env=False)
+        backend = _Backend(guard, self._budget)
+        self._kept = _transport(tls, backend, connections, connections // 2)
+        # A reused connection can die just as the request goes out, and then nobody knows whether
+        # it was heard. For a POST (tokens!) that matters, so each one gets a fresh connection.
+        self._fresh = _transport(tls, backend, connections, 0)
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self._kept.close()
+        self._fresh.close()
+
+    def get(
+        self,
+        url: str,
+        *,
+        bearer: str | None = None,
+        origin: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
+    ) -> Answer:
+        """GET an address. A `bearer` is sent only at or under `origin`, else AddressRefused."""
+        place = self._place(url, origin)
+        return self._exchange("GET", place, _headers(headers, bearer, origin), None, limits)
+
+    def post(
+        self,
+        url: str,
+        form: Mapping[str, str] | bytes,
+        *,
+        bearer: str | None = None,
+        origin: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
+    ) -> Answer:
+        """POST a form (or ready bytes, with their own content-type header)."""
+        place = self._place(url, origin)
+        all_headers = _headers(headers, bearer, origin)
+        if isinstance(form, bytes):
+            return self._exchange("POST", place, all_headers, form, limits)
+        all_headers["content-type"] = "application/x-www-form-urlencoded"
+        return self._exchange("POST", place, all_headers, urlencode(form).encode(), limits)
+
+    def _place(self, url: str, origin: str | None) -> Place:
+        """Check the address; with an `origin` it must lie there, whatever token is used."""
+        place = self.guard.check(url)
+        if origin is not None and not place.within(self.guard.check(origin)):
+            raise AddressRefused(
+                f"The server pointed to {place.authority}, which is outside of this connection. "
+                "Nothing was asked there."
+            )
+        return place
+
+    def _exchange(
+        self,
+        method: str,
+        place: Place,
+        headers: dict[str, str],
+        body: bytes | None,
+        limits: Limits | None,
+    ) -> Answer:
+        limits = limits or self.limits
+        self._budget.start(limits, time.monotonic() + limits.total)
+        request = httpx.Request(
+            method,
+            place.url,
+            headers=headers,
+            content=body,
+            extensions={
+                "timeout": httpx.Timeout(limits.idle, connect=limits.connect, pool=60).as_dict()
+            },
+        )
+        if method != "GET":
+            return self._once(self._fresh, request, place, limits)
+        try:
+            return self._once(self._kept, request, place, limits)
+        except BrokenOff:
+            if self._budget.first is not None:
+                raise
+        # Not a byte came: a kept connection had died. A GET may be repeated on a new one.
+        return self._once(self._fresh, request, place, limits)
+
+    def _once(
+        self, transport: httpx.HTTPTransport, request: httpx.Request, place: Place, limits: Limits
+    ) -> Answer:
+        with _translated(place.host):
+            response = transport.handle_request(request)
+            try:
+                return self._read(response, place, limits)
+            finally:
+                response.close()
+
+    def _read(self, response: httpx.Response, place: Place, limits: Limits) -> Answer:
+        answer_headers = {name.lower(): value for name, value in response.headers.items()}
+        if response.status_code in REDIRECTS:
+            raise AnswerRefused(_redirect_sentence(place, answer_headers.get("location", "")))
+        if _declared(answer_headers) > limits.size:
+            raise TooLarge
+        encoding = answer_headers.get("content-encoding", "").strip().lower()
+        chunks: Iterator[bytes] = response.iter_raw()
+        if encoding in {"gzip", "x-gzip"}:
+            chunks = _inflated(chunks)
+        elif encoding not in {"", "identity"}:
+            raise AnswerRefused("The other server compressed its answer in a way not asked for.")
+        return Answer(response.status_code, answer_headers, _collected(chunks, limits.size), place)
+
+
+def _transport(
+    tls: ssl.SSLContext, backend: _Backend, connections: int, keep: int
+) -> httpx.HTTPTransport:
+    transport = httpx.HTTPTransport(verify=tls, trust_env=False)
+    # The hook for an own network backend is public in httpcore but not in httpx 0.28.1, which is
+    # pinned for this line.
+    transport._pool = httpcore.ConnectionPool(  # noqa: SLF001 - see above
+        ssl_context=tls,
+        max_connections=connections,
+        max_keepalive_connections=keep,
+        keepalive_expiry=15.0,
+        network_backend=backend,
+    )
+    return transport
+
+
+def _headers(
+    given: Mapping[str, str] | None, bearer: str | None, origin: str | None
+) -> dict[str, str]:
+    headers = {"accept": "*/*", **(given or {})}
+    headers |= {"user-agent": AGENT, "accept-encoding": "gzip"}
+    if bearer is not None:
+        if origin is None:
+            msg = "a bearer token needs the origin it belongs to"
+            raise ValueError(msg)
+        headers["authorization"] = f"Bearer {bearer}"
+    return headers
+
+
+def _declared(headers: Mapping[str, str]) -> int:
+    text = headers.get("content-length", "")
+    return int(text) if text.isdecimal() and len(text) < 20 else 0
+
+
+def _collected(chunks: Iterator[bytes], size: int) -> bytes:
+    whole = BytesIO()
+    for chunk in chunks:
+        if whole.tell() + len(chunk) > size:
+            raise TooLarge
+        whole.write(chunk)
+    return whole.getvalue()
+
+
+def _inflated(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Unpack one gzip member in steps of 64 kB; refuse bombs, a cut end and trailing data."""
+    unpacker = zlib.decompressobj(wbits=31)
+    taken = given = 0
+    for chunk in chunks:
+        taken += len(chunk)
+        rest = chunk
+        while rest and not unpacker.eof:
+            piece = unpacker.decompress(rest, 1 << 16)
+            given += len(piece)
+            if given > RATIO_FROM and given > taken * MAX_RATIO:
+                raise TooLarge
+            rest = unpacker.unconsumed_tail
+            yield piece
+        if unpacker.unused_data or (rest and unpacker.eof):
+            raise AnswerRefused
+    if not unpacker.eof:
+        raise Unreachable("The other server's answer was cut off.")
+
+
+def _redirect_sentence(place: Place, location: str) -> str:
+    target = location.partition("//")[2].partition("/")[0][:100]
+    shown = "".join(letter for letter in target if letter.isalnum() or letter in ".-:[]")
+    where = shown or "another address"
+    return f"{place.host} wanted to send us on to {where}. Homeport does not follow such hints."
+
+
+@contextmanager
+def _translated(host: str) -> Iterator[None]:
+    """Turn every httpx, TLS and zlib error into one of ours; ours pass through."""
+    try:
+        yield
+    except PhrError:
+        raise
+    except (httpx.ConnectTimeout, httpx.PoolTimeout):
+        raise NotSent(f"{host} could not be reached.") from None
+    except httpx.ConnectError as problem:
+        raise NotSent(_connect_sentence(host, problem)) from None
+    except httpx.TimeoutException:
+        raise Unreachable(f"{host} gave no answer in time.") from None
+    except (httpx.DecodingError, zlib.error):
+        raise AnswerRefused from None
+    except httpx.RemoteProtocolError as problem:
+        if "without sending" in str(problem) or "incomplete" in str(problem):
+            raise BrokenOff(f"{host} broke off in the middle of its answer.") from None
+        raise AnswerRefused from None
+    except httpx.HTTPError:
+        raise BrokenOff(f"The connection to {host} broke off.") from None
+
+
+def _connect_sentence(host: str, problem: httpx.ConnectError) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in str(problem):
+        return f"The certificate of {host} is not valid, so nothing was sent."
+    return f"{host} could not be reached."

@@ -1,0 +1,233 @@
+"""What runs by itself: pulls due, deliveries due, housekeeping, the nightly backup.
+
+When, not what: each tick asks open vaults only and hands over to a conductor. Due times live in
+the vaults, so a machine that slept catches up once and nothing is scheduled twice.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from apscheduler.executors.pool import ThreadPoolExecutor as Runners
+from apscheduler.schedulers.background import BackgroundScheduler
+from sqlalchemy import delete
+
+from phr import clock, connect, logs, pull, push
+from phr.errors import Conflict, NotFound, PhrError, Sealed
+from phr.http import Http
+from phr.sharing import channels, gate, outbox
+from phr.store import backup, connections
+from phr.store.house import House
+from phr.store.models import PendingAuthorization, Session
+from phr.store.vault import Vault, Vaults
+
+log = logging.getLogger(__name__)
+
+EVERY: Final = {  # seconds between looks; what is due decides, not how often one looks
+    "pulls": 30,
+    "deliveries": 15,
+    "expiry": 60,
+    "housekeeping": 600,
+    "backup": 300,
+}
+PULLS_AT_ONCE: Final = 2  # over all connections together: a small machine stays usable
+LEAVING: Final = 2.0  # seconds that running pulls are waited for at the end
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the settings say about jobs."""
+
+    outbox: Path
+    public_url: str
+    full_days: int = pull.FULL_DAYS
+    backup_hour: int = 3
+    backup_keep: int = 14
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """How the last look of a job went; `sentence` says what failed."""
+
+    name: str
+    ran_at: datetime | None = None
+    sentence: str | None = None
+
+
+class Jobs:
+    """The scheduler of one appliance. `start` once, `stop` at the end."""
+
+    def __init__(self, house: House, vaults: Vaults, http: Http, plan: Plan) -> None:
+        """Take what the jobs work with; nothing runs before `start`."""
+        self._house, self._vaults, self._http, self._plan = house, vaults, http, plan
+        self._channels = channels.opened(plan.outbox)
+        self._began = clock.now()
+        self._pullers = ThreadPoolExecutor(PULLS_AT_ONCE, thread_name_prefix="pull")
+        self._asked: set[tuple[str, int]] = set()
+        self._lock = threading.Lock()
+        self._ticks = {name: Tick(name) for name in EVERY}
+        self._scheduler = BackgroundScheduler(
+            executors={"default": Runners(len(EVERY))},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+            timezone="UTC",
+        )
+
+    def start(self) -> None:
+        """Begin to look for what is due; also whenever a vault opens."""
+        for vault_id in self._vaults.open_ids():
+            self._opened(self._vaults.get(vault_id))
+        self._vaults.on_open.append(self._opened)
+        works: dict[str, Callable[[], None]] = {
+            "pulls": self.pull_due,
+            "deliveries": self.deliver_due,
+            "expiry": self.expire_grants,
+            "housekeeping": self.keep_house,
+            "backup": self.back_up_if_due,
+        }
+        for name, work in works.items():
+            self._scheduler.add_job(
+                self._look, "interval", (name, work), seconds=EVERY[name], id=name
+            )
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """End within a few seconds; interrupted pulls resume at the next start."""
+        with suppress(ValueError):
+            self._vaults.on_open.remove(self._opened)
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
+        self._pullers.shutdown(wait=False, cancel_futures=True)
+        pull.stop_all(wait=LEAVING)
+
+    def ticks(self) -> list[Tick]:
+        """Return how the last look of each job went."""
+        return list(self._ticks.values())
+
+    def _look(self, name: str, work: Callable[[], None]) -> None:
+        """Run one look. A failure is remembered and logged; the next look comes anyway."""
+        sentence = None
+        try:
+            work()
+        except Exception as problem:
+            sentence = problem.sentence if isinstance(problem, PhrError) else PhrError.sentence
+            log.exception("job.broke")
+        self._ticks[name] = Tick(name, clock.now(), sentence)
+
+    def _open_vaults(self) -> Iterator[Vault]:
+        for vault_id in self._vaults.open_ids():
+            with suppress(Sealed, NotFound):  # sealed or shredded since we looked
+                yield self._vaults.get(vault_id)
+
+    def _opened(self, vault: Vault) -> None:
+        """Deal with deliveries that a crash left half sent, before any is tried again."""
+        with vault.write() as session:
+            outbox.recover(session, vault, self._channels, now=clock.now())
+
+    # ------------------------------------------------------------------------- pulls
+
+    def pull_due(self) -> None:
+        """Start every pull whose time has come; each connection at most once at a time."""
+        for vault in self._open_vaults():
+            with vault.read() as session:
+                due = connections.due(session, now=clock.now())
+            for connection_id in due:
+                self.pull_soon(vault.id, connection_id)
+
+    def pull_soon(self, vault_id: str, connection_id: int) -> bool:
+        """Start one pull as soon as there is room; False when it is under way already."""
+        key = (vault_id, connection_id)
+        with self._lock:
+            if key in self._asked or pull.is_running(*key):
+                return False
+            self._asked.add(key)
+        try:
+            self._pullers.submit(self._pull, *key)
+        except RuntimeError:  # the pool was shut down: we are stopping
+            self._asked.discard(key)
+            return False
+        return True
+
+    def is_asked(self, vault_id: str, connection_id: int) -> bool:
+        """Say whether a pull is under way or waits for its turn."""
+        return (vault_id, connection_id) in self._asked
+
+    def _pull(self, vault_id: str, connection_id: int) -> None:
+        try:
+            vault = self._vaults.get(vault_id)
+            pull.run(
+                vault,
+                connection_id,
+                http=self._http,
+                now=clock.now(),
+                full_days=self._plan.full_days,
+            )
+        except (Sealed, NotFound, Conflict):
+            logs.event(log, "pull.not_now", connection=connection_id)
+        except Exception:
+            log.exception("pull.broke")
+        finally:
+            with self._lock:
+                self._asked.discard((vault_id, connection_id))
+
+    # ------------------------------------------------------------------------- the others
+
+    def deliver_due(self) -> None:
+        """Try every delivery whose time has come."""
+        for vault in self._open_vaults():
+            with _one_by_one("delivery", vault):
+                push.run_due(
+                    vault,
+                    channels=self._channels,
+                    public_url=self._plan.public_url,
+                    now=clock.now(),
+                )
+
+    def expire_grants(self) -> None:
+        """End the grants whose time has run out."""
+        for vault in self._open_vaults():
+            with _one_by_one("expiry", vault):
+                gate.expire(vault, now=clock.now())
+
+    def keep_house(self) -> None:
+        """Forget what has run out: sign-ins at hospitals, sessions, drafts of connections."""
+        now = clock.now()
+        with self._house.write() as session:
+            session.execute(
+                delete(PendingAuthorization).where(PendingAuthorization.expires_at <= now)
+            )
+            session.execute(delete(Session).where(Session.expires_at <= now))
+        for vault in self._open_vaults():
+            with _one_by_one("housekeeping", vault), vault.write() as session:
+                connections.forget_drafts(session, before=now - connect.DRAFT_FOR)
+
+    def back_up_if_due(self) -> None:
+        """Back up once after each backup hour (local time); what was slept through is made up."""
+        last = self._house.get_setting("last_backup")
+        at = clock.from_ms(last["at"]) if last else self._began
+        if at < _latest(clock.now(), self._plan.backup_hour):
+            backup.back_up_all(self._house, self._vaults, keep=self._plan.backup_keep)
+
+
+def _latest(now: datetime, hour: int) -> datetime:
+    """Return the last time that the local clock showed this full hour."""
+    local = now.astimezone()
+    today = local.replace(hour=hour, minute=0, second=0, microsecond=0)
+    return today if today <= local else today - timedelta(days=1)
+
+
+@contextmanager
+def _one_by_one(job: str, vault: Vault) -> Iterator[None]:
+    """Let no vault's trouble stop the others."""
+    try:
+        yield
+    except Sealed:
+        pass
+    except Exception:
+        log.exception("%s.broke", job)
+        logs.event(log, "job.vault_failed", logging.ERROR, job=job, vault=vault.id)

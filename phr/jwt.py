@@ -1,0 +1,171 @@
+"""JSON Web Tokens (RFC 7519): the only room that knows joserfc.
+
+A token is judged with a fixed list of algorithms and with keys that we chose; what its header says
+about keys (`jwk`, `jku`, `x5u`, `x5c`) is never looked at. Not here: where keys are fetched.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, OKPKey, RSAKey, import_key
+
+from phr.errors import TrustError
+
+MAX_TOKEN: Final = 16 * 1024  # characters
+MAX_KEYS: Final = 100
+MAX_TRIES: Final = 8  # keys tried when the token names none
+MIN_RSA_BITS: Final = 2048
+SKEW: Final = 60.0  # seconds
+ID_TOKEN_ALGORITHMS: Final = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+)
+FAMILIES: Final = {"R": "RSA", "P": "RSA", "E": "EC"}
+Key = RSAKey | ECKey | OKPKey
+
+
+def verify(
+    token: str,
+    key_set: Mapping[str, Any],
+    *,
+    issuer: str,
+    audience: str,
+    now: datetime,
+    algorithms: Collection[str] = ID_TOKEN_ALGORITHMS,
+    required: Collection[str] = ("iss", "aud", "exp"),
+) -> dict[str, Any]:
+    """Return the claims of a signed token; raise TrustError unless all of it holds.
+
+    `key_set` is a JWK Set (RFC 7517 §5). Checked: signature, `iss`, `aud`, `exp`, `nbf`, `iat`
+    (RFC 7519 §4.1, 60 s skew), `azp` where there are several audiences (OIDC Core §3.1.3.7).
+    """
+    header = _header(token)
+    algorithm = header.get("alg")
+    if not isinstance(algorithm, str) or algorithm not in algorithms:
+        raise TrustError("The signature is of a kind that is not accepted.")
+    claims = _signed_claims(token, algorithm, header.get("kid"), key_set)
+    _check(claims, issuer, audience, now, required)
+    return claims
+
+
+def peek(token: str) -> dict[str, Any]:
+    """Return the claims WITHOUT any check, to find out what a token lacks. Never act on them."""
+    parts = token.split(".")
+    return _part(parts[1]) if len(parts) == 3 and len(token) <= MAX_TOKEN else {}
+
+
+def _header(token: str) -> dict[str, Any]:
+    parts = token.split(".")
+    if len(token) > MAX_TOKEN or len(parts) != 3 or not all(parts):
+        raise TrustError
+    header = _part(parts[0])
+    if "crit" in header or "b64" in header or "zip" in header:
+        raise TrustError("The token asks for something that is not understood here.")
+    return header
+
+
+def _part(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except (binascii.Error, ValueError, RecursionError):
+        raise TrustError from None
+    if not isinstance(value, dict):
+        raise TrustError
+    return value
+
+
+def _signed_claims(
+    token: str, algorithm: str, kid: object, key_set: Mapping[str, Any]
+) -> dict[str, Any]:
+    for number, key in enumerate(_usable_keys(key_set, algorithm, kid)):
+        if number == MAX_TRIES:
+            break
+        try:
+            jws.deserialize_compact(token, key, algorithms=[algorithm])
+        except (JoseError, ValueError):
+            continue
+        return _part(token.split(".")[1])
+    raise TrustError
+
+
+def _usable_keys(key_set: Mapping[str, Any], algorithm: str, kid: object) -> Iterator[Key]:
+    listed = key_set.get("keys")
+    if not isinstance(listed, list) or len(listed) > MAX_KEYS:
+        raise TrustError("The list of signing keys cannot be used.")
+    for raw in listed:
+        if not isinstance(raw, dict) or raw.get("kty") != _family(algorithm):
+            continue
+        if raw.get("use", "sig") != "sig" or raw.get("alg", algorithm) != algorithm:
+            continue
+        if isinstance(kid, str) and raw.get("kid") not in {None, kid}:
+            continue
+        key = _sound_key(raw)
+        if key is not None:
+            yield key
+
+
+def _family(algorithm: str) -> str:
+    return "OKP" if algorithm == "EdDSA" else FAMILIES[algorithm[0]]
+
+
+def _sound_key(raw: Mapping[str, Any]) -> Key | None:
+    """Return a public key strong enough to believe; None for private, short or broken ones."""
+    if "d" in raw or any(isinstance(value, str) and len(value) > 4096 for value in raw.values()):
+        return None
+    if raw["kty"] == "RSA" and len(str(raw.get("n", ""))) * 6 < MIN_RSA_BITS:
+        return None
+    try:
+        key = import_key(dict(raw))
+        public = key.public_key if isinstance(key, RSAKey | ECKey | OKPKey) else None
+    except (JoseError, ValueError, TypeError):
+        return None
+    if isinstance(public, RSAPublicKey) and (
+        public.key_size < MIN_RSA_BITS or public.public_numbers().e < 3
+    ):
+        return None
+    return key if isinstance(key, RSAKey | ECKey | OKPKey) else None
+
+
+def _check(
+    claims: Mapping[str, Any],
+    issuer: str,
+    audience: str,
+    now: datetime,
+    required: Collection[str],
+) -> None:
+    if any(claims.get(name) in (None, "", []) for name in required):
+        raise TrustError("The token lacks something that it must say.")
+    if claims.get("iss") != issuer:
+        raise TrustError("The token was issued by somebody else.")
+    _check_audience(claims, audience)
+    instant = now.timestamp()
+    if _seconds(claims, "exp", float("inf")) <= instant - SKEW:
+        raise TrustError("The token has expired.")
+    if _seconds(claims, "nbf", 0.0) > instant + SKEW or _seconds(claims, "iat", 0.0) > (
+        instant + SKEW
+    ):
+        raise TrustError("The token is from the future.")
+
+
+def _check_audience(claims: Mapping[str, Any], audience: str) -> None:
+    given: Sequence[Any] = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
+    if audience not in given:
+        raise TrustError("The token was made for somebody else.")
+    if claims.get("azp", audience) != audience or (len(given) > 1 and "azp" not in claims):
+        raise TrustError("The token was made for somebody else.")
+
+
+def _seconds(claims: Mapping[str, Any], name: str, default: float) -> float:
+    """Return a NumericDate (RFC 7519 §2); text, infinities and nonsense are refused."""
+    value = claims.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TrustError
+    if name in claims and not 0 <= value < 1e12:
+        raise TrustError
+    return float(value)
