@@ -1,0 +1,176 @@
+"""Allergies: present, "none known" said by somebody, or unknown. Three things, never mixed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from phr.chart.book import Book, of_types
+from phr.chart.marks import Marks, marks
+from phr.chart.plain import (
+    clip,
+    code_as_words,
+    code_of,
+    codes,
+    concept_words,
+    concepts_words,
+    joined,
+    listing,
+    mappings,
+    string,
+)
+from phr.chart.titles import when_text
+from phr.fhir.record import Record
+
+# Statements that nothing is known: SNOMED CT, and IPS absent-or-unknown.
+NONE_KNOWN_CODES = frozenset(
+    {
+        "716186003",  # no known allergy
+        "409137002",  # no known drug allergy
+        "429625007",  # no known food allergy
+        "428607008",  # no known environmental allergy
+        "428197003",  # no known insect allergy
+        "716184000",  # no known latex allergy
+        "no-known-allergies",
+        "no-known-medication-allergies",
+        "no-known-environmental-allergies",
+        "no-known-food-allergies",
+    }
+)
+NO_INFORMATION_CODES = frozenset({"no-allergy-info", "1631000175102"})
+_NONE_KNOWN_TEXTS = ("no known allerg", "no known drug allerg", "no known medication allerg", "nka")
+_NOT_ACTIVE = frozenset({"inactive", "resolved"})
+_DOUBTFUL = frozenset({"unconfirmed", "provisional", "presumed"})
+
+
+class Knowledge(StrEnum):
+    """What the record knows about allergies as a whole."""
+
+    PRESENT = "present"
+    NONE_KNOWN = "none known"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Allergy:
+    """One allergy or intolerance as listed. `severe` only where the source said so."""
+
+    record: Record
+    name: str
+    severe: bool
+    severity: str
+    reactions: tuple[str, ...]
+    kind: str
+    status: str  # empty: listed as active and confirmed
+    noted: str  # FHIR text
+    by: str
+    notes: tuple[str, ...]
+    marks: Marks
+
+
+@dataclass(frozen=True, slots=True)
+class Allergies:
+    """All that was said about allergies, kept apart by what it means."""
+
+    knowledge: Knowledge
+    listed: tuple[Allergy, ...]
+    none_known: tuple[Allergy, ...]  # statements that nothing is known
+    former: tuple[Allergy, ...]  # inactive, resolved, refuted, entered in error
+    no_information: tuple[Allergy, ...]  # statements that nobody asked
+
+
+def allergies(records: Sequence[Record]) -> Allergies:
+    """Sort every AllergyIntolerance; severe ones first, then in the order given."""
+    book = Book(records)
+    listed: list[Allergy] = []
+    none_known: list[Allergy] = []
+    former: list[Allergy] = []
+    nothing: list[Allergy] = []
+    for record in of_types(records, "AllergyIntolerance"):
+        one = _allergy(record, book)
+        if _is_former(record.document, one):
+            former.append(one)
+        elif _says(record.document, NO_INFORMATION_CODES):
+            nothing.append(one)
+        elif _says_none_known(record.document, one.name):
+            none_known.append(one)
+        else:
+            listed.append(one)
+    knowledge = Knowledge.UNKNOWN
+    if listed:
+        knowledge = Knowledge.PRESENT
+    elif none_known:
+        knowledge = Knowledge.NONE_KNOWN
+    listed.sort(key=lambda one: not one.severe)
+    return Allergies(knowledge, tuple(listed), tuple(none_known), tuple(former), tuple(nothing))
+
+
+def _says(document: Mapping[str, Any], wanted: frozenset[str]) -> bool:
+    return any(code in wanted for _, code in codes(document.get("code")))
+
+
+def _says_none_known(document: Mapping[str, Any], name: str) -> bool:
+    lower = name.casefold()
+    return _says(document, NONE_KNOWN_CODES) or any(
+        lower == text or (lower.startswith(text) and len(text) > 3) for text in _NONE_KNOWN_TEXTS
+    )
+
+
+def _is_former(document: Mapping[str, Any], one: Allergy) -> bool:
+    return (
+        one.marks.mistaken
+        or code_of(document.get("clinicalStatus")) in _NOT_ACTIVE
+        or code_of(document.get("verificationStatus")) == "refuted"
+    )
+
+
+def _allergy(record: Record, book: Book) -> Allergy:
+    document = record.document
+    reactions = mappings(document.get("reaction"))
+    severities = {string(one.get("severity")) for one in reactions} - {""}
+    high = string(document.get("criticality")) == "high"
+    severity = next((one for one in ("severe", "moderate", "mild") if one in severities), "")
+    return Allergy(
+        record=record,
+        name=_name(document, reactions),
+        severe=severity == "severe" or high,
+        severity=joined(severity, "high risk stated" if high else ""),
+        reactions=_reactions(reactions),
+        kind=joined(
+            string(document.get("type")),
+            *(code_as_words(string(one)) for one in listing(document.get("category"))),
+        ),
+        status=_status(document),
+        noted=when_text(document),
+        by=book.name(record, document.get("asserter"))
+        or book.name(record, document.get("recorder")),
+        notes=tuple(
+            clip(string(note.get("text")), 300)
+            for note in mappings(document.get("note"))
+            if string(note.get("text"))
+        ),
+        marks=marks(record),
+    )
+
+
+def _name(document: Mapping[str, Any], reactions: list[Mapping[str, Any]]) -> str:
+    named = concept_words(document.get("code"))
+    substances = (concept_words(one.get("substance")) for one in reactions)
+    return named or joined(*dict.fromkeys(substances)) or "Allergy without a name"
+
+
+def _reactions(reactions: list[Mapping[str, Any]]) -> tuple[str, ...]:
+    found: list[str] = []
+    for one in reactions:
+        manifestations = concepts_words(one.get("manifestation"))
+        found.extend(manifestations or ((string(one.get("description")),)))
+    return tuple(dict.fromkeys(words for words in found if words))
+
+
+def _status(document: Mapping[str, Any]) -> str:
+    clinical = code_of(document.get("clinicalStatus"))
+    verification = code_of(document.get("verificationStatus"))
+    said = [clinical] if clinical in _NOT_ACTIVE else []
+    if verification in _DOUBTFUL or verification == "refuted":
+        said.append(verification)
+    return joined(*(code_as_words(one) for one in said))

@@ -1,0 +1,158 @@
+"""Letters, reports and files: what they are, who wrote them, and which attachments they carry."""
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from phr.chart.book import Book, of_types
+from phr.chart.marks import Marks, marks
+from phr.chart.plain import (
+    clip,
+    code_as_words,
+    concept_words,
+    concepts_words,
+    joined,
+    mappings,
+    safe_depth,
+    string,
+)
+from phr.chart.titles import title, when_text
+from phr.fhir.record import Record
+
+TYPES = ("DocumentReference", "DiagnosticReport", "Composition", "Media")
+_HOLDERS = frozenset({"attachment", "presentedForm", "photo", "valueAttachment"})
+_MOST = 50  # attachments of one record that are listed
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One FHIR Attachment, by its place in the record. `inline` says the bytes are inside."""
+
+    place: int
+    title: str
+    said_type: str  # as the sender named it; what is served is decided from the bytes
+    size: str
+    url: str
+    inline: bool
+    created: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """One document as listed."""
+
+    record: Record
+    name: str
+    category: str
+    date: str  # FHIR text
+    authors: tuple[str, ...]
+    status: str
+    attachments: tuple[Attachment, ...]
+    marks: Marks
+
+
+def documents(records: Sequence[Record]) -> tuple[Paper, ...]:
+    """Read every document in the order given; a report counts when it carries a file."""
+    book = Book(records)
+    read = (_paper(record, book) for record in of_types(records, *TYPES))
+    return tuple(one for one in read if one.attachments or one.record.type != "DiagnosticReport")
+
+
+def _paper(record: Record, book: Book) -> Paper:
+    document = record.document
+    status = string(document.get("docStatus")) or string(document.get("status"))
+    writers = [
+        *mappings(document.get("author")),
+        *mappings(document.get("performer")),
+        *mappings(document.get("custodian")),
+    ]
+    return Paper(
+        record=record,
+        name=title(document),
+        category=joined(*concepts_words(document.get("category"))),
+        date=when_text(document),
+        authors=book.names(record, writers),
+        status="" if status in ("current", "final", "") else code_as_words(status),
+        attachments=attachments(document),
+        marks=marks(record),
+    )
+
+
+def attachments(document: Mapping[str, Any]) -> tuple[Attachment, ...]:
+    """Return every Attachment of a resource in a fixed order; the place names it in addresses."""
+    return tuple(
+        Attachment(
+            place=place,
+            title=clip(string(one.get("title")), 120),
+            said_type=clip(string(one.get("contentType")), 80),
+            size=string(one.get("size")),
+            url=string(one.get("url")),
+            inline=isinstance(one.get("data"), str),
+            created=string(one.get("creation")),
+        )
+        for place, one in enumerate(_found(document))
+    )
+
+
+def _found(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Find the attachments at the places where FHIR R4 puts them, and a Binary itself."""
+    if document.get("resourceType") == "Binary" and isinstance(document.get("data"), str):
+        return [document]
+    found: list[Mapping[str, Any]] = []
+    _walk(document, "", found, 0)
+    return found[:_MOST]
+
+
+def _walk(value: Any, field: str, found: list[Mapping[str, Any]], depth: int) -> None:
+    if not safe_depth(depth) or len(found) >= _MOST:
+        return
+    if isinstance(value, list):
+        for one in value:
+            _walk(one, field, found, depth + 1)
+    elif isinstance(value, dict):
+        if _is_attachment(value, field):
+            found.append(value)
+            return
+        for name, inner in value.items():
+            if isinstance(inner, (dict, list)) and name not in ("extension", "contained"):
+                _walk(inner, name, found, depth + 1)
+
+
+def _is_attachment(value: Mapping[str, Any], field: str) -> bool:
+    filled = isinstance(value.get("url"), str) or isinstance(value.get("data"), str)
+    return filled and (field in _HOLDERS or isinstance(value.get("contentType"), str))
+
+
+def inline_bytes(document: Mapping[str, Any], place: int) -> bytes | None:
+    """Return the bytes inside the record for the attachment at `place`; None if it has none."""
+    found = _found(document)
+    data = found[place].get("data") if 0 <= place < len(found) else None
+    if not isinstance(data, str):
+        return None
+    try:
+        return base64.b64decode("".join(data.split()), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def described(one: Attachment) -> str:
+    """Return what the sender said about an attachment: title, type, size."""
+    return joined(one.title, one.said_type, size_words(one.size))
+
+
+def size_words(size: str) -> str:
+    """Return a size in bytes in words: "12 kB"."""
+    if not size.isdigit() or len(size) > 15:
+        return ""
+    count = int(size)
+    for unit, step in (("MB", 1_000_000), ("kB", 1_000)):
+        if count >= step:
+            return f"{count / step:.1f}".rstrip("0").rstrip(".") + f" {unit}"
+    return f"{count} bytes"
+
+
+def main_type(document: Mapping[str, Any]) -> str:
+    """Return what kind of document it is, in words."""
+    return concept_words(document.get("type")) or concept_words(document.get("code"))

@@ -1,0 +1,318 @@
+"""Geometry of the number line, the small trend and the large one: positions in per cent, no SVG.
+
+A zone is made only from a range the source sent; nothing is smoothed, fitted or interpolated.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+
+from phr.chart.plain import MONTHS
+from phr.chart.results import Range, Result
+
+_LEFT, _WIDTH = 2.0, 96.0  # of the number line, per cent
+_Across = Callable[[datetime], float]
+_Down = Callable[[float], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A label at a place: `anchor` is start, mid or end, so that it stays inside."""
+
+    at: str
+    text: str
+    anchor: str = "mid"
+
+
+@dataclass(frozen=True, slots=True)
+class NumberLine:
+    """A value against the range sent with it. `shape` is circle, up or down."""
+
+    zone_at: str
+    zone_width: str
+    ticks: tuple[Tick, ...]
+    at: str
+    shape: str
+    out: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Spark:
+    """The last values as a line in a box of 96 by 28 units, with the last point marked."""
+
+    path: str
+    x: str
+    y: str
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One value of a trend, with its label and the place of the label."""
+
+    x: str
+    y: str
+    label: str
+    label_y: str
+    shape: str
+    out: bool
+    anchor: str = "mid"
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """The stretch of time over which one range was given; edges exist where a bound was given."""
+
+    x: str
+    y: str
+    width: str
+    height: str
+    x_end: str
+    upper: str | None
+    lower: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """All points of one series in one unit."""
+
+    points: tuple[Point, ...]
+    lines: tuple[tuple[str, str, str, str], ...]
+    bands: tuple[Band, ...]
+    rows: tuple[Tick, ...]
+    columns: tuple[Tick, ...]
+
+
+def _cent(value: float) -> str:
+    return f"{value:.2f}%"
+
+
+def shape_of(one: Result) -> str:
+    """Return the mark's shape: up for high, down for low, else a circle."""
+    return {"high": "up", "low": "down"}.get(one.word.mark, "circle")
+
+
+def number_line(one: Result) -> NumberLine | None:
+    """Draw a plain number against its own numeric range; None where either is missing."""
+    span, figure = one.span, one.value.figure
+    if span is None or figure is None or not one.value.exact:
+        return None
+    if span.low is None and span.high is None:
+        return None
+    low, high = span.low, span.high
+    if low is not None and high is not None and low > high:
+        return None
+    start, end = _extent(low, high, [figure, *_near(one)])
+    left = _place(low, start, end) if low is not None else _LEFT
+    right = _place(high, start, end) if high is not None else _LEFT + _WIDTH
+    ticks = [
+        Tick(_cent(at), words, _anchor(at))
+        for bound, at, words in ((low, left, span.low_words), (high, right, span.high_words))
+        if bound is not None
+    ]
+    if len(ticks) == 2 and right - left < 12:
+        ticks = [Tick(ticks[0].at, ticks[0].text, "end"), Tick(ticks[1].at, ticks[1].text, "start")]
+    return NumberLine(
+        zone_at=_cent(left),
+        zone_width=_cent(max(right - left, 0.5)),
+        ticks=tuple(ticks),
+        at=_cent(_place(figure, start, end)),
+        shape=shape_of(one),
+        out=one.word.mark in ("high", "low", "flag"),
+    )
+
+
+def _near(one: Result) -> list[float]:
+    """Return earlier values of the test, so that its line keeps one scale."""
+    return [old.value.figure for old in one.earlier if old.value.figure is not None]
+
+
+def _extent(low: float | None, high: float | None, figures: list[float]) -> tuple[float, float]:
+    """Return the ends of the axis: what is known, and room where the range is open."""
+    known = [*figures, *(bound for bound in (low, high) if bound is not None)]
+    least, most = min(known), max(known)
+    room = (most - least) * 0.25 or abs(most) * 0.25 or 1.0
+    start = least - room * (1 if low is not None else 2)
+    end = most + room * (1 if high is not None else 2)
+    if least >= 0 and (start < 0 or low is None):
+        start = 0.0  # amounts begin at nothing
+    return start, end
+
+
+def _place(figure: float, start: float, end: float) -> float:
+    share = (figure - start) / (end - start)
+    return _LEFT + _WIDTH * min(1.0, max(0.0, share))
+
+
+def _anchor(at: float) -> str:
+    if at < 8:
+        return "start"
+    return "end" if at > 92 else "mid"
+
+
+def spark(values: Sequence[Result]) -> Spark | None:
+    """Draw the last values, newest first on entry, evenly spaced; None for fewer than three."""
+    figures = [one.value.figure for one in reversed(values) if one.value.exact]
+    drawn = [figure for figure in figures if figure is not None][-8:]
+    if len(drawn) < 3:
+        return None
+    least, most = min(drawn), max(drawn)
+    tall = (most - least) or 1.0
+    step = 88 / (len(drawn) - 1)
+    places = [
+        (4 + step * index, 24 - 20 * (figure - least) / tall if most > least else 14.0)
+        for index, figure in enumerate(drawn)
+    ]
+    path = "M" + " ".join(f"{x:.1f} {y:.1f}" for x, y in places)
+    return Spark(path, f"{places[-1][0]:.1f}", f"{places[-1][1]:.1f}")
+
+
+# ------------------------------------------------------------------------------- trend
+
+_TOP, _BOTTOM, _START, _END = 8.0, 88.0, 12.0, 96.0
+
+
+def trend(values: Sequence[Result]) -> Trend | None:
+    """Draw a series of plain, dated numbers in one unit; None for fewer than two."""
+    dated = sorted(
+        (
+            (one.record.when, one.value.figure, one)
+            for one in values
+            if one.record.when is not None and one.value.figure is not None and one.value.exact
+        ),
+        key=lambda item: item[0],
+    )
+    if len(dated) < 2 or dated[0][0] == dated[-1][0]:
+        return None
+    first, last = dated[0][0], dated[-1][0]
+    whole = (last - first).total_seconds()
+    steps = _steps([figure for _, figure, _ in dated], [one.span for _, _, one in dated])
+
+    def across(when: datetime) -> float:
+        share = (when - first).total_seconds() / whole
+        return _START + 3 + (_END - _START - 6) * share
+
+    def down(figure: float) -> float:
+        share = (figure - steps[0]) / (steps[-1] - steps[0])
+        return _BOTTOM - (_BOTTOM - _TOP) * min(1.0, max(0.0, share))
+
+    places = [(across(when), down(figure), one) for when, figure, one in dated]
+    return Trend(
+        points=_points(places),
+        lines=tuple(
+            (_cent(x1), _cent(y1), _cent(x2), _cent(y2))
+            for (x1, y1, _), (x2, y2, _) in pairwise(places)
+        ),
+        bands=_bands([(x, one.span) for x, _, one in places], steps, down),
+        rows=tuple(Tick(_cent(down(step)), f"{step:g}") for step in steps),
+        columns=_columns(first, last, across),
+    )
+
+
+def _points(places: list[tuple[float, float, Result]]) -> tuple[Point, ...]:
+    """Label every point where there is room, else the first and the last."""
+    few = len(places) <= 8
+    made = []
+    for index, (x, y, one) in enumerate(places):
+        shown = few or index in (0, len(places) - 1)
+        above = y > _TOP + 12 and not (index and places[index - 1][1] < y - 8)
+        made.append(
+            Point(
+                x=_cent(x),
+                y=_cent(y),
+                label=one.value.words if shown else "",
+                label_y=_cent(y - 5 if above else y + 8.5),
+                shape=shape_of(one),
+                out=one.word.mark in ("high", "low", "flag"),
+                anchor="end" if x > _END - 6 else "mid",
+            )
+        )
+    return tuple(made)
+
+
+def _steps(figures: list[float], spans: list[Range | None]) -> list[float]:
+    """Return round grid values that hold all figures and the bounds near them."""
+    least, most = min(figures), max(figures)
+    reach = (most - least) or abs(most) or 1.0
+    for span in spans:
+        for bound in (span.low, span.high) if span else ():
+            if bound is not None and least - 2 * reach <= bound <= most + 2 * reach:
+                least, most = min(least, bound), max(most, bound)
+        if span and span.low is None and span.high is not None and span.high <= least:
+            least = span.high - reach / 4  # an open zone needs some height to be seen
+        if span and span.high is None and span.low is not None and span.low >= most:
+            most = span.low + reach / 4
+    size = _round_step((most - least) or abs(most) or 1.0)
+    start = size * (least // size)
+    steps = [start]
+    while steps[-1] < most and len(steps) < 12:
+        steps.append(start + size * len(steps))
+    if len(steps) == 1:
+        steps.append(start + size)
+    return steps
+
+
+def _round_step(reach: float) -> float:
+    """Return 1, 2 or 5 times a power of ten that cuts `reach` into about four."""
+    raw = max(reach / 4, 1e-12)
+    power = 10.0 ** math.floor(math.log10(raw))
+    return next(power * by for by in (1, 2, 5, 10) if power * by >= raw * 0.999 or by == 10)
+
+
+def _bands(
+    places: list[tuple[float, Range | None]], steps: list[float], down: _Down
+) -> tuple[Band, ...]:
+    """Join neighbours that were given the same range; between two different ranges is nothing."""
+    made: list[Band] = []
+    index = 0
+    while index < len(places):
+        span = places[index][1]
+        last = index
+        while last + 1 < len(places) and _same(places[last + 1][1], span):
+            last += 1
+        if span is not None and (span.low is not None or span.high is not None):
+            made.append(_band(places[index][0] - 2, places[last][0] + 2, span, steps, down))
+        index = last + 1
+    return tuple(made)
+
+
+def _same(one: Range | None, other: Range | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return (one.low, one.high) == (other.low, other.high)
+
+
+def _band(left: float, right: float, span: Range, steps: list[float], down: _Down) -> Band:
+    top = down(span.high) if span.high is not None else down(steps[-1])
+    bottom = down(span.low) if span.low is not None else down(steps[0])
+
+    def edge(bound: float | None) -> str | None:
+        inside = bound is not None and steps[0] <= bound <= steps[-1]
+        return _cent(down(bound)) if inside and bound is not None else None
+
+    return Band(
+        x=_cent(left),
+        y=_cent(top),
+        width=_cent(max(right - left, 0.0)),
+        height=_cent(max(bottom - top, 0.0)),
+        x_end=_cent(right),
+        upper=edge(span.high),
+        lower=edge(span.low),
+    )
+
+
+def _columns(first: datetime, last: datetime, across: _Across) -> tuple[Tick, ...]:
+    """Return years inside the period, or the first and last month where no year begins."""
+    years = range(first.year + 1, last.year + 1)
+    hop = max(1, -(-len(years) // 5))
+    ticks = [
+        Tick(_cent(across(datetime(year, 1, 1, tzinfo=first.tzinfo))), str(year))
+        for year in years[::hop]
+    ]
+    if len(ticks) >= 2:
+        return tuple(ticks)
+    return (
+        Tick(_cent(across(first)), f"{MONTHS[first.month]} {first.year}", "start"),
+        Tick(_cent(across(last)), f"{MONTHS[last.month]} {last.year}", "end"),
+    )

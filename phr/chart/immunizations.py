@@ -1,0 +1,91 @@
+"""Vaccines as recorded: what, when, where, by whom; what was not given and why. No schedule."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from phr.chart.book import Book, of_types
+from phr.chart.marks import Marks, marks
+from phr.chart.plain import (
+    code_as_words,
+    concept_words,
+    concepts_words,
+    joined,
+    mapping,
+    mappings,
+    quantity_words,
+    string,
+)
+from phr.chart.titles import when_text
+from phr.fhir.record import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Vaccine:
+    """One Immunization. `given` is False when the source says that it was not given."""
+
+    record: Record
+    name: str
+    given: bool
+    status: str  # said only where it is not plainly "completed"
+    when: str  # FHIR text, or the source's own words
+    dose: str
+    details: tuple[str, ...]
+    why_not: str
+    reported: bool  # told by somebody, not recorded by who gave it
+    by: str
+    marks: Marks
+
+
+def immunizations(records: Sequence[Record]) -> tuple[Vaccine, ...]:
+    """Read every Immunization in the order given."""
+    book = Book(records)
+    return tuple(_vaccine(record, book) for record in of_types(records, "Immunization"))
+
+
+def _vaccine(record: Record, book: Book) -> Vaccine:
+    document = record.document
+    status = string(document.get("status"))
+    actors = [mapping(one).get("actor") for one in mappings(document.get("performer"))]
+    names = (book.name(record, one) for one in actors)
+    return Vaccine(
+        record=record,
+        name=concept_words(document.get("vaccineCode")) or "Vaccine without a name",
+        given=status != "not-done" and document.get("wasNotGiven") is not True,
+        status="" if status == "completed" else code_as_words(status) or "no status given",
+        when=when_text(document) or string(document.get("occurrenceString")),
+        dose=_dose(document),
+        details=_details(document),
+        why_not=joined(*concepts_words(document.get("statusReason"))),
+        reported=document.get("primarySource") is False,
+        by=joined(*dict.fromkeys(name for name in names if name))
+        or book.name(record, document.get("location")),
+        marks=marks(record),
+    )
+
+
+def _dose(document: Mapping[str, Any]) -> str:
+    """Return "dose 2 of 3", as far as protocolApplied says so."""
+    for protocol in mappings(document.get("protocolApplied")):
+        dose = _first(protocol, "doseNumberPositiveInt", "doseNumberString", "doseNumber")
+        series = _first(protocol, "seriesDosesPositiveInt", "seriesDosesString", "seriesDoses")
+        if dose:
+            return f"dose {dose} of {series}" if series else f"dose {dose}"
+    return ""
+
+
+def _first(protocol: Mapping[str, Any], *fields: str) -> str:
+    return next((words for field in fields if (words := string(protocol.get(field)))), "")
+
+
+def _details(document: Mapping[str, Any]) -> tuple[str, ...]:
+    lot = string(document.get("lotNumber"))
+    maker = string(mapping(document.get("manufacturer")).get("display"))
+    found = (
+        concept_words(document.get("site")),
+        concept_words(document.get("route")),
+        quantity_words(document.get("doseQuantity")),
+        f"lot {lot}" if lot else "",
+        maker,
+    )
+    return tuple(words for words in found if words)

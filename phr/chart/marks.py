@@ -1,0 +1,53 @@
+"""What may be said beside any entry: mistaken, withdrawn, private, changed in meaning."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from phr.chart.plain import code_of, mappings
+from phr.fhir.labels import Label
+from phr.fhir.record import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Standing marks of one record; all of them are stated by the source, save `private`."""
+
+    mistaken: bool = False  # the source marked it as entered in error
+    withdrawn: bool = False  # the source no longer offers it
+    private: bool = False  # the patient's own mark
+    altered: bool = False  # a modifierExtension may change its meaning (FHIR R4 §2.4.1)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Return the marks as short sentences."""
+        said = (
+            (self.mistaken, "Marked by the source as entered in error"),
+            (self.withdrawn, "No longer offered by the source; this copy is kept"),
+            (self.altered, "Carries an extra condition that may change its meaning"),
+            (self.private, "Private: never shared"),
+        )
+        return tuple(sentence for holds, sentence in said if holds)
+
+
+NO_MARKS = Marks()
+_PRIVATE = int(Label.PRIVATE)  # arithmetic on the enum is slow, and this is a hot path
+
+
+def mistaken(document: Mapping[str, Any]) -> bool:
+    """Say whether the source marked the resource as entered in error."""
+    if document.get("status") == "entered-in-error":
+        return True
+    stated = document.get("verificationStatus")
+    return stated is not None and code_of(stated) == "entered-in-error"
+
+
+def marks(record: Record) -> Marks:
+    """Return the marks of one record."""
+    document = record.document
+    wrong = mistaken(document)
+    altered = "modifierExtension" in document and bool(mappings(document["modifierExtension"]))
+    private = bool(int(record.labels) & _PRIVATE)
+    if not (wrong or altered or private or record.withdrawn):
+        return NO_MARKS
+    return Marks(wrong, record.withdrawn, private, altered)

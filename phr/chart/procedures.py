@@ -1,0 +1,82 @@
+"""Procedures as recorded: what was done, when, by whom, where, and what came of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from phr.chart.book import Book, of_types
+from phr.chart.marks import Marks, marks
+from phr.chart.plain import (
+    clip,
+    code_as_words,
+    concept_words,
+    concepts_words,
+    joined,
+    mapping,
+    mappings,
+    moment_words,
+    period_words,
+    quantity_words,
+    string,
+)
+from phr.fhir.record import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Procedure:
+    """One Procedure. `done` is False when the source says it was not, or not yet, done."""
+
+    record: Record
+    name: str
+    done: bool
+    status: str
+    when: str  # words
+    reasons: tuple[str, ...]
+    people: tuple[str, ...]
+    place: str
+    body_site: str
+    outcome: str
+    notes: tuple[str, ...]
+    marks: Marks
+
+
+def procedures(records: Sequence[Record]) -> tuple[Procedure, ...]:
+    """Read every Procedure in the order given."""
+    book = Book(records)
+    return tuple(_procedure(record, book) for record in of_types(records, "Procedure"))
+
+
+def _procedure(record: Record, book: Book) -> Procedure:
+    document = record.document
+    status = string(document.get("status"))
+    people = (book.name(record, one.get("actor")) for one in mappings(document.get("performer")))
+    pointed = (book.name(record, one) for one in mappings(document.get("reasonReference")))
+    reasons = (*concepts_words(document.get("reasonCode")), *pointed)
+    return Procedure(
+        record=record,
+        name=concept_words(document.get("code")) or "Procedure without a name",
+        done=status == "completed",
+        status="" if status == "completed" else code_as_words(status) or "no status given",
+        when=_when(document),
+        reasons=tuple(dict.fromkeys(words for words in reasons if words)),
+        people=tuple(dict.fromkeys(name for name in people if name)),
+        place=book.name(record, document.get("location")),
+        body_site=joined(*concepts_words(document.get("bodySite"))),
+        outcome=concept_words(document.get("outcome")),
+        notes=tuple(
+            clip(string(note.get("text")), 300)
+            for note in mappings(document.get("note"))
+            if string(note.get("text"))
+        ),
+        marks=marks(record),
+    )
+
+
+def _when(document: Mapping[str, Any]) -> str:
+    age = quantity_words(mapping(document.get("performedAge")))
+    return (
+        moment_words(document.get("performedDateTime"))
+        or period_words(document.get("performedPeriod"))
+        or (f"at age {age}" if age else "")
+        or clip(string(document.get("performedString")), 80)
+    )

@@ -1,0 +1,527 @@
+"""Laboratory and other measured results: values, words, ranges, reports and series of one test.
+
+Values keep the source's digits. A word comes from the source's interpretation code (HL7 v3
+ObservationInterpretation); without one, only plain arithmetic against the range that was sent.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from phr.chart.book import Book, of_types
+from phr.chart.marks import Marks, marks
+from phr.chart.plain import (
+    clip,
+    code_as_words,
+    code_of,
+    codes,
+    concept_words,
+    concepts_words,
+    day_words,
+    joined,
+    listing,
+    mapping,
+    mappings,
+    moment_words,
+    number,
+    period_words,
+    quantity_digits,
+    range_words,
+    ratio_words,
+    string,
+    unit_words,
+)
+from phr.chart.titles import when_text
+from phr.fhir.record import Record
+
+LOINC = "http://loinc.org"
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A result's value in words. `figure` is only for drawing and comparing; None: not a number."""
+
+    words: str  # "5.40", "< 0.1", "1 : 128", "Positive"
+    unit: str = ""
+    figure: float | None = None
+    exact: bool = False  # a plain number without comparator
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The range that the source sent with a value. `words` may be all there is."""
+
+    words: str
+    low: float | None = None
+    high: float | None = None
+    low_words: str = ""
+    high_words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A result in a word: `mark` is high, low, flag, ok or none."""
+
+    mark: str
+    words: str
+    said: str  # who says so
+    flagged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One Observation, or one component of it, as a person reads it."""
+
+    record: Record
+    name: str
+    key: tuple[str, str] | None  # (system, code) by which its series is found
+    value: Value
+    word: Word
+    span: Range | None
+    taken: str  # FHIR text
+    lab: str
+    status: str
+    notes: tuple[str, ...]
+    marks: Marks
+    parts: tuple["Result", ...] = ()
+    earlier: tuple["Result", ...] = ()  # same test and unit, newest first
+
+    @property
+    def flagged(self) -> bool:
+        """Say whether a source flagged this result or one of its parts."""
+        return self.word.flagged or any(part.flagged for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Results that belong together: one DiagnosticReport, or one day of one lab."""
+
+    title: str
+    report: Record | None
+    taken: str
+    issued: str
+    lab: str
+    status: str
+    conclusion: str
+    results: tuple[Result, ...]
+    missing: int  # results that the report names and that are not among the records at hand
+    attachments: int
+    marks: Marks
+    record: Record  # says where the group comes from
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """All results of one test in one unit, newest first."""
+
+    key: tuple[str, str] | None
+    name: str
+    unit: str
+    results: tuple[Result, ...]
+
+
+# ------------------------------------------------------------------------------- words
+
+_HIGH, _LOW = "high", "low"
+# code -> (mark, words, flagged). Only codes whose definition says high, low or out of the ordinary
+# count as a flag.
+INTERPRETATIONS: dict[str, tuple[str, str, bool]] = {
+    "H": (_HIGH, "High", True),
+    "HH": (_HIGH, "High, marked critical", True),
+    "H*": (_HIGH, "High, marked critical", True),
+    "HU": (_HIGH, "Much higher", True),
+    "HX": (_HIGH, "Above the threshold", True),
+    "L": (_LOW, "Low", True),
+    "LL": (_LOW, "Low, marked critical", True),
+    "L*": (_LOW, "Low, marked critical", True),
+    "LU": (_LOW, "Much lower", True),
+    "LX": (_LOW, "Below the threshold", True),
+    "A": ("flag", "Flagged", True),
+    "AA": ("flag", "Flagged, marked critical", True),
+    "A*": ("flag", "Flagged, marked critical", True),
+    "EX": ("flag", "Outside the threshold", True),
+    "N": ("ok", "Normal", False),
+    "<": ("none", "Below what the test can measure", False),
+    ">": ("none", "Above what the test can measure", False),
+    "POS": ("none", "Positive", False),
+    "NEG": ("none", "Negative", False),
+    "IND": ("none", "Indeterminate", False),
+    "E": ("none", "Equivocal", False),
+    "DET": ("none", "Detected", False),
+    "ND": ("none", "Not detected", False),
+    "RR": ("none", "Reactive", False),
+    "NR": ("none", "Not reactive", False),
+    "WR": ("none", "Weakly reactive", False),
+    "S": ("none", "Susceptible", False),
+    "I": ("none", "Intermediate", False),
+    "R": ("none", "Resistant", False),
+    "SDD": ("none", "Susceptible, depending on the dose", False),
+    "NS": ("none", "Not susceptible", False),
+    "MS": ("none", "Moderately susceptible", False),
+    "VS": ("none", "Very susceptible", False),
+    "SYN-R": ("none", "Synergy: resistant", False),
+    "SYN-S": ("none", "Synergy: susceptible", False),
+    "IE": ("none", "Not enough evidence", False),
+    "B": ("none", "Better than before", False),
+    "W": ("none", "Worse than before", False),
+    "U": ("none", "Up since last time", False),
+    "D": ("none", "Down since last time", False),
+    "EXP": ("none", "Expected", False),
+    "UNE": ("none", "Unexpected", False),
+    "CAR": ("none", "Carrier", False),
+    "TOX": ("none", "Toxic", False),
+    "NCL": ("none", "No clear meaning set", False),
+    "QCF": ("none", "The lab's quality check did not pass", False),
+    "OBX": ("none", "See the explanation with it", False),
+}
+_SPELLED = {"HIGH": "H", "LOW": "L", "NORMAL": "N", "ABNORMAL": "A", "POSITIVE": "POS"}
+_SPELLED |= {"NEGATIVE": "NEG", "CRITICAL HIGH": "HH", "CRITICAL LOW": "LL", "DETECTED": "DET"}
+BY_SOURCE = "flagged by the source"
+
+
+def word_of(observation: Mapping[str, Any], value: Value, span: Range | None) -> Word:
+    """Return the word for a value: the source's own first, else arithmetic, else "none given"."""
+    stated = _stated(observation.get("interpretation"))
+    if stated is not None:
+        return stated
+    if span is None:
+        return Word("none", "No range given", "not flagged")
+    if not value.exact or value.figure is None or (span.low is None and span.high is None):
+        return Word("none", "Not flagged", "by the source")
+    if span.high is not None and value.figure > span.high:
+        return Word(_HIGH, "Above the range given", "not flagged by the source")
+    if span.low is not None and value.figure < span.low:
+        return Word(_LOW, "Below the range given", "not flagged by the source")
+    return Word("ok", "In range", "not flagged")
+
+
+def _stated(value: Any) -> Word | None:
+    """Return what the source's interpretation says; a flag among several comes first."""
+    found = [word for concept in listing(value) if (word := _one_stated(concept))]
+    return next((word for word in found if word.flagged), found[0] if found else None)
+
+
+def _one_stated(concept: Any) -> Word | None:
+    for code in (*(code for _, code in codes(concept)), concept_words(concept)):
+        upper = code.strip().upper()
+        known = INTERPRETATIONS.get(_SPELLED.get(upper, upper))
+        if known is not None:
+            mark, words, flagged = known
+            return Word(mark, words, BY_SOURCE if flagged else "stated by the source", flagged)
+    words = concept_words(concept)
+    return Word("none", clip(words, 60), "stated by the source") if words else None
+
+
+# ------------------------------------------------------------------------------- values
+
+
+def value_of(observation: Mapping[str, Any]) -> Value:
+    """Return value[x] of an Observation or component; why it is absent; or nothing."""
+    for field, read in _READERS.items():
+        content = observation.get(field)
+        if content is not None:
+            value = read(content)
+            if value.words:
+                return value
+    absent = concept_words(observation.get("dataAbsentReason"))
+    return Value(f"No value: {code_as_words(absent)}" if absent else "")
+
+
+def _quantity(content: Any) -> Value:
+    quantity = mapping(content)
+    words = quantity_digits(quantity)
+    if not words:
+        return Value("")
+    exact = not string(quantity.get("comparator"))
+    return Value(words, unit_words(quantity), number(quantity.get("value")), exact)
+
+
+def _integer(content: Any) -> Value:
+    return Value(string(content), "", number(content), exact=True)
+
+
+def _sampled(content: Any) -> Value:
+    return Value("A recording, kept as received" if mapping(content) else "")
+
+
+_READERS: dict[str, Callable[[Any], Value]] = {
+    "valueQuantity": _quantity,
+    "valueCodeableConcept": lambda content: Value(concept_words(content)),
+    "valueString": lambda content: Value(string(content)),
+    "valueInteger": _integer,
+    "valueRange": lambda content: Value(range_words(content)),
+    "valueRatio": lambda content: Value(ratio_words(content)),
+    "valueBoolean": lambda content: (
+        Value({True: "Yes", False: "No"}[content]) if isinstance(content, bool) else Value("")
+    ),
+    "valueDateTime": lambda content: Value(moment_words(content)),
+    "valueTime": lambda content: Value(string(content)),
+    "valuePeriod": lambda content: Value(period_words(content)),
+    "valueSampledData": _sampled,
+    "valueAttachment": lambda content: Value("See the attachment" if mapping(content) else ""),
+}
+
+
+def range_of(observation: Mapping[str, Any], unit: str) -> Range | None:
+    """Return the range sent with a value; several, or one in another unit, only in words."""
+    spans = mappings(observation.get("referenceRange"))
+    texts = [words for span in spans if (words := _range_text(span, unit))]
+    if not texts:
+        return None
+    normal = [span for span in spans if _is_normal(span)]
+    words = clip("; ".join(texts), 200)
+    if len(normal) != 1 or len(spans) != 1:
+        return Range(words)
+    low, high = mapping(normal[0].get("low")), mapping(normal[0].get("high"))
+    if any(side and (unit_words(side) or unit) != unit for side in (low, high)):
+        return Range(words)
+    return Range(
+        words,
+        number(low.get("value")),
+        number(high.get("value")),
+        quantity_digits(low),
+        quantity_digits(high),
+    )
+
+
+def _is_normal(span: Mapping[str, Any]) -> bool:
+    kind = code_of(span.get("type"))
+    return kind in ("", "normal")
+
+
+def _range_text(span: Mapping[str, Any], unit: str) -> str:
+    own = string(span.get("text"))
+    words = own or _bounds(span, unit)
+    kind = concept_words(span.get("type"))
+    who = joined(*concepts_words(span.get("appliesTo")), range_words(span.get("age")))
+    return joined(words, "" if _is_normal(span) else kind, who) if words else ""
+
+
+def _bounds(span: Mapping[str, Any], unit: str) -> str:
+    low, high = mapping(span.get("low")), mapping(span.get("high"))
+    other = unit_words(high) or unit_words(low)
+    start, end = quantity_digits(low), quantity_digits(high)
+    tail = f" {other}" if other and other != unit else ""
+    if start and end:
+        return f"{start} to {end}{tail}"
+    if start:
+        return f"from {start}{tail}"
+    return f"up to {end}{tail}" if end else ""
+
+
+# ------------------------------------------------------------------------------- results
+
+
+def key_of(concept: Any) -> tuple[str, str] | None:
+    """Return the (system, code) that names a test: LOINC first, else the first coding."""
+    pairs = list(codes(concept))
+    return next((pair for pair in pairs if pair[0] == LOINC), pairs[0] if pairs else None)
+
+
+def result(record: Record, book: Book) -> Result:
+    """Read one Observation."""
+    document = record.document
+    value = value_of(document)
+    span = range_of(document, value.unit)
+    taken = when_text(document)
+    lab = joined(*book.names(record, document.get("performer")))
+    parts = tuple(
+        _part(record, component, taken, lab) for component in mappings(document.get("component"))
+    )
+    return Result(
+        record=record,
+        name=concept_words(document.get("code")) or "Result without a name",
+        key=key_of(document.get("code")),
+        value=value,
+        word=word_of(document, value, span),
+        span=span,
+        taken=taken,
+        lab=lab,
+        status=_status_words(document.get("status")),
+        notes=tuple(
+            string(note.get("text")) for note in mappings(document.get("note")) if note.get("text")
+        ),
+        marks=marks(record),
+        parts=parts,
+    )
+
+
+def _part(record: Record, component: Mapping[str, Any], taken: str, lab: str) -> Result:
+    value = value_of(component)
+    span = range_of(component, value.unit)
+    return Result(
+        record=record,
+        name=concept_words(component.get("code")) or "Part without a name",
+        key=key_of(component.get("code")),
+        value=value,
+        word=word_of(component, value, span),
+        span=span,
+        taken=taken,
+        lab=lab,
+        status="",
+        notes=(),
+        marks=marks(record),
+    )
+
+
+def _status_words(value: Any) -> str:
+    """Return a status only where it says more than "final"."""
+    status = string(value)
+    return "" if status in ("final", "") else code_as_words(status)
+
+
+def results(records: Sequence[Record], book: Book | None = None) -> tuple[Result, ...]:
+    """Read every Observation, in the order of the records, with its earlier values at hand."""
+    book = book or Book(records)
+    read = [result(record, book) for record in of_types(records, "Observation")]
+    return tuple(_with_earlier(read))
+
+
+def _with_earlier(read: list[Result]) -> Iterable[Result]:
+    series: dict[tuple[tuple[str, str] | None, str], list[Result]] = {}
+    for one in read:
+        series.setdefault((one.key, one.value.unit), []).append(one)
+    for same in series.values():
+        same.sort(key=lambda one: one.record.when.timestamp() if one.record.when else 0.0)
+        same.reverse()
+    place = {id(one): (same, index) for same in series.values() for index, one in enumerate(same)}
+    for one in read:
+        same, index = place[id(one)]
+        earlier = same[index + 1 : index + 8] if one.key else []
+        yield replace(one, earlier=tuple(earlier)) if earlier else one
+
+
+# ------------------------------------------------------------------------------- groups
+
+
+def groups(records: Sequence[Record]) -> tuple[Group, ...]:
+    """Gather results under their DiagnosticReport; the rest by day and lab. Newest first."""
+    book = Book(records)
+    read = {one.record.pk: one for one in results(records, book)}
+    made: list[Group] = []
+    used: set[int] = set()
+    for report in of_types(records, "DiagnosticReport"):
+        if not _is_result_report(report):
+            continue
+        group = _report_group(report, book, read)
+        used.update(one.record.pk for one in group.results)
+        made.append(group)
+    loose: dict[tuple[int, str, str], list[Result]] = {}
+    for one in read.values():
+        if one.record.pk not in used:
+            day = one.taken.partition("T")[0]
+            loose.setdefault((one.record.connection_id, day, one.lab), []).append(one)
+    made.extend(_loose_group(some) for some in loose.values())
+    made.sort(key=_group_time, reverse=True)
+    return tuple(made)
+
+
+def _group_time(group: Group) -> float:
+    """Return the report's own instant, else its newest result's; undated groups come last."""
+    if group.report is not None and group.report.when is not None:
+        return group.report.when.timestamp()
+    times = [one.record.when.timestamp() for one in group.results if one.record.when]
+    return max(times, default=float("-inf"))
+
+
+def _is_result_report(report: Record) -> bool:
+    """Say whether a report belongs with results; notes with only a file belong to documents."""
+    document = report.document
+    laboratory = any(code == "LAB" for _, code in codes(document.get("category")))
+    return bool(document.get("result") or document.get("conclusion") or laboratory)
+
+
+def _report_group(report: Record, book: Book, read: Mapping[int, Result]) -> Group:
+    document = report.document
+    named = mappings(document.get("result"))
+    found: dict[int, Result] = {}
+    for reference in named:
+        target = book.find(report, reference)
+        if target is not None and target.pk in read:
+            found[target.pk] = read[target.pk]
+            _members(target, book, read, found)
+    performers = [*listing(document.get("performer")), *listing(document.get("resultsInterpreter"))]
+    conclusion = string(document.get("conclusion")) or joined(
+        *concepts_words(document.get("conclusionCode"))
+    )
+    return Group(
+        title=concept_words(document.get("code")) or "Report without a name",
+        report=report,
+        taken=when_text(document),
+        issued=string(document.get("issued")),
+        lab=joined(*book.names(report, performers)),
+        status=_status_words(document.get("status")),
+        conclusion=conclusion,
+        results=tuple(found.values()),
+        missing=max(0, len(named) - len(found)),
+        attachments=len(mappings(document.get("presentedForm"))),
+        marks=marks(report),
+        record=report,
+    )
+
+
+def _members(
+    panel: Record, book: Book, read: Mapping[int, Result], found: dict[int, Result]
+) -> None:
+    """Add the members of a panel Observation (hasMember); a cycle ends where it began."""
+    waiting = [panel]
+    while waiting:
+        current = waiting.pop()
+        for reference in mappings(current.document.get("hasMember")):
+            target = book.find(current, reference)
+            if target is not None and target.pk in read and target.pk not in found:
+                found[target.pk] = read[target.pk]
+                waiting.append(target)
+
+
+def _loose_group(some: list[Result]) -> Group:
+    first = some[0]
+    day = day_words(first.taken)
+    return Group(
+        title=f"Results of {day}" if day else "Results without a date",
+        report=None,
+        taken=first.taken.partition("T")[0],
+        issued="",
+        lab=first.lab,
+        status="",
+        conclusion="",
+        results=tuple(some),
+        missing=0,
+        attachments=0,
+        marks=first.marks if len(some) == 1 else Marks(),
+        record=first.record,
+    )
+
+
+# ------------------------------------------------------------------------------- by test
+
+
+def by_test(records: Sequence[Record]) -> tuple[Test, ...]:
+    """Gather results by test and unit, tests in alphabetical order, values newest first."""
+    series: dict[tuple[object, str], list[Result]] = {}
+    for one in results(records):
+        name = one.key or ("", one.name.casefold())
+        series.setdefault((name, one.value.unit), []).append(one)
+    made = [_test(some) for some in series.values()]
+    return tuple(sorted(made, key=lambda test: (test.name.casefold(), test.unit)))
+
+
+def _test(some: list[Result]) -> Test:
+    ordered = sorted(
+        some,
+        key=lambda one: one.record.when.timestamp() if one.record.when else float("-inf"),
+        reverse=True,
+    )
+    return Test(ordered[0].key, ordered[0].name, ordered[0].value.unit, tuple(ordered))
+
+
+def flagged(found: Iterable[Result]) -> tuple[Result, ...]:
+    """Return the results that a source flagged."""
+    return tuple(one for one in found if one.flagged and not one.marks.mistaken)
+
+
+def component_sentence(one: Result) -> str:
+    """Return the parts of a result: "Systolic 120 mmHg, Diastolic 80 mmHg"."""
+    return ", ".join(
+        joined(part.name, part.value.words, part.value.unit, by=" ") for part in one.parts
+    )

@@ -1,0 +1,65 @@
+"""Documents: type, date, author and the files they carry."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from phr.chart.documents import TYPES, Attachment, Paper, described, documents
+from phr.chart.plain import counted, joined, moment_words, sentence_case
+from phr.fhir.record import Record, Selection
+from phr.views.frame import (
+    CAREGIVERS,
+    Context,
+    Link,
+    Mark,
+    Row,
+    Sheet,
+    View,
+    nothing,
+    said_by,
+    sheets,
+    with_marks,
+)
+
+
+def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
+    """Build the page from documents and reports with files."""
+    found = documents(records)
+    return sheets(
+        context,
+        f"{counted(len(found), 'document')}" if found else "No documents yet",
+        "Files from hospitals open in a closed frame: nothing in them can run or reach out.",
+        Sheet(
+            "Letters, notes and reports",
+            tuple(_row(one, context) for one in found),
+            ("newest first",),
+            "" if found else nothing(context, ("DocumentReference",), "documents"),
+            types=TYPES,
+        ),
+    )
+
+
+def _row(one: Paper, context: Context) -> Row:
+    links = tuple(
+        Link(_words(file, len(one.attachments)), href)
+        for file in one.attachments[:8]
+        if (href := context.attachment_link(one.record, file.place))
+    )
+    told = "" if one.attachments else "No file came with it"
+    return Row(
+        title=one.name,
+        href=context.link(one.record),
+        mark=Mark("none", sentence_case(one.status)) if one.status else None,
+        details=with_marks((one.category, joined(*one.authors), told), one.marks),
+        aside=said_by(context, one.record, moment_words(one.date) or "no date given"),
+        struck=one.marks.mistaken,
+        links=links,
+    )
+
+
+def _words(file: Attachment, count: int) -> str:
+    told = described(file)
+    which = f"Open file {file.place + 1}" if count > 1 else "Open"
+    return f"{which} ({told})" if told else which
+
+
+VIEW = View("documents", "Documents", Selection(types=TYPES, limit=300), build, also=(CAREGIVERS,))

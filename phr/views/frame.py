@@ -1,0 +1,197 @@
+"""What every record view is made of: View, Context, the rows and sheets, and the rendering.
+
+Not here: fetching (each page and door has its own way) and decisions about what may be seen.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from phr.chart.marks import Marks
+from phr.chart.plain import MONTHS, joined
+from phr.chart.titles import list_words
+from phr.fhir.record import Origin, Record, Selection
+
+CAREGIVERS = Selection(types=("Practitioner", "Organization", "PractitionerRole"), limit=500)
+
+
+MOST_ROWS = 60  # of one sheet
+
+
+def nowhere(*_: object) -> str | None:
+    """Link to nothing: what a reader may not open stays plain text."""
+    return None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a view needs beside the records. Link functions return an address or None."""
+
+    origins: Mapping[int, Origin]
+    now: datetime
+    link: Callable[[Record], str | None] = nowhere
+    test_link: Callable[[str, str], str | None] = nowhere  # (system, code) of a series
+    attachment_link: Callable[[Record, int], str | None] = nowhere  # (record, place)
+    type_link: Callable[[str], str | None] = nowhere  # all records of a FHIR type
+    # FHIR type -> who was asked for it and listed none, in sentences
+    answered: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)  # FHIR type -> records in the vault
+
+    def origin(self, record: Record) -> str:
+        """Return the name of where a record comes from, marked when it is a demo."""
+        return self.origin_name(record.connection_id)
+
+    def origin_name(self, connection_id: int) -> str:
+        """Return the name of one connection, marked when it is a demo."""
+        origin = self.origins.get(connection_id)
+        if origin is None:
+            return "Source unknown"
+        return f"{origin.name} (demo)" if origin.demo else origin.name
+
+    def as_of(self, record: Record) -> str:
+        """Return the day on which the source last offered this record."""
+        origin = self.origins.get(record.connection_id)
+        at = origin.as_of if origin and origin.as_of and not record.withdrawn else None
+        return day(at or record.received_at)
+
+    def listed(self, record: Record, how: str) -> str:
+        """Return "listed as current by X on D"."""
+        return f"{how} by {self.origin(record)} on {self.as_of(record)}"
+
+
+@dataclass(frozen=True)
+class View:
+    """One way of looking at records. `also` fetches what references point to."""
+
+    slug: str
+    title: str
+    selection: Selection
+    build: Callable[[Sequence[Record], Context], Mapping[str, Any]]
+    template: str = "sheets.html"
+    also: tuple[Selection, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A rendered view: the heading is the answer, the lead one sentence, the body HTML."""
+
+    heading: str
+    lead: str
+    body: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A state in a word with its mark (a class of homeport.css), and who says so."""
+
+    kind: str
+    words: str
+    said: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A small link inside a row."""
+
+    words: str
+    href: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One fact: what, its details, who says so and when. Lines are plain text."""
+
+    title: str
+    href: str | None = None
+    mark: Mark | None = None
+    details: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()
+    struck: bool = False
+    links: tuple[Link, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A heading in the margin and its rows on paper; `empty` is said when there are none."""
+
+    title: str
+    rows: tuple[Row, ...] = ()
+    notes: tuple[str, ...] = ()
+    empty: str = ""
+    types: tuple[str, ...] = ()  # whose full lists hold what is not shown here
+
+    @property
+    def shown(self) -> tuple[Row, ...]:
+        """Return the rows that fit on a page that a phone loads at once."""
+        return self.rows[:MOST_ROWS]
+
+    @property
+    def hidden(self) -> int:
+        """Return how many rows are only in the full list."""
+        return max(0, len(self.rows) - MOST_ROWS)
+
+
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("phr.views"),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=StrictUndefined,
+    auto_reload=False,
+)
+
+
+def show(view: View, records: Sequence[Record], context: Context) -> Shown:
+    """Build and render a view; any FHIR-shaped JSON gives HTML."""
+    built = view.build(records, context)
+    body = _ENVIRONMENT.get_template(view.template).render(slug=view.slug, **built)
+    return Shown(built["heading"], built.get("lead", ""), Markup(body))  # noqa: S704 (autoescaped)
+
+
+def render(view: View, records: Sequence[Record], context: Context) -> Markup:
+    """Return only the body of a view."""
+    return show(view, records, context).body
+
+
+def day(at: datetime) -> str:
+    """Return the day of an instant (UTC): "21 Nov 2026"."""
+    return f"{at.day} {MONTHS[at.month]} {at.year}"
+
+
+def minute(at: datetime) -> str:
+    """Return an instant to the minute (UTC): "21 Nov 2026, 03:12 UTC"."""
+    return f"{day(at)}, {at.hour:02}:{at.minute:02} UTC"
+
+
+def said_by(context: Context, record: Record, *more: str) -> tuple[str, ...]:
+    """Return the quiet lines beside a fact: where it is from, then what else is known."""
+    return (context.origin(record), *(line for line in more if line))
+
+
+def with_marks(details: Sequence[str], marks: Marks) -> tuple[str, ...]:
+    """Return details followed by the record's standing marks."""
+    return (*(line for line in details if line), *marks.words)
+
+
+def sheets(context: Context, heading: str, lead: str, *made: Sheet) -> Mapping[str, Any]:
+    """Return what "sheets.html" shows; a sheet without rows and without a sentence is left out."""
+    kept = [sheet for sheet in made if sheet.rows or sheet.empty]
+    rest = [
+        [(list_words(one), href) for one in sheet.types if (href := context.type_link(one))]
+        if sheet.hidden
+        else []
+        for sheet in kept
+    ]
+    return {"heading": heading, "lead": lead, "sheets": list(zip(kept, rest, strict=True))}
+
+
+def nothing(context: Context, types: Sequence[str], what: str) -> str:
+    """Return the honest empty sentence: not asked, or asked and none listed."""
+    answers = [line for one in types for line in context.answered.get(one, ())]
+    if answers:
+        return joined(f"No {what} listed.", *dict.fromkeys(answers), by=" ")
+    return f"No {what} in this record. Nobody has sent any; that does not mean there are none."

@@ -1,0 +1,73 @@
+"""Vaccines as recorded, newest first. No schedule and no forecast."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from phr.chart.immunizations import Vaccine, immunizations
+from phr.chart.plain import counted, joined, moment_words, sentence_case
+from phr.fhir.record import Record, Selection
+from phr.views.frame import (
+    CAREGIVERS,
+    Context,
+    Mark,
+    Row,
+    Sheet,
+    View,
+    nothing,
+    said_by,
+    sheets,
+    with_marks,
+)
+
+
+def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
+    """Build the page from Immunization records."""
+    found = immunizations(records)
+    given = [one for one in found if one.given and not one.marks.mistaken]
+    rest = [one for one in found if not one.given or one.marks.mistaken]
+    return sheets(
+        context,
+        f"{counted(len(given), 'vaccine dose')} on record" if given else "No vaccine on record",
+        "This is what sources recorded. It does not say which vaccines are due.",
+        Sheet(
+            "Given",
+            tuple(_row(one, context) for one in given),
+            ("newest first",),
+            "" if given else nothing(context, ("Immunization",), "vaccines"),
+            types=("Immunization",),
+        ),
+        Sheet(
+            "Not given or mistaken",
+            tuple(_row(one, context) for one in rest),
+            types=("Immunization",),
+        ),
+    )
+
+
+def _row(one: Vaccine, context: Context) -> Row:
+    mark = None
+    if not one.given:
+        mark = Mark("none", "Not given", one.why_not)
+    elif one.status:
+        mark = Mark("none", sentence_case(one.status))
+    when = moment_words(one.when)
+    told = "told by somebody, not by who gave it" if one.reported else ""
+    return Row(
+        title=one.name,
+        href=context.link(one.record),
+        mark=mark,
+        details=with_marks((sentence_case(joined(one.dose, *one.details)), told), one.marks),
+        aside=said_by(
+            context, one.record, when or "no date given", f"by {one.by}" if one.by else ""
+        ),
+        struck=one.marks.mistaken,
+    )
+
+
+VIEW = View(
+    "immunizations",
+    "Vaccines",
+    Selection(types=("Immunization",), limit=1000),
+    build,
+    also=(CAREGIVERS, Selection(types=("Location",), limit=200)),
+)

@@ -1,0 +1,73 @@
+"""Procedures as recorded, newest first; what was not done stands apart."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from phr.chart.plain import counted, joined, sentence_case
+from phr.chart.procedures import Procedure, procedures
+from phr.fhir.record import Record, Selection
+from phr.views.frame import (
+    CAREGIVERS,
+    Context,
+    Mark,
+    Row,
+    Sheet,
+    View,
+    nothing,
+    said_by,
+    sheets,
+    with_marks,
+)
+
+
+def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
+    """Build the page from Procedure records."""
+    found = procedures(records)
+    done = [one for one in found if one.done and not one.marks.mistaken]
+    rest = [one for one in found if not one.done or one.marks.mistaken]
+    count = counted(len(done), "procedure")
+    empty = nothing(context, ("Procedure",), "procedures") if not found else ""
+    return sheets(
+        context,
+        f"{count} listed as done" if found else "No procedures yet",
+        "",
+        Sheet(
+            "Done",
+            tuple(_row(one, context) for one in done),
+            ("newest first",),
+            empty,
+            types=("Procedure",),
+        ),
+        Sheet(
+            "Not done, not yet, or unclear",
+            tuple(_row(one, context) for one in rest),
+            types=("Procedure",),
+        ),
+    )
+
+
+def _row(one: Procedure, context: Context) -> Row:
+    reasons = joined(*one.reasons)
+    details = (
+        joined(one.body_site, one.outcome),
+        f"For: {reasons}" if reasons else "",
+        joined(*one.people),
+        *one.notes,
+    )
+    return Row(
+        title=one.name,
+        href=context.link(one.record),
+        mark=Mark("none", sentence_case(one.status)) if one.status else None,
+        details=with_marks(details, one.marks),
+        aside=said_by(context, one.record, one.when or "no date given", one.place),
+        struck=one.marks.mistaken,
+    )
+
+
+VIEW = View(
+    "procedures",
+    "Procedures",
+    Selection(types=("Procedure",), limit=500),
+    build,
+    also=(CAREGIVERS, Selection(types=("Location",), limit=200)),
+)

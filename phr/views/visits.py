@@ -1,0 +1,70 @@
+"""Visits: when, why, with whom, where."""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from phr.chart.plain import counted, joined, sentence_case
+from phr.chart.visits import Visit, visits
+from phr.fhir.record import Record, Selection
+from phr.views.frame import (
+    CAREGIVERS,
+    Context,
+    Mark,
+    Row,
+    Sheet,
+    View,
+    nothing,
+    said_by,
+    sheets,
+    with_marks,
+)
+
+
+def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
+    """Build the page from Encounter and Appointment records, one sheet a year."""
+    found = visits(records)
+    years = [
+        Sheet(year or "No date given", tuple(_row(one, context) for one in some))
+        for year, some in groupby(found, _year)
+    ]
+    count = counted(len(found), "visit")
+    empty = Sheet("Visits", empty=nothing(context, ("Encounter",), "visits"))
+    return sheets(
+        context,
+        (f"The newest {count}" if len(found) == VIEW.selection.limit else count)
+        if found
+        else "No visits yet",
+        "Future appointments are often not part of what a hospital's interface offers.",
+        *(years or [empty]),
+    )
+
+
+def _year(one: Visit) -> str:
+    return str(one.record.when.year) if one.record.when else ""
+
+
+def _row(one: Visit, context: Context) -> Row:
+    reasons = joined(*one.reasons)
+    details = (
+        f"For: {reasons}" if reasons else "",
+        joined(*one.people),
+        f"Left to: {one.left_to}" if one.left_to else "",
+    )
+    return Row(
+        title=one.name,
+        href=context.link(one.record),
+        mark=Mark("none", sentence_case(one.status)) if one.status else None,
+        details=with_marks((one.kind, *details), one.marks),
+        aside=said_by(context, one.record, one.when or "no date given", one.place),
+        struck=one.marks.mistaken,
+    )
+
+
+VIEW = View(
+    "visits",
+    "Visits",
+    Selection(types=("Encounter", "Appointment"), limit=100),
+    build,
+    also=(CAREGIVERS, Selection(types=("Location",), limit=200)),
+)

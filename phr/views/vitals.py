@@ -1,0 +1,110 @@
+"""Vital signs: the latest of each kind with a small trend; blood pressure as a pair."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from phr.chart.drawing import Spark, spark
+from phr.chart.plain import clip, counted, joined, moment_words
+from phr.chart.results import component_sentence
+from phr.chart.vitals import Reading, Vital, vitals
+from phr.fhir.record import Record, Selection
+from phr.views.frame import CAREGIVERS, Context, Mark, View, nothing
+
+
+@dataclass(frozen=True, slots=True)
+class VitalRow:
+    """One kind of vital sign, ready to show."""
+
+    name: str
+    href: str | None
+    value: str
+    unit: str
+    long: bool
+    mark: Mark | None
+    taken: str
+    before: str
+    spark: Spark | None
+    spark_words: str
+    details: tuple[str, ...]
+    struck: bool
+
+
+def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
+    """Build the page from vital-sign Observations."""
+    found = vitals(records)
+    return {
+        "heading": _heading(found),
+        "lead": "",
+        "rows": [_row(one, context) for one in found],
+        "empty": "" if found else nothing(context, ("Observation",), "vital signs"),
+    }
+
+
+def _heading(found: Sequence[Vital]) -> str:
+    if not found:
+        return "No vital signs yet"
+    first = found[0]
+    newest = first.readings[0]
+    if first.name == "Blood pressure":
+        taken = moment_words(newest.first.taken.partition("T")[0])
+        amount = joined(newest.words, newest.unit, by=" ")
+        return joined(
+            f"The last blood pressure was {amount}", f"on {taken}" if taken else "", by=" "
+        )
+    return f"{counted(len(found), 'kind')} of vital signs"
+
+
+def _row(vital: Vital, context: Context) -> VitalRow:
+    newest = vital.readings[0]
+    one = newest.first
+    flagged = next((part for part in (one, *newest.figures) if part.word.flagged), None)
+    series = context.test_link(*vital.key) if vital.key else None
+    old = vital.readings[1] if len(vital.readings) > 1 else None
+    value, parts = _main(newest)
+    drawn = [reading.figures[0] for reading in vital.readings]
+    return VitalRow(
+        name=vital.name,
+        href=series or context.link(one.record),
+        value=clip(value or "No value given", 300),
+        unit=newest.unit,
+        long=len(value) > 18,
+        mark=Mark(flagged.word.mark, flagged.word.words, flagged.word.said) if flagged else None,
+        taken=joined(moment_words(one.taken) or "no date given", context.origin(one.record)),
+        before=_before(old),
+        spark=spark(drawn),
+        spark_words=f"{vital.name}, last values: " + ", ".join(_last(vital.readings)),
+        details=tuple(
+            line for line in (parts, *(clip(note, 200) for note in one.notes), *one.marks.words)
+        ),
+        struck=one.marks.mistaken,
+    )
+
+
+def _main(one: Reading) -> tuple[str, str]:
+    """Return the main value and its parts apart: "77" and "Inhaled oxygen flow rate 6 L/min"."""
+    first = one.first
+    if len(one.figures) == 1 and first.parts and first.value.words:
+        return first.value.words, component_sentence(first)
+    return one.words, ""
+
+
+def _before(old: Reading | None) -> str:
+    value = _main(old)[0] if old else ""
+    if old is None or not value:
+        return ""
+    return joined(moment_words(old.first.taken.partition("T")[0]), clip(value, 24), by=": ")
+
+
+def _last(readings: Sequence[Reading]) -> list[str]:
+    return [reading.words for reading in reversed(readings[:8])]
+
+
+VIEW = View(
+    "vitals",
+    "Vital signs",
+    Selection(types=("Observation",), categories=("vital-signs",), limit=400),
+    build,
+    "vitals.html",
+    (CAREGIVERS,),
+)
