@@ -1,0 +1,165 @@
+"""The audit log in sentences: who saw what, when, in words a patient understands.
+
+One row per event in EVENTS; what is not in it still gets a line. Nothing here reads the log.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from phr.store.models import AuditEntry
+from phr.views import VIEWS
+
+
+class Sentence(NamedTuple):
+    """`who` did `what`; `mark` is a state's class and word; `aside` says what follows from it."""
+
+    what: str
+    aside: str = ""
+    mark: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the log as it is shown."""
+
+    seq: int
+    at: datetime
+    who: str
+    what: str
+    aside: str
+    mark: tuple[str, str] | None
+    grant_id: str | None
+
+
+STAYS = "this copy stays with them"
+PASSWORD = {"password": "with the password", "totp": "with a code from the phone"}
+
+EVENTS: dict[str, Sentence] = {
+    "grant.approved": Sentence("shared records with {recipient}, until {until}.", "{factor}"),
+    "grant.extended": Sentence("let {recipient} read until {until}.", "{factor}"),
+    "grant.narrowed": Sentence("now shares less with {recipient}."),
+    "grant.suspended": Sentence("paused what {recipient} may see.", mark=("paused", "Paused")),
+    "grant.resumed": Sentence("let {recipient} read again.", "{factor}"),
+    "grant.ended": Sentence("stopped sharing with {recipient}.", "{because}", ("ended", "Ended")),
+    "link.claimed": Sentence("opened the link with the right code.", "on {browser}"),
+    "link.viewed": Sentence("looked at {section}."),
+    "link.file": Sentence("opened a file of {section}."),
+    "link.printed": Sentence("opened the page for printing: {records}.", STAYS),
+    "link.downloaded": Sentence("downloaded {records}.", STAYS),
+    "link.wrong_code": Sentence(
+        "Somebody typed a wrong code for the link of {name}. {left} left.",
+        "on {browser} · nothing was shown",
+        ("wait", "Wrong code"),
+    ),
+    "link.second_browser": Sentence(
+        "Somebody with the right code tried the link of {name} on a second device.",
+        "on {browser} · nothing was shown",
+        ("wait", "Second device"),
+    ),
+    "link.new_code": Sentence("made a new code for {recipient}.", "the old code stopped working"),
+    "link.browser_allowed": Sentence("allowed {recipient} one more device."),
+    "paper.shown": Sentence("opened a page to print for {recipient}: {records}.", "on this box"),
+    "paper.saved": Sentence("saved a file for {recipient}: {records}.", "on this box"),
+    "delivery.queued": Sentence("asked to send records to {recipient}."),
+    "delivery.released": Sentence("was about to be sent {records}."),
+    "delivery.sent": Sentence("sent the records to {recipient}.", STAYS),
+    "delivery.failed": Sentence("could not send the records to {recipient}.", "nothing was sent"),
+    "delivery.stopped": Sentence("did not send to {recipient}: it was stopped before."),
+    "delivery.uncertain": Sentence(
+        "was stopped while sending to {recipient}.", "it may have arrived", ("wait", "Uncertain")
+    ),
+    "export.done": Sentence("took a copy of the whole record.", "it is readable by whoever has it"),
+    "pull.done": Sentence("asked {connection} for news.", "{counts}"),
+    "import.done": Sentence("added records from a file.", "{counts}"),
+    "backup.made": Sentence("made a backup."),
+    "backup.restored": Sentence("restored this record from a backup."),
+    "vault.created": Sentence("created this record."),
+    "patient.created": Sentence("created this record."),
+    "member.invited": Sentence("invited a new member."),
+    "member.added": Sentence("added a member."),
+    "member.removed": Sentence("removed a member.", "the record has a new key"),
+    "member.role": Sentence("changed what a member may do."),
+}
+ENDED_BECAUSE = {
+    "patient": "no further access; copies already made stay with the recipient",
+    "time": "the time had run out",
+    "uses": "it was opened as often as allowed",
+    "restored": "it had ended before the backup was restored",
+}
+
+
+def line(entry: AuditEntry, recipients: Mapping[str, str], me: str | None) -> Line:
+    """Put one audit entry into words; `recipients` names each grant's, `me` is who reads."""
+    sentence = EVENTS.get(entry.event) or Sentence(f"did “{entry.event.replace('.', ' ')}”.")
+    words = _Words(_words(entry, recipients))
+    what = sentence.what.format_map(words)
+    impersonal = sentence.what.startswith("Somebody")
+    who, because = _who(entry.actor, me), entry.detail.get("because")
+    if entry.event == "grant.ended" and because in ("time", "uses"):
+        who, what = "Homeport", f"ended what {words['recipient']} could see."
+    return Line(
+        seq=entry.seq,
+        at=entry.at,
+        who="" if impersonal else who,
+        what=what,
+        aside=sentence.aside.format_map(words).strip(" ·"),
+        mark=sentence.mark,
+        grant_id=entry.grant_id,
+    )
+
+
+class _Words(dict[str, str]):
+    def __missing__(self, key: str) -> str:
+        return ""
+
+
+def _words(entry: AuditEntry, recipients: Mapping[str, str]) -> dict[str, str]:
+    detail = entry.detail
+    words = {key: str(value) for key, value in detail.items()}
+    words["recipient"] = recipients.get(entry.grant_id or "", "a recipient")
+    words["name"] = str(entry.actor.get("name") or words["recipient"])
+    words["factor"] = PASSWORD.get(words.get("factor", ""), "")
+    words["because"] = ENDED_BECAUSE.get(words.get("because", ""), "")
+    words["section"] = _section(detail.get("section"))
+    words["records"] = counted(detail.get("records"), "record", "records")
+    words["left"] = counted(detail.get("left"), "try", "tries")
+    words["until"] = _moment(detail.get("until"))
+    words["counts"] = ", ".join(
+        f"{detail[name]} {name}"
+        for name in ("new", "changed", "kept", "quarantined")
+        if name in detail
+    )
+    return words
+
+
+def counted(number: Any, one: str, many: str) -> str:
+    """Return "1 record", "12 records", or "records" where the number is not known."""
+    if not isinstance(number, int):
+        return many
+    return f"{number} {one if number == 1 else many}"
+
+
+def _section(slug: Any) -> str:
+    known = {"first page": "your first page", "record": "one record"}
+    if str(slug) in known:
+        return known[str(slug)]
+    view = VIEWS.get(str(slug))
+    return f"your {view.title.lower()}" if view else "your record"
+
+
+def _moment(text: Any) -> str:
+    try:
+        at = datetime.fromisoformat(str(text)).astimezone()
+    except ValueError:
+        return "a time that is not known"
+    return f"{at.day} {at:%b %Y}, {at:%H:%M}"
+
+
+def _who(actor: Mapping[str, Any], me: str | None) -> str:
+    if actor.get("kind") == "account":
+        return "You" if me is not None and actor.get("id") == me else str(actor.get("name", ""))
+    if actor.get("kind") == "recipient":
+        return str(actor.get("name") or "A recipient")
+    return "Homeport"

@@ -1,0 +1,59 @@
+"""Which supporting records (practitioners, places, medications) a set of records refers to.
+
+On their own they would tell of hidden records: the name of a clinic can be a diagnosis. So they
+leave only beside a released record that refers to them, or to one that does.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from phr.fhir import references
+from phr.fhir.record import Record
+from phr.sharing.provision import SUPPORTING
+
+STEPS = 4  # a role names a practitioner, who is of an organization, which is part of another
+
+
+class Wanted:
+    """What the records let out so far refer to: (connection, type or "" for a URN, remote id)."""
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self._targets: set[tuple[int, str, str]] = set()
+
+    def note(self, record: Record) -> None:
+        """Remember what a released record refers to. References never cross connections."""
+        self._targets.update(
+            (record.connection_id, target.type, target.id)
+            for target in references.targets(record.document)
+            if target.type in SUPPORTING or not target.type
+        )
+
+    def __contains__(self, record: Record) -> bool:
+        """Say whether a record was referred to."""
+        named = (record.connection_id, record.type, record.remote_id)
+        urn = (record.connection_id, "", record.remote_id.lower())
+        return named in self._targets or urn in self._targets
+
+    def pick(self, supporting: Sequence[Record]) -> Iterator[Record]:
+        """Yield those of `supporting` that are referred to, and those that these refer to."""
+        waiting = list(supporting)
+        for _ in range(STEPS):
+            found = [record for record in waiting if record in self]
+            waiting = [record for record in waiting if record not in self]
+            for record in found:
+                self.note(record)
+            yield from found
+
+
+def closed(found: Iterable[Record]) -> list[Record]:
+    """Return records without those supporting ones that none of the others refers to."""
+    together = list(found)
+    supporting = [record for record in together if record.type in SUPPORTING]
+    if not supporting:
+        return together
+    wanted = Wanted()
+    for record in together:
+        if record.type not in SUPPORTING:
+            wanted.note(record)
+    kept = {record.pk for record in wanted.pick(supporting)}
+    return [r for r in together if r.type not in SUPPORTING or r.pk in kept]

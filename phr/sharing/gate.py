@@ -1,0 +1,501 @@
+"""The only way out: no record leaves except through `release` (the owner's copy: `owner_export`).
+
+Decide, count and write the audit line in one short urgent transaction; only after its commit are
+bodies read, with the compiled provision inside the query, and each is checked again. What is sent
+in pieces looks before each piece whether the grant still stands. Doors contain no decisions.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import reduce
+from operator import or_
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from phr import clock
+from phr.errors import Denied, Ended, NotFound
+from phr.fhir import kinds
+from phr.fhir.labels import Label
+from phr.fhir.record import Origin, Record, Selection
+from phr.fhir.references import key_of
+from phr.sharing import closure, endings, grants, handles
+from phr.sharing import provision as policy
+from phr.sharing.provision import SENSITIVE, Action, Compiled, Permit, Provision
+from phr.store import audit, records
+from phr.store.database import Priority
+from phr.store.house import House, bury
+from phr.store.models import (
+    ClaimedBrowser,
+    Connection,
+    Grant,
+    GrantState,
+    Handle,
+    HandleKind,
+    HandleState,
+    Patient,
+    Recipient,
+    Route,
+)
+from phr.store.models import record as record_table
+from phr.store.records import Clause
+from phr.store.vault import Vault
+
+VISIT = timedelta(minutes=30)  # pages less than this apart are one visit, and one use
+BATCH = 500  # records read at once when a whole set is streamed
+APPLIANCE = {"kind": "appliance"}
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What a recipient shows: the handle's id, and for a link the cookie of its browser."""
+
+    handle_id: str
+    cookie: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a recipient may know of the grant it holds."""
+
+    grant_id: str
+    patient: str  # the name in the house, for where no released Patient record gives one
+    recipient: str
+    role: str
+    purpose: str
+    reason: str | None
+    shared_by: str
+    created_at: datetime
+    ends_at: datetime
+    actions: frozenset[Action]
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """What a decision let out: the terms, and the records it may read (checked one by one)."""
+
+    vault: Vault = field(repr=False)
+    terms: Terms
+    provision: Provision = field(repr=False)
+    compiled: Compiled = field(repr=False)
+
+    def select(self, *selections: Selection) -> list[Record]:
+        """Return the released records of some selections, each once; raise Ended when it is over.
+
+        Practitioners, organizations and the like come only where a released record names them.
+        """
+        with self.vault.read() as session:
+            _must_stand(session, self.terms.grant_id)
+            found = _select(session, self.vault, selections, self.compiled)
+        return closure.closed(found)
+
+    def one(self, type_: str, local_id: str) -> Record:
+        """Return one released record. Raises NotFound alike for hidden and for unknown."""
+        key = key_of(local_id)
+        if type_ not in kinds.KINDS or key is None or type_ in policy.SUPPORTING:
+            raise NotFound
+        where = self.compiled.where & Clause("record.key = ?", (key,))
+        with self.vault.read() as session:
+            _must_stand(session, self.terms.grant_id)
+            found = records.select(session, self.vault, Selection(types=(type_,)), where=where)
+        for record in found:
+            if self.compiled.permits(record) == Permit():
+                return record
+        raise NotFound
+
+    def stream(self) -> Iterator[Record]:
+        """Yield every released record with bounded memory, stopping with Ended when it is over."""
+        wanted = closure.Wanted()
+        for record in self._scan(self.compiled.counted):
+            wanted.note(record)
+            yield record
+        yield from wanted.pick([*self._scan(self.compiled.supporting)])
+
+    def count(self, selection: Selection) -> int:
+        """Return how many released records a selection has, supporting ones not counted."""
+        with self.vault.read() as session:
+            _must_stand(session, self.terms.grant_id)
+            return records.count(session, selection, self.compiled.counted)
+
+    def origins(self) -> dict[int, Origin]:
+        """Return the places that released records came from; of others nothing is told."""
+        with self.vault.read() as session:
+            _must_stand(session, self.terms.grant_id)
+            return origins(session, self.compiled.counted)
+
+    def identity(self) -> list[Record]:
+        """Return the released Patient records: what the composed patient is made of."""
+        return self.select(Selection(types=policy.IDENTITY))
+
+    def file(self, record: Record, url: str) -> bytes:
+        """Return the kept bytes of a file that a released record names. Raises NotFound."""
+        with self.vault.read() as session:
+            _must_stand(session, self.terms.grant_id)
+            for named in records.attachments(session, record.pk):
+                held = records.attachment(session, named.hash) if named.hash else None
+                if named.url == url and held is not None:
+                    return held[1]
+        raise NotFound
+
+    def guarded(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass chunks on while the grant stands; raise Ended in front of the next one after it."""
+        for chunk in chunks:
+            if endings.stopped(self.terms.grant_id) or clock.now() >= self.terms.ends_at:
+                raise Ended
+            yield chunk
+
+    def _scan(self, where: Clause) -> Iterator[Record]:
+        after = 0
+        while True:
+            with self.vault.read() as session:
+                _must_stand(session, self.terms.grant_id)
+                batch = records.scan(session, self.vault, where=where, after=after, limit=BATCH)
+            yield from (r for r in batch if self.compiled.permits(r) == Permit())
+            if len(batch) < BATCH:
+                return
+            after = batch[-1].pk
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """The owner's own copy on its way out: every record, also private and withdrawn ones."""
+
+    vault: Vault = field(repr=False)
+
+    def origins(self) -> dict[int, Origin]:
+        """Return every place that records came from."""
+        with self.vault.read() as session:
+            return origins(session)
+
+    def types(self) -> list[str]:
+        """Return the types of which there are records."""
+        with self.vault.read() as session:
+            return sorted(type_ for type_, number in records.counts(session).items() if number)
+
+    def attachments(self, record: Record) -> list[records.Attachment]:
+        """Return the files that a record names and that are kept."""
+        if b'"url"' not in record.body:
+            return []
+        with self.vault.read() as session:
+            return [one for one in records.attachments(session, record.pk) if one.hash]
+
+    def attachment(self, digest: bytes) -> bytes:
+        """Return the bytes of a kept file. Raises NotFound."""
+        with self.vault.read() as session:
+            found = records.attachment(session, digest)
+        if found is None:
+            raise NotFound
+        return found[1]
+
+    def stream(self, connection_id: int, type_: str) -> Iterator[Record]:
+        """Yield every record of one type of one connection with bounded memory."""
+        where = Clause(
+            "record.connection = ? AND record.type = ?",
+            (connection_id, kinds.KINDS[type_].number),
+        )
+        after = 0
+        while True:
+            with self.vault.read() as session:
+                batch = records.scan(session, self.vault, where=where, after=after, limit=BATCH)
+            yield from batch
+            if len(batch) < BATCH:
+                return
+            after = batch[-1].pk
+
+
+# ------------------------------------------------------------------ letting out
+
+
+def release(
+    vault: Vault,
+    presented: Presented,
+    action: Action,
+    event: str,
+    *,
+    now: datetime,
+    actor: Mapping[str, Any] | None = None,
+    measure: bool = False,
+    **detail: Any,
+) -> Released:
+    """Decide whether what was presented opens its grant for `action`, and write that down.
+
+    `event` and `detail` become the audit line, by the recipient unless `actor` says otherwise;
+    `measure` adds how many records it covers. Raises NotFound (nothing known is presented), Ended
+    (it was live once) or Denied.
+    """
+    with vault.write(Priority.URGENT) as session:
+        handle, browser = _known(session, presented)
+        grant = grants.get(session, handle.grant_id)
+        objection = _objection(handle, grant, browser, now)
+        if objection is not None:
+            raise objection
+        provision = policy.from_json(grant.provision)
+        if action not in provision.actions:
+            raise Denied(f"{action} is not part of the grant")
+        _count_use(grant, browser, now)
+        released = Released(
+            vault, _terms(session, vault, grant), provision, policy.compiled(provision)
+        )
+        if measure:
+            where = released.compiled.counted
+            detail["records"] = records.count(session, Selection(), where)
+        who = actor or actor_of(session, grant)
+        audit.append(session, vault, event, who, grant_id=grant.id, **detail)
+    return released
+
+
+def look(vault: Vault, presented: Presented, *, now: datetime) -> Terms:
+    """Return the terms that what was presented stands under, reading no record, counting nothing.
+
+    For the form that waits for a code, and for a page that listens for the end.
+    """
+    with vault.read() as session:
+        handle, browser = _known(session, presented)
+        grant = grants.get(session, handle.grant_id)
+        objection = _objection(handle, grant, browser, now)
+        if objection is not None:
+            raise objection
+        return _terms(session, vault, grant)
+
+
+def preview(
+    session: Session, vault: Vault, provision: Provision, *selections: Selection
+) -> list[Record]:
+    """Return what a recipient would see under this provision; for the owner's eyes only."""
+    return closure.closed(_select(session, vault, selections, policy.compiled(provision)))
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many records a provision covers now, and how many it would with every label named.
+
+    `labelled` counts the whole vault by the keys of SENSITIVE. Supporting records do not count.
+    """
+
+    shared: int
+    left_out: int
+    labelled: Mapping[str, int]
+
+
+def tally(session: Session, provision: Provision) -> Tally:
+    """Count what a provision covers; for the owner's eyes only."""
+
+    def size(one: Provision) -> int:
+        return records.count(session, Selection(), policy.compiled(one).counted)
+
+    every = reduce(or_, (label for _, label in SENSITIVE.values()))
+    shared = size(provision)
+    sensitive = session.execute(
+        select(record_table.c.labels, func.count())
+        .where(record_table.c.labels != 0)
+        .group_by(record_table.c.labels)
+    ).all()
+    labelled = {
+        key: sum(number for bits, number in sensitive if bits & label)
+        for key, (_, label) in SENSITIVE.items()
+    }
+    return Tally(shared, size(replace(provision, labels=every)) - shared, labelled)
+
+
+def private_records(session: Session, vault: Vault, *, limit: int) -> list[Record]:
+    """Return the newest records that the patient keeps private; for the owner's eyes only."""
+    private = Clause("(record.labels & ?) <> 0", (int(Label.PRIVATE),))
+    return records.select(session, vault, Selection(limit=limit), where=private)
+
+
+def draft_terms(vault: Vault, provision: Provision, *, shared_by: str, now: datetime) -> Terms:
+    """Return terms for a preview of what nobody has approved yet."""
+    return Terms(
+        grant_id="",
+        patient=person_of(vault),
+        recipient="",
+        role="",
+        purpose="TREAT",
+        reason=None,
+        shared_by=shared_by,
+        created_at=now,
+        ends_at=now,
+        actions=provision.actions,
+    )
+
+
+def origins(session: Session, where: Clause | None = None) -> dict[int, Origin]:
+    """Return the connections that have at least one record fulfilling `where`, as Origins."""
+    return {
+        row.id: Origin(row.id, row.name, row.kind, bool(row.demo), row.last_pull_at)
+        for row in session.scalars(select(Connection).order_by(Connection.id))
+        if records.count(session, Selection(connection_id=row.id), where)
+    }
+
+
+def owner_export(vault: Vault, actor: Mapping[str, Any], *, form: str) -> Owned:
+    """Let the owner take a whole copy; the audit line is committed before anything is read."""
+    with vault.write(Priority.URGENT) as session:
+        audit.append(session, vault, "export.done", actor, form=form)
+    return Owned(vault)
+
+
+def _known(session: Session, presented: Presented) -> tuple[Handle, ClaimedBrowser | None]:
+    handle = session.get(Handle, presented.handle_id)
+    if handle is None:
+        raise NotFound
+    if handle.kind != HandleKind.LINK:
+        if presented.cookie is not None:
+            raise NotFound
+        return handle, None
+    return handle, handles.browser_of(session, handle.id, presented.cookie or "")
+
+
+def _objection(
+    handle: Handle, grant: Grant, browser: ClaimedBrowser | None, now: datetime
+) -> Ended | Denied | None:
+    if grant.state in (GrantState.ENDED, GrantState.DRAFT) or handle.state == HandleState.ENDED:
+        return Ended()
+    if endings.stopped(grant.id) and grant.state != GrantState.SUSPENDED:
+        return Ended()
+    if not grant.starts_at <= now < grant.ends_at:
+        return Ended()
+    if grant.state == GrantState.SUSPENDED:
+        return Denied("suspended", "The patient has paused this. Please ask them.")
+    if grant.uses_left == 0 and not _same_visit(browser, now):
+        return Ended("This was opened as often as the patient allowed.")
+    return None
+
+
+def _same_visit(browser: ClaimedBrowser | None, now: datetime) -> bool:
+    return browser is not None and browser.visit_at is not None and now - browser.visit_at < VISIT
+
+
+def _count_use(grant: Grant, browser: ClaimedBrowser | None, now: datetime) -> None:
+    if grant.uses_left is not None and not _same_visit(browser, now):
+        grant.uses_left -= 1
+    if browser is not None:
+        browser.visit_at = now
+
+
+def actor_of(session: Session, grant: Grant) -> dict[str, Any]:
+    """Return the recipient of a grant in the form the audit log keeps."""
+    recipient = session.get(Recipient, grant.recipient_id)
+    name = "" if recipient is None else recipient.name
+    return {"kind": "recipient", "id": grant.recipient_id, "name": name}
+
+
+def person_of(vault: Vault) -> str:
+    """Return the name that the house gives to the person of a vault."""
+    with vault.house.read() as session:
+        found = session.get(Patient, vault.id)
+        return "" if found is None else found.name
+
+
+def _terms(session: Session, vault: Vault, grant: Grant) -> Terms:
+    return Terms(
+        grant_id=grant.id,
+        patient=person_of(vault),
+        recipient=actor_of(session, grant)["name"],
+        role=grant.role,
+        purpose=grant.purpose,
+        reason=grant.reason,
+        shared_by=grant.shared_by,
+        created_at=grant.created_at,
+        ends_at=grant.ends_at,
+        actions=policy.from_json(grant.provision).actions,
+    )
+
+
+def _must_stand(session: Session, grant_id: str) -> None:
+    state = session.execute(select(Grant.state).where(Grant.id == grant_id)).scalar()
+    if state != GrantState.ACTIVE or endings.stopped(grant_id):
+        raise Ended
+
+
+def _select(
+    session: Session, vault: Vault, selections: Sequence[Selection], compiled: Compiled
+) -> list[Record]:
+    found: dict[int, Record] = {}
+    for selection in selections:
+        for record in records.select(session, vault, selection, where=compiled.where):
+            if compiled.permits(record) == Permit():
+                found.setdefault(record.pk, record)
+    return list(found.values())
+
+
+# ------------------------------------------------------------------ ending
+
+
+def end(
+    vault: Vault,
+    grant_id: str,
+    because: str,
+    actor: Mapping[str, Any],
+    *,
+    now: datetime,
+) -> bool:
+    """End a grant at once, everywhere; False if it was over before. Never asks for a password.
+
+    The vault comes first: it is what every release reads. Then the bell for open pages and running
+    downloads, then the memory in house.db that outlives a restored backup (`reconcile` mends a
+    crash in between).
+    """
+    with vault.write(Priority.URGENT) as session:
+        grants.get(session, grant_id)
+        changed = grants.end(session, vault, grant_id, because, actor=actor, now=now)
+    endings.announce(grant_id)
+    _remember(vault.house, [grant_id], now)
+    return changed
+
+
+def suspend(vault: Vault, grant_id: str, actor: Mapping[str, Any]) -> None:
+    """Pause a grant; open pages go blank as at an ending."""
+    with vault.write(Priority.URGENT) as session:
+        grants.suspend(session, vault, grants.get(session, grant_id), actor)
+    endings.announce(grant_id)
+
+
+def resume(
+    vault: Vault,
+    grant_id: str,
+    *,
+    step_up: grants.StepUp,
+    shown: str,
+    actor: Mapping[str, Any],
+    now: datetime,
+) -> None:
+    """Start a paused grant again; needs a fresh factor."""
+    with vault.write(Priority.URGENT) as session:
+        grant = grants.get(session, grant_id)
+        grants.resume(session, vault, grant, step_up=step_up, shown=shown, actor=actor, now=now)
+    endings.forget(grant_id)
+
+
+def expire(vault: Vault, *, now: datetime) -> int:
+    """End the grants whose time has run out; return how many. For the housekeeping tick."""
+    with vault.read() as session:
+        due = grants.due(session, now=now)
+    for grant_id in due:
+        end(vault, grant_id, "time", APPLIANCE, now=now)
+    return len(due)
+
+
+def reconcile(vault: Vault, *, now: datetime) -> None:
+    """Make vault and house agree on what has ended, whichever of them forgot. At each opening."""
+    with vault.read() as session:
+        over = set(session.scalars(select(Grant.id).where(Grant.state == GrantState.ENDED)))
+        standing = set(session.scalars(select(Grant.id).where(Grant.state != GrantState.ENDED)))
+    remembered = vault.house.buried("grant")
+    for grant_id in standing & remembered:
+        end(vault, grant_id, "restored", APPLIANCE, now=now)
+    _remember(vault.house, sorted(over - remembered), now)
+
+
+def _remember(house: House, grant_ids: Sequence[str], now: datetime) -> None:
+    if not grant_ids:
+        return
+    with house.write(Priority.URGENT) as session:
+        for grant_id in grant_ids:
+            bury(session, "grant", grant_id)
+        for route in session.scalars(
+            select(Route).where(Route.grant_id.in_(grant_ids), Route.ended_at.is_(None))
+        ):
+            route.ended_at = now

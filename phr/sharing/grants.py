@@ -1,0 +1,304 @@
+"""The patient's standing decisions: the only writer of Grant and Approval rows.
+
+draft -> active <-> suspended -> ended(reason). Every function runs in the caller's write
+transaction and adds its audit line there. What an ending sets in motion outside: `gate.end`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from phr import ids
+from phr.errors import Conflict, InvalidInput, NotFound, StepUpNeeded
+from phr.sharing import provision as policy
+from phr.sharing.recipients import one_line
+from phr.store import audit
+from phr.store.models import (
+    Approval,
+    Delivery,
+    DeliveryState,
+    Grant,
+    GrantState,
+    Handle,
+    HandleState,
+)
+from phr.store.vault import Vault
+
+LONGEST = timedelta(days=30)
+FRESH = timedelta(minutes=5)  # DESIGN §7.10
+REASON_LENGTH = 200
+USES_AT_MOST = 1000
+LIVE = (GrantState.ACTIVE, GrantState.SUSPENDED)
+
+Actor = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StepUp:
+    """Who confirmed, with which factor, and when that factor was given."""
+
+    account_id: str
+    factor: str
+    at: datetime
+
+
+def get(session: Session, grant_id: str) -> Grant:
+    """Return a grant. Raises NotFound."""
+    found = session.get(Grant, grant_id)
+    if found is None:
+        raise NotFound
+    return found
+
+
+def standing(session: Session) -> list[Grant]:
+    """Return active and suspended grants, newest first."""
+    return list(
+        session.scalars(
+            select(Grant).where(Grant.state.in_(LIVE)).order_by(Grant.created_at.desc(), Grant.id)
+        )
+    )
+
+
+def over(session: Session, *, limit: int = 50) -> list[Grant]:
+    """Return ended grants, the last ended first."""
+    return list(
+        session.scalars(
+            select(Grant)
+            .where(Grant.state == GrantState.ENDED)
+            .order_by(Grant.ended_at.desc(), Grant.id)
+            .limit(limit)
+        )
+    )
+
+
+def create(
+    session: Session,
+    *,
+    grant_id: str,
+    recipient_id: str,
+    role: str,
+    provision: policy.Provision,
+    reason: str,
+    created_by: str,
+    shared_by: str,
+    ends_at: datetime,
+    uses: int | None,
+    now: datetime,
+    purpose: str = "TREAT",
+) -> Grant:
+    """Draft a grant from now until `ends_at` (at most 30 days); it gives nothing until approved.
+
+    Raises InvalidInput where role, time, uses or provision make no sense, Conflict where this id
+    was used before (a form sent twice).
+    """
+    if session.get(Grant, grant_id) is not None:
+        raise Conflict("This was made already. You find it at “Who can see”.")
+    if role not in policy.ROLES:
+        raise InvalidInput("Please choose what to share.")
+    _check_end(ends_at, now)
+    if uses is not None and not 1 <= uses <= USES_AT_MOST:
+        raise InvalidInput("Please choose how often it may be opened.")
+    if not policy.compiled(provision).grants_something:
+        raise InvalidInput("Please choose at least one kind of record to share.")
+    grant = Grant(
+        id=grant_id,
+        recipient_id=recipient_id,
+        role=role,
+        purpose=purpose,
+        reason=one_line(reason, limit=REASON_LENGTH) or None,
+        provision=policy.to_json(provision),
+        state=GrantState.DRAFT,
+        created_by=created_by,
+        shared_by=shared_by,
+        created_at=now,
+        starts_at=now,
+        ends_at=ends_at,
+        uses_left=uses,
+    )
+    session.add(grant)
+    session.flush()
+    return grant
+
+
+def approve(
+    session: Session,
+    vault: Vault,
+    grant: Grant,
+    *,
+    step_up: StepUp,
+    shown: str,
+    actor: Actor,
+    now: datetime,
+) -> None:
+    """Turn a draft active; `shown` is the exact text the person confirmed.
+
+    Raises StepUpNeeded where the factor is older than five minutes, Conflict unless a draft.
+    """
+    if grant.state != GrantState.DRAFT:
+        raise Conflict("This was confirmed already, or it has ended.")
+    _record_approval(session, grant, step_up, shown, now)
+    grant.state = GrantState.ACTIVE
+    audit.append(
+        session,
+        vault,
+        "grant.approved",
+        actor,
+        grant_id=grant.id,
+        factor=step_up.factor,
+        until=grant.ends_at.isoformat(),
+        role=grant.role,
+    )
+
+
+def extend(
+    session: Session,
+    vault: Vault,
+    grant: Grant,
+    ends_at: datetime,
+    *,
+    step_up: StepUp,
+    shown: str,
+    actor: Actor,
+    now: datetime,
+) -> None:
+    """Let a standing grant run longer, at most 30 days from now. Needs a fresh factor."""
+    if grant.state not in LIVE or grant.ends_at <= now:
+        raise Conflict("This has ended. Make a new link instead.")
+    _check_end(ends_at, now)
+    if ends_at <= grant.ends_at:
+        raise InvalidInput("It already runs at least that long.")
+    _record_approval(session, grant, step_up, shown, now)
+    grant.ends_at = ends_at
+    audit.append(
+        session,
+        vault,
+        "grant.extended",
+        actor,
+        grant_id=grant.id,
+        factor=step_up.factor,
+        until=ends_at.isoformat(),
+    )
+
+
+def narrow(
+    session: Session, vault: Vault, grant: Grant, provision: policy.Provision, actor: Actor
+) -> None:
+    """Share less from now on; asks for nothing. Raises InvalidInput where it would share more."""
+    before = policy.from_json(grant.provision)
+    if not policy.within(provision, before):
+        raise InvalidInput("This would share more than before. Make a new link for that.")
+    if grant.state not in LIVE:
+        raise Conflict("This has ended.")
+    grant.provision = policy.to_json(provision)
+    audit.append(session, vault, "grant.narrowed", actor, grant_id=grant.id)
+
+
+def suspend(
+    session: Session, vault: Vault, grant: Grant, actor: Actor, *, because: str = ""
+) -> None:
+    """Pause an active grant; nothing is released until it is resumed."""
+    if grant.state != GrantState.ACTIVE:
+        raise Conflict
+    grant.state = GrantState.SUSPENDED
+    audit.append(session, vault, "grant.suspended", actor, grant_id=grant.id, because=because)
+
+
+def resume(
+    session: Session,
+    vault: Vault,
+    grant: Grant,
+    *,
+    step_up: StepUp,
+    shown: str,
+    actor: Actor,
+    now: datetime,
+) -> None:
+    """Start a suspended grant again. It widens what is open now, so it needs a fresh factor."""
+    if grant.state != GrantState.SUSPENDED or grant.ends_at <= now:
+        raise Conflict
+    _record_approval(session, grant, step_up, shown, now)
+    grant.state = GrantState.ACTIVE
+    audit.append(session, vault, "grant.resumed", actor, grant_id=grant.id, factor=step_up.factor)
+
+
+def end(
+    session: Session, vault: Vault, grant_id: str, because: str, actor: Actor, *, now: datetime
+) -> bool:
+    """End a grant for good, with its handles and waiting deliveries; False if it had ended before.
+
+    One UPDATE decides, so that two endings at once write one audit line.
+    """
+    changed = session.execute(
+        update(Grant)
+        .where(Grant.id == grant_id, Grant.state != GrantState.ENDED)
+        .values(state=GrantState.ENDED, ended_because=because, ended_at=now)
+        .execution_options(synchronize_session=False)
+        .returning(Grant.id)
+    ).first()
+    if changed is None:
+        return False
+    session.execute(
+        update(Handle)
+        .where(Handle.grant_id == grant_id)
+        .values(state=HandleState.ENDED)
+        .execution_options(synchronize_session=False)
+    )
+    session.execute(
+        update(Delivery)
+        .where(Delivery.grant_id == grant_id, Delivery.state == DeliveryState.QUEUED)
+        .values(
+            state=DeliveryState.STOPPED,
+            next_attempt_at=None,
+            settled_at=now,
+            sentence="Stopped before it was sent.",
+        )
+        .execution_options(synchronize_session=False)
+    )
+    session.expire_all()
+    audit.append(session, vault, "grant.ended", actor, grant_id=grant_id, because=because)
+    return True
+
+
+def due(session: Session, *, now: datetime) -> list[str]:
+    """Return the ids of grants whose time has run out but which are not ended yet."""
+    return list(
+        session.scalars(
+            select(Grant.id).where(Grant.state != GrantState.ENDED, Grant.ends_at <= now)
+        )
+    )
+
+
+def approvals(session: Session, grant_id: str) -> list[Approval]:
+    """Return the approvals of a grant, the last first."""
+    return list(
+        session.scalars(
+            select(Approval).where(Approval.grant_id == grant_id).order_by(Approval.id.desc())
+        )
+    )
+
+
+def _check_end(ends_at: datetime, now: datetime) -> None:
+    if not now < ends_at <= now + LONGEST:
+        raise InvalidInput("Please choose a time between now and 30 days from now.")
+
+
+def _record_approval(
+    session: Session, grant: Grant, step_up: StepUp, shown: str, now: datetime
+) -> None:
+    if not timedelta() <= now - step_up.at <= FRESH:
+        raise StepUpNeeded
+    session.add(
+        Approval(
+            grant_id=grant.id,
+            account_id=step_up.account_id,
+            factor=step_up.factor,
+            factor_at=step_up.at,
+            at=now,
+            shown_hash=ids.fingerprint(shown),
+            shown=shown,
+        )
+    )

@@ -1,0 +1,227 @@
+"""The secrets under a grant: a link with its code and the browsers bound to it, push and print.
+
+Only SHA-256 values are kept, in the vault; the routing id in house.db says which vault. Every
+function runs in the caller's transaction. Whether a handle opens anything: `gate`.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from phr import ids
+from phr.errors import Conflict, NotFound
+from phr.store.house import House
+from phr.store.models import ClaimedBrowser, Handle, HandleKind, HandleState, Route
+
+CODE_DIGITS = 6
+TRIES = 5  # in all, until the patient gives a new code
+BROWSERS_AT_MOST = 10
+SALT_BYTES = 16
+UNKNOWN = ids.fingerprint(ids.new_secret())  # compared with where there is nothing to compare
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link as it is shown once: the address, and the code that goes another way."""
+
+    handle_id: str
+    grant_id: str
+    url: str
+    code: str
+
+
+# ------------------------------------------------------------------ routing, in house.db
+
+
+def reserve(house: House, patient_id: str, grant_id: str) -> str:
+    """Enter a new random routing id that leads to this patient's vault, and return it."""
+    routing_id = ids.new_id()
+    with house.write() as session:
+        session.add(Route(id=routing_id, patient_id=patient_id, grant_id=grant_id))
+    return routing_id
+
+
+def patient_of(house: House, routing_id: str) -> str | None:
+    """Return whose vault a routing id leads to, or None."""
+    with house.read() as session:
+        found = session.get(Route, routing_id)
+        return None if found is None else found.patient_id
+
+
+# ------------------------------------------------------------------ making, in the vault
+
+
+def make_link(
+    session: Session, grant_id: str, routing_id: str, public_url: str, *, now: datetime
+) -> Link:
+    """Issue a link under a grant: 256-bit secret, 6-digit code, one browser, five tries."""
+    secret = ids.new_secret()
+    handle = Handle(
+        id=routing_id,
+        grant_id=grant_id,
+        kind=HandleKind.LINK,
+        state=HandleState.LIVE,
+        secret_hash=ids.fingerprint(secret),
+        tries_left=TRIES,
+        devices_left=1,
+        created_at=now,
+    )
+    code = _set_code(handle)
+    session.add(handle)
+    session.flush()
+    return Link(routing_id, grant_id, f"{public_url}/s/{routing_id}.{secret}", code)
+
+
+def make_inner(session: Session, grant_id: str, kind: HandleKind, *, now: datetime) -> Handle:
+    """Issue a handle that never leaves the house (push, print): nobody outside can present it."""
+    handle = Handle(
+        id=ids.new_id(),
+        grant_id=grant_id,
+        kind=kind,
+        state=HandleState.LIVE,
+        secret_hash=ids.fingerprint(ids.new_secret()),
+        tries_left=0,
+        devices_left=0,
+        created_at=now,
+    )
+    session.add(handle)
+    session.flush()
+    return handle
+
+
+def of_grant(session: Session, grant_id: str, kind: HandleKind | None = None) -> Handle | None:
+    """Return the handle of a grant (of this kind), or None."""
+    wanted = select(Handle).where(Handle.grant_id == grant_id)
+    if kind is not None:
+        wanted = wanted.where(Handle.kind == kind)
+    return session.scalars(wanted.order_by(Handle.created_at.desc()).limit(1)).first()
+
+
+# ------------------------------------------------------------------ what the patient may do
+
+
+def new_code(handle: Handle) -> str:
+    """Give a link a new code, five tries and room for one more browser; the old code is dead."""
+    _must_stand(handle)
+    handle.tries_left = TRIES
+    handle.devices_left = max(1, handle.devices_left)
+    return _set_code(handle)
+
+
+def allow_browser(session: Session, handle: Handle) -> None:
+    """Let one more browser use the same link and code. Raises Conflict at ten."""
+    _must_stand(handle)
+    if len(browsers(session, handle.id)) + handle.devices_left >= BROWSERS_AT_MOST:
+        raise Conflict("Ten devices are enough for one link. Make a new link for others.")
+    handle.devices_left += 1
+
+
+def browsers(session: Session, handle_id: str) -> list[ClaimedBrowser]:
+    """Return the browsers bound to a link, the first bound first."""
+    return list(
+        session.scalars(
+            select(ClaimedBrowser)
+            .where(ClaimedBrowser.handle_id == handle_id)
+            .order_by(ClaimedBrowser.claimed_at)
+        )
+    )
+
+
+def _must_stand(handle: Handle) -> None:
+    if handle.kind != HandleKind.LINK or handle.state == HandleState.ENDED:
+        raise Conflict("This link has ended. Make a new one.")
+
+
+# ------------------------------------------------------------------ what is presented
+
+
+def presented(session: Session, handle_id: str, secret: str) -> Handle:
+    """Return the link that this secret opens. Raises NotFound, alike for unknown and for wrong."""
+    handle = session.get(Handle, handle_id)
+    known = handle is not None and handle.kind == HandleKind.LINK
+    expected = handle.secret_hash if handle is not None and known else UNKNOWN
+    if not ids.same(ids.fingerprint(secret), expected) or handle is None or not known:
+        raise NotFound
+    return handle
+
+
+def browser_of(session: Session, handle_id: str, cookie: str) -> ClaimedBrowser:
+    """Return the browser bound by this cookie to this link. Raises NotFound."""
+    found = session.get(ClaimedBrowser, ids.fingerprint(cookie))
+    if found is None or found.handle_id != handle_id:
+        raise NotFound
+    return found
+
+
+def take_try(session: Session, handle_id: str) -> int | None:
+    """Use up one of the tries, before anything is compared; return what is left, None at none."""
+    row = session.execute(
+        update(Handle)
+        .where(Handle.id == handle_id, Handle.tries_left > 0)
+        .values(tries_left=Handle.tries_left - 1)
+        .execution_options(synchronize_session=False)
+        .returning(Handle.tries_left)
+    ).first()
+    return None if row is None else int(row[0])
+
+
+def give_try_back(session: Session, handle_id: str) -> None:
+    """Return the try that bound a browser: it was no guess."""
+    session.execute(
+        update(Handle)
+        .where(Handle.id == handle_id)
+        .values(tries_left=Handle.tries_left + 1)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def digits(typed: str) -> str | None:
+    """Return the six digits of a typed code, spaces and dashes dropped; None if it is no code.
+
+    What cannot be a code is a slip of the hand, and uses up no try.
+    """
+    plain = "".join(c for c in typed if c not in " -\u00a0\u2009")
+    return plain if plain.isascii() and plain.isdigit() and len(plain) == CODE_DIGITS else None
+
+
+def code_fits(handle: Handle, code: str) -> bool:
+    """Compare six digits with the link's code, in constant time."""
+    return ids.same(_code_hash(handle.code_salt or b"", code), handle.code_hash or UNKNOWN)
+
+
+def bind_browser(session: Session, handle: Handle, browser: str, *, now: datetime) -> str | None:
+    """Bind a browser by a fresh random cookie and return it; None where no room is left."""
+    row = session.execute(
+        update(Handle)
+        .where(Handle.id == handle.id, Handle.devices_left > 0)
+        .values(devices_left=Handle.devices_left - 1, state=HandleState.CLAIMED)
+        .execution_options(synchronize_session=False)
+        .returning(Handle.id)
+    ).first()
+    if row is None:
+        return None
+    cookie = ids.new_secret()
+    session.add(
+        ClaimedBrowser(
+            cookie_hash=ids.fingerprint(cookie),
+            handle_id=handle.id,
+            browser=browser,
+            claimed_at=now,
+        )
+    )
+    session.flush()
+    return cookie
+
+
+def _set_code(handle: Handle) -> str:
+    code = ids.new_code(CODE_DIGITS)
+    handle.code_salt = ids.random_bytes(SALT_BYTES)
+    handle.code_hash = _code_hash(handle.code_salt, code)
+    return code
+
+
+def _code_hash(salt: bytes, code: str) -> bytes:
+    return hashlib.blake2b(code.encode(), key=salt, digest_size=32).digest()

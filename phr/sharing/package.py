@@ -1,0 +1,283 @@
+"""What is carried: a Bundle of released bytes, a page to read, and the owner's whole copy.
+
+Received bytes leave as they came, with only ids and references exchanged for local ones. What we
+author ourselves (the composed Patient, Provenance, Consent) is little and says so.
+"""
+
+import json
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from itertools import chain
+from typing import IO, Any, cast
+
+from phr.fhir import document, references
+from phr.fhir.labels import Label
+from phr.fhir.record import Origin, Record
+from phr.sharing import consent, cover
+from phr.sharing.channels.base import Parcel, Part
+from phr.sharing.gate import Owned, Released
+from phr.store import records
+
+CHUNK = 256 * 1024  # bytes; between two chunks the grant is looked at again
+TARGETS = 1000  # references in one Provenance at most
+FHIR_JSON = "application/fhir+json"
+SYSTEM = "http://terminology.hl7.org/CodeSystem/"
+
+
+class Trail:
+    """Where records came from: (connection, instant of receipt) -> "Type/local id"."""
+
+    def __init__(self, origins: Mapping[int, Origin]) -> None:
+        """Take the names of the connections."""
+        self._origins = origins
+        self._from: dict[tuple[int, datetime], list[str]] = {}
+
+    def note(self, record: Record) -> None:
+        """Remember one record."""
+        group = self._from.setdefault((record.connection_id, record.received_at), [])
+        group.append(f"{record.type}/{record.local_id}")
+
+    def provenances(self) -> Iterator[Mapping[str, Any]]:
+        """Yield Provenance resources (R4 §5.4): from where, and when it was received."""
+        for number, ((connection, at), targets) in enumerate(sorted(self._from.items()), start=1):
+            for part, start in enumerate(range(0, len(targets), TARGETS)):
+                some = targets[start : start + TARGETS]
+                yield self._provenance(f"origin-{number}-{part}", connection, at, some)
+
+    def _provenance(
+        self, name: str, connection: int, at: datetime, targets: list[str]
+    ) -> Mapping[str, Any]:
+        origin = self._origins.get(connection)
+        place = "an unknown source" if origin is None else origin.name
+        role = {"coding": [{"system": f"{SYSTEM}provenance-participant-type", "code": "assembler"}]}
+        return {
+            "resourceType": "Provenance",
+            "id": name,
+            "target": [{"reference": target} for target in targets],
+            "recorded": _instant(at),
+            "agent": [{"type": role, "who": {"display": "Homeport, the patient's own record"}}],
+            "entity": [{"role": "source", "what": {"display": place}}],
+        }
+
+
+# ------------------------------------------------------------------ the recipient's Bundle
+
+
+def bundle(released: Released, *, base_url: str, now: datetime) -> Iterator[bytes]:
+    """Yield a FHIR R4 Bundle (type collection) in pieces; raise Ended as soon as it is over.
+
+    fullUrls are `{base_url}/fhir/Type/local id`, so that the references inside resolve.
+    """
+    return released.guarded(chunked(_bundle(released, base_url, now)))
+
+
+def _bundle(released: Released, base_url: str, now: datetime) -> Iterator[bytes]:
+    head = {"resourceType": "Bundle", "type": "collection", "timestamp": _instant(now)}
+    yield document.dumps(head)[:-1] + b',"entry":['
+    first = True
+    for name, body in _resources(released):
+        opening = document.dumps({"fullUrl": f"{base_url}/fhir/{name}"})[:-1]
+        yield (b"" if first else b",\n") + opening + b',"resource":' + body + b"}"
+        first = False
+    yield b"]}\n"
+
+
+def _resources(released: Released) -> Iterator[tuple[str, bytes]]:
+    """Yield ("Type/id", bytes): what we composed, then what was received, then where it is from."""
+    vault = released.vault
+    trail = Trail(released.origins())
+    patient_id = records.patient_local_id(vault)
+    yield _authored(composed_patient(patient_id, released.identity()))
+    yield _authored(consent.resource(released.terms, released.provision, patient_id))
+    yield _authored(_WITHHELD)
+    for record in released.stream():
+        trail.note(record)
+        yield f"{record.type}/{record.local_id}", records.released_bytes(vault, record)
+    for provenance in trail.provenances():
+        yield _authored(provenance)
+
+
+def _authored(resource: Mapping[str, Any]) -> tuple[str, bytes]:
+    return f"{resource['resourceType']}/{resource['id']}", document.dumps(resource)
+
+
+# In every package, whether or not something was left out: its absence would tell (§4.2.5).
+_WITHHELD = {
+    "resourceType": "OperationOutcome",
+    "id": "the-patient-chose",
+    "issue": [
+        {
+            "severity": "information",
+            "code": "suppressed",
+            "diagnostics": cover.CHOSEN,
+        }
+    ],
+}
+
+
+def composed_patient(patient_id: str, identity: Iterable[Record]) -> Mapping[str, Any]:
+    """Return the one Patient that all local references point at: name, birth date, sex, no more.
+
+    Each element is the newest that a source gave. Addresses, numbers and contacts stay at home.
+    """
+    made: dict[str, Any] = {"resourceType": "Patient", "id": patient_id}
+    newest = sorted(identity, key=lambda record: record.received_at, reverse=True)
+    for name in ("name", "birthDate", "gender"):
+        given = (record.document.get(name) for record in newest)
+        value = next((each for each in given if each), None)
+        if value is not None:
+            made[name] = value
+    return made
+
+
+# ------------------------------------------------------------------ a parcel for a channel
+
+
+def parcel(released: Released, delivery_id: str, *, base_url: str, now: datetime) -> Parcel:
+    """Return what a channel carries: the Bundle, and a page that a person can read."""
+    page = cover.page(released, now=now)
+    return Parcel(
+        delivery_id,
+        (
+            Part("record.json", FHIR_JSON, bundle(released, base_url=base_url, now=now)),
+            Part("record.html", "text/html; charset=utf-8", released.guarded([page])),
+        ),
+    )
+
+
+# ------------------------------------------------------------------ the owner's copy
+
+
+class _Outlet:
+    """Where the zip is written: memory that is emptied again and again, never a file on disk."""
+
+    def __init__(self) -> None:
+        self._waiting = bytearray()
+
+    def write(self, data: bytes) -> int:
+        self._waiting += data
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def take(self, least: int = 0) -> bytes:
+        """Return what was written since the last time, once it is at least so much."""
+        if len(self._waiting) <= least:
+            return b""
+        taken = bytes(self._waiting)
+        self._waiting.clear()
+        return taken
+
+
+def export(owned: Owned, *, now: datetime) -> Iterator[bytes]:
+    """Yield the whole record as a zip of NDJSON, in pieces.
+
+    One folder for each connection, one file for each type, the received bytes with local ids, so
+    that importing it anywhere gives the same records; attachments by hash, Provenance, and a
+    manifest that says what belongs to what.
+    """
+    outlet = _Outlet()
+    with zipfile.ZipFile(cast("IO[bytes]", outlet), "w", zipfile.ZIP_DEFLATED) as archive:
+        for _ in _export(owned, archive, now):
+            if piece := outlet.take(CHUNK):
+                yield piece
+    yield outlet.take()
+
+
+def _export(owned: Owned, archive: zipfile.ZipFile, now: datetime) -> Iterator[None]:
+    origins = owned.origins()
+    copy = _Copy(owned, archive, Trail(origins))
+    folders = []
+    for connection in origins.values():
+        folder = f"{connection.connection_id}-{_file_name(connection.name)}"
+        folders.append({"folder": folder, "name": connection.name})
+        for type_ in owned.types():
+            yield from copy.type_(folder, connection.connection_id, type_)
+    for digest in copy.digests:
+        archive.writestr(f"attachments/{digest.hex()}", owned.attachment(digest))
+        yield
+    with archive.open("provenance/Provenance.ndjson", "w") as file:
+        for provenance in copy.trail.provenances():
+            file.write(document.dumps(provenance) + b"\n")
+    manifest = {"homeport_export": 1, "made": _instant(now), "connections": folders, **copy.notes}
+    archive.writestr("manifest.json", json.dumps(manifest, indent=1))
+    yield
+
+
+class _Copy:
+    """An export on its way: what must be noted in the manifest while records are written."""
+
+    def __init__(self, owned: Owned, archive: zipfile.ZipFile, trail: Trail) -> None:
+        self.owned = owned
+        self.archive = archive
+        self.trail = trail
+        self.digests: dict[bytes, None] = {}
+        self.notes: dict[str, list[Any]] = {"attachments": [], "withdrawn": [], "private": []}
+
+    def type_(self, folder: str, connection_id: int, type_: str) -> Iterator[None]:
+        """Write all records of one type of one connection as one file, if there are any."""
+        found = self.owned.stream(connection_id, type_)
+        first = next(found, None)
+        if first is None:
+            return
+        with self.archive.open(f"{folder}/{type_}.ndjson", "w", force_zip64=True) as file:
+            for record in chain((first,), found):
+                body = records.released_bytes(self.owned.vault, record)
+                self._note(record, body)
+                file.write(one_line(body) + b"\n")
+                yield
+
+    def _note(self, record: Record, body: bytes) -> None:
+        self.trail.note(record)
+        name = f"{record.type}/{record.local_id}"
+        if record.withdrawn:
+            self.notes["withdrawn"].append(name)
+        if record.labels & Label.PRIVATE:
+            self.notes["private"].append(name)
+        for one in self.owned.attachments(record):
+            digest = one.hash or b""
+            self.digests[digest] = None
+            facts = {"hash": digest.hex(), "media_type": one.media_type}
+            url = _as_written(self.owned, record, one.url, body)
+            self.notes["attachments"].append({"record": name, "url": url, **facts})
+
+
+def _as_written(owned: Owned, record: Record, url: str, body: bytes) -> str:
+    """Return an attachment's address as it stands in the exported bytes (a Binary is local)."""
+    pointed = references.target(url)
+    if pointed is None or not pointed.type:
+        return url
+    connection = record.connection_id
+    local = records.local_id(owned.vault, connection, pointed.type, pointed.id)
+    return f"{pointed.type}/{local}" if local.encode() in body else url
+
+
+def one_line(body: bytes) -> bytes:
+    """Return JSON on one line; line breaks stand between its tokens only (RFC 8259 §7)."""
+    return body.replace(b"\r", b" ").replace(b"\n", b" ")
+
+
+def _file_name(name: str) -> str:
+    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in name)
+    return "-".join(part for part in plain.split("-") if part)[:40] or "connection"
+
+
+# ------------------------------------------------------------------ small parts
+
+
+def chunked(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Gather small pieces into chunks of about 256 KiB."""
+    waiting = bytearray()
+    for piece in pieces:
+        waiting += piece
+        if len(waiting) >= CHUNK:
+            yield bytes(waiting)
+            waiting.clear()
+    if waiting:
+        yield bytes(waiting)
+
+
+def _instant(at: datetime) -> str:
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")

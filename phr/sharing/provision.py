@@ -1,0 +1,523 @@
+"""What a grant covers, compiled once into a piece of SQL and into a check of each record.
+
+Both say the same: the SQL keeps hidden records out of counts, order and pages, the check stands
+behind it. Whatever is not understood gives nothing. No I/O here.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import reduce
+from itertools import chain
+from operator import or_
+from typing import Any
+
+from phr import clock
+from phr.fhir import kinds, reading
+from phr.fhir.check import Note
+from phr.fhir.labels import Label
+from phr.fhir.record import Record
+from phr.fhir.references import key_of
+from phr.store.records import Clause
+
+
+class Action(StrEnum):
+    """What a recipient may do with what is released."""
+
+    VIEW = "view"
+    PRINT = "print"
+    DOWNLOAD = "download"
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Yes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """No, and why; the reason is for the log, never for a recipient."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One permit (R4 `Consent.provision.provision`, type permit): types, categories, data period.
+
+    `categories` empty: all; a record in one of `without` is not covered. `since` is inclusive,
+    `until` exclusive; partial dates and periods match on overlap, and where a limit is set an
+    undated record is not covered (sharing.md §4.2.3).
+    """
+
+    types: tuple[str, ...]
+    categories: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Provision:
+    """What is shared: any of `rules`, from any of `connections` (empty: all), and no more.
+
+    `labels` are the sensitive labels the patient named; `excluded` and `ticked` are local ids:
+    records taken away, and private records that the patient ticked one by one.
+    """
+
+    rules: tuple[Rule, ...] = ()
+    labels: Label = Label.NONE
+    actions: frozenset[Action] = frozenset({Action.VIEW})
+    connections: tuple[int, ...] = ()
+    excluded: frozenset[str] = frozenset()
+    ticked: frozenset[str] = frozenset()
+    understood: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A provision ready for use: `where` is `counted`, `supporting` and identity together.
+
+    `supporting` are practitioners, places and medications, which leave only when referred to.
+    """
+
+    where: Clause
+    counted: Clause
+    supporting: Clause
+    permits: Callable[[Record], Permit | Deny] = field(repr=False)
+    grants_something: bool
+
+
+# Who it is about; exempt from periods.
+IDENTITY = ("Patient",)
+# Released only when a released record points at them: on their own they would tell of hidden ones.
+SUPPORTING = ("Practitioner", "PractitionerRole", "Organization", "Location", "Medication")
+
+NOTHING = Provision(understood=False)
+NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+# ------------------------------------------------------------------ compiling
+
+
+def compiled(provision: Provision) -> Compiled:
+    """Compile a provision: the SQL over columns of `record`, and the same as a check."""
+    if not (provision.understood and provision.rules):
+        nothing = Clause("0", ())
+        return Compiled(nothing, nothing, nothing, _refuse, grants_something=False)
+    guard = _guard(provision)
+    covered = [_rule_clause(rule) for rule in provision.rules]
+    named = _types_clause(IDENTITY + SUPPORTING)
+    return Compiled(
+        where=_all(guard, _any(named, *covered)),
+        counted=_all(guard, _any(*covered), _not(named)),
+        supporting=_all(guard, _types_clause(SUPPORTING)),
+        permits=lambda record: permits(provision, record),
+        grants_something=True,
+    )
+
+
+def permits(provision: Provision, record: Record) -> Permit | Deny:
+    """Check one record against a provision. The default is Deny."""
+    if not (provision.understood and provision.rules):
+        return Deny("not understood, or nothing is granted")
+    reason = _objection(provision, record)
+    if reason:
+        return Deny(reason)
+    if record.type in IDENTITY or record.type in SUPPORTING:
+        return Permit()
+    if any(_covers(rule, record) for rule in provision.rules):
+        return Permit()
+    return Deny("no rule covers it")
+
+
+def _refuse(_record: Record) -> Permit | Deny:
+    return Deny("not understood, or nothing is granted")
+
+
+def _objection(provision: Provision, record: Record) -> str | None:
+    if record.withdrawn:
+        return "withdrawn by its source"
+    if record.local_id in provision.excluded:
+        return "taken away by the patient"
+    if provision.connections and record.connection_id not in provision.connections:
+        return "from another place"
+    if record.labels & Label.PRIVATE and record.local_id not in provision.ticked:
+        return "private"
+    if record.labels & ~(provision.labels | Label.PRIVATE):
+        return "sensitive, and the label is not named"
+    return None
+
+
+def _covers(rule: Rule, record: Record) -> bool:
+    if record.type not in rule.types:
+        return False
+    if not _in_categories(rule, record):
+        return False
+    if rule.since is None and rule.until is None:
+        return True
+    if record.when is None:
+        return False
+    return (rule.since is None or rule.since <= _last(record)) and (
+        rule.until is None or record.when < rule.until
+    )
+
+
+def _last(record: Record) -> datetime:
+    """Return the last instant of a record's time: a partial date or a period overlaps a limit."""
+    moment = reading.when(record.document)
+    end = None if moment is None else moment.end
+    return clock.from_ms(end) if end is not None else record.when or NEVER
+
+
+def _in_categories(rule: Rule, record: Record) -> bool:
+    if not (rule.categories or rule.without):
+        return True
+    bits = reading.categories(record.document)
+    wanted = not rule.categories or bits & kinds.category_mask(rule.categories)
+    return bool(wanted) and not bits & kinds.category_mask(rule.without)
+
+
+# ------------------------------------------------------------------ SQL
+
+
+def _guard(provision: Provision) -> Clause:
+    """Return what every released record must fulfil, whatever rule covers it."""
+    allowed = int(provision.labels | Label.PRIVATE)
+    parts = [
+        Clause("(record.flags & ?) = 0", (int(Note.WITHDRAWN),)),
+        Clause("(record.labels & ?) = 0", (~allowed,)),
+        _any(
+            Clause("(record.labels & ?) = 0", (int(Label.PRIVATE),)),
+            _among("record.key", _keys(provision.ticked)),
+        ),
+        _not(_among("record.key", _keys(provision.excluded))),
+    ]
+    if provision.connections:
+        parts.append(_among("record.connection", provision.connections))
+    return _all(*parts)
+
+
+def _rule_clause(rule: Rule) -> Clause:
+    parts = [_types_clause(rule.types)]
+    for names, wanted in ((rule.categories, "<>"), (rule.without, "=")):
+        if names:
+            mask = kinds.category_mask(names)
+            parts.append(Clause(f"(COALESCE(record.category, 0) & ?) {wanted} 0", (mask,)))
+    if rule.since is not None:  # NULL compares with nothing: undated records stay out
+        since = clock.to_ms(rule.since)
+        parts.append(Clause("COALESCE(record.time_end, record.time) >= ?", (since,)))
+    if rule.until is not None:
+        parts.append(Clause("record.time < ?", (clock.to_ms(rule.until),)))
+    return _all(*parts)
+
+
+def _types_clause(types: Iterable[str]) -> Clause:
+    return _among("record.type", sorted(kinds.KINDS[each].number for each in types))
+
+
+def _among(column: str, values: Sequence[int]) -> Clause:
+    if not values:
+        return Clause("0", ())
+    return Clause(f"{column} IN ({', '.join('?' * len(values))})", tuple(values))
+
+
+def _all(*clauses: Clause) -> Clause:
+    return _joined(" AND ", clauses)
+
+
+def _any(*clauses: Clause) -> Clause:
+    return _joined(" OR ", clauses)
+
+
+def _joined(word: str, clauses: Sequence[Clause]) -> Clause:
+    sql = word.join(f"({clause.sql})" for clause in clauses)
+    return Clause(sql, tuple(chain.from_iterable(clause.params for clause in clauses)))
+
+
+def _not(clause: Clause) -> Clause:
+    return Clause(f"NOT ({clause.sql})", clause.params)
+
+
+def _keys(local_ids: Iterable[str]) -> list[int]:
+    return sorted(key for each in local_ids if (key := key_of(each)) is not None)
+
+
+# ------------------------------------------------------------------ as JSON, and comparing
+
+
+def to_json(provision: Provision) -> dict[str, Any]:
+    """Return a provision as it is kept with a grant."""
+    return {
+        "rules": [_rule_json(rule) for rule in provision.rules],
+        "labels": [label.name for label in Label if label in provision.labels],
+        "actions": sorted(provision.actions),
+        "connections": list(provision.connections),
+        "excluded": sorted(provision.excluded),
+        "ticked": sorted(provision.ticked),
+    }
+
+
+def from_json(value: Any) -> Provision:
+    """Read a kept provision. Whatever is not understood in it makes it grant nothing."""
+    try:
+        return _read(value)
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return NOTHING
+
+
+def _rule_json(rule: Rule) -> dict[str, Any]:
+    period = {"since": rule.since, "until": rule.until}
+    return {
+        "types": list(rule.types),
+        "categories": list(rule.categories),
+        "without": list(rule.without),
+        **{name: None if at is None else at.isoformat() for name, at in period.items()},
+    }
+
+
+def _read(value: Mapping[str, Any]) -> Provision:
+    return Provision(
+        rules=tuple(_read_rule(**rule) for rule in _list(value["rules"])),
+        labels=_labels(_list(value["labels"])),
+        actions=frozenset(Action(each) for each in _list(value["actions"])),
+        connections=tuple(int(each) for each in _list(value["connections"])),
+        excluded=frozenset(_local_ids(value["excluded"])),
+        ticked=frozenset(_local_ids(value["ticked"])),
+        understood=set(value) == _NAMES,
+    )
+
+
+_NAMES = {"rules", "labels", "actions", "connections", "excluded", "ticked"}
+
+
+def _read_rule(
+    types: Any, categories: Any, without: Any, since: str | None, until: str | None
+) -> Rule:
+    return Rule(
+        tuple(_known(_list(types), kinds.KINDS)),
+        tuple(_known(_list(categories), kinds.CATEGORIES)),
+        tuple(_known(_list(without), kinds.CATEGORIES)),
+        _moment(since),
+        _moment(until),
+    )
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError(text)
+    return at
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(value)
+    return value
+
+
+def _known(names: list[Any], among: Mapping[str, Any]) -> list[str]:
+    for name in names:
+        if name not in among:
+            raise ValueError(name)
+    return names
+
+
+def _local_ids(value: Any) -> list[str]:
+    found = _list(value)
+    if any(key_of(each) is None for each in found):
+        raise ValueError(found)
+    return found
+
+
+def _labels(names: list[Any]) -> Label:
+    return reduce(or_, (Label[name] for name in names), Label.NONE)
+
+
+def within(inner: Provision, outer: Provision) -> bool:
+    """Say whether `inner` shares nothing that `outer` does not share."""
+    return (
+        inner.understood
+        and outer.understood
+        and inner.labels | outer.labels == outer.labels
+        and inner.actions <= outer.actions
+        and inner.excluded >= outer.excluded
+        and inner.ticked <= outer.ticked
+        and _connections_within(inner.connections, outer.connections)
+        and all(any(_rule_within(rule, wide) for wide in outer.rules) for rule in inner.rules)
+    )
+
+
+def _connections_within(inner: Sequence[int], outer: Sequence[int]) -> bool:
+    return not outer or (bool(inner) and set(inner) <= set(outer))
+
+
+def _rule_within(rule: Rule, wide: Rule) -> bool:
+    return (
+        set(rule.types) <= set(wide.types)
+        and (
+            not wide.categories
+            or (bool(rule.categories) and set(rule.categories) <= set(wide.categories))
+        )
+        and set(rule.without) >= set(wide.without)
+        and (wide.since is None or (rule.since is not None and rule.since >= wide.since))
+        and (wide.until is None or (rule.until is not None and rule.until <= wide.until))
+    )
+
+
+# ------------------------------------------------------------------ roles
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One kind of thing a patient can tick: its words, and the rules without a period."""
+
+    title: str
+    rules: tuple[Rule, ...]
+    dated: bool = True  # a preset's period applies; lists that hold for life have none
+
+
+_NOT_TESTS = ("vital-signs", "social-history", "survey", "sdoh", "functional-status",
+              "disability-status", "cognitive-status", "care-experience-preference",
+              "treatment-intervention-preference")  # fmt: skip
+
+PARTS: dict[str, Share] = {
+    "allergies": Share("Allergies", (Rule(("AllergyIntolerance",)),), dated=False),
+    "medicines": Share(
+        "Medicines",
+        (
+            Rule(
+                (
+                    "MedicationRequest",
+                    "MedicationStatement",
+                    "MedicationDispense",
+                    "MedicationAdministration",
+                    "MedicationOrder",
+                )
+            ),
+        ),
+        dated=False,
+    ),
+    "problems": Share(
+        "Problems and family history",
+        (Rule(("Condition", "FamilyMemberHistory", "Flag", "DetectedIssue")),),
+        dated=False,
+    ),
+    "vaccines": Share(
+        "Vaccines", (Rule(("Immunization", "ImmunizationRecommendation")),), dated=False
+    ),
+    "implants": Share(
+        "Implants and devices", (Rule(("Device", "DeviceUseStatement")),), dated=False
+    ),
+    "results": Share(
+        "Test results and reports",
+        (
+            Rule(("DiagnosticReport", "ImagingStudy", "Specimen")),
+            Rule(("Observation",), without=_NOT_TESTS),
+        ),
+    ),
+    "vitals": Share("Vital signs", (Rule(("Observation",), ("vital-signs",)),)),
+    "visits": Share("Visits", (Rule(("Encounter", "Appointment", "EpisodeOfCare")),)),
+    "procedures": Share("Procedures and orders", (Rule(("Procedure", "ServiceRequest")),)),
+    "letters": Share(
+        "Letters and documents",
+        (Rule(("DocumentReference", "Composition", "QuestionnaireResponse", "Media")),),
+    ),
+    "plans": Share(
+        "Care plans and goals",
+        (Rule(("CarePlan", "Goal")), Rule(("Observation",), _NOT_TESTS[1:])),
+    ),
+    "people": Share(
+        "Care team, family and insurance",
+        (Rule(("CareTeam", "RelatedPerson", "Coverage")),),
+        dated=False,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A preset of provision and actions, in words that both sides read."""
+
+    title: str
+    words: str
+    parts: tuple[str, ...]
+    days: int | None = None  # how far back the dated parts go; None: all
+    actions: frozenset[Action] = frozenset(Action)
+    offered: bool = True  # on the share page
+
+
+_BASICS = ("allergies", "medicines", "problems")
+_SUMMARY = (*_BASICS, "vaccines", "implants", "people", "plans")
+_DATED = ("results", "vitals", "visits", "procedures", "letters")
+_YEAR = 365
+
+ROLES: dict[str, Role] = {
+    "primary": Role(
+        "For a new doctor",
+        "Allergies, medicines, problems, vaccines, and the last 2 years of results and letters",
+        (*_SUMMARY, *_DATED),
+        2 * _YEAR,
+    ),
+    "specialist": Role(
+        "For a specialist",
+        "The same with results, visits and letters of the last 5 years",
+        (*_SUMMARY, *_DATED),
+        5 * _YEAR,
+    ),
+    "emergency": Role(
+        "Emergency",
+        "Only allergies, medicines, problems, implants and whom to call",
+        (*_BASICS, "implants", "people"),
+    ),
+    "pharmacist": Role(
+        "For a pharmacist", "Allergies, medicines, problems and vaccines", (*_BASICS, "vaccines")
+    ),
+    "results": Role("Only test results", "Every result with its range and report", ("results",)),
+    "chosen": Role("I choose", "The kinds of records you tick, and how far back they go", ()),
+    "contributor": Role(
+        "May add to the record",
+        "Allergies and medicines, so that what they add is safe",
+        ("allergies", "medicines"),
+        actions=frozenset({Action.VIEW}),
+        offered=False,
+    ),
+    "app": Role(
+        "An app",
+        "All kinds of records",
+        tuple(PARTS),
+        actions=frozenset({Action.VIEW, Action.DOWNLOAD}),
+        offered=False,
+    ),
+}
+
+
+def rules_for(parts: Iterable[str], *, days: int | None, now: datetime) -> tuple[Rule, ...]:
+    """Return the rules of some parts; the dated ones reach `days` back from now (None: all)."""
+    since = None if days is None else now - timedelta(days=days)
+    return tuple(
+        replace(rule, since=since) if PARTS[part].dated else rule
+        for part in parts
+        for rule in PARTS[part].rules
+    )
+
+
+def preset(role: str, *, now: datetime) -> Provision:
+    """Return the provision of a role as of now, without any sensitive label."""
+    given = ROLES[role]
+    return Provision(rules_for(given.parts, days=given.days, now=now), actions=given.actions)
+
+
+# What a patient is asked about, in words, and the labels behind it.
+SENSITIVE: dict[str, tuple[str, Label]] = {
+    "mental": ("Mental health", Label.PSY),
+    "sexual": ("Sexual health and pregnancy", Label.SEX | Label.STD),
+    "hiv": ("HIV", Label.HIV),
+    "substance": ("Alcohol and drug use", Label.ETH | Label.ETHUD | Label.OPIOIDUD),
+    "violence": ("Violence at home or sexual violence", Label.SDV),
+    "genetic": ("Genetic conditions", Label.GDIS),
+    "restricted": ("Marked as restricted by a hospital", Label.R | Label.V),
+}
