@@ -1,0 +1,281 @@
+"""The two applications: pages for the household, doors for everybody else. THE route table is here.
+
+Each is one Litestar application behind a host check; every answer gets its headers in one place.
+"""
+
+from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
+
+from litestar import Litestar, Response
+from litestar.datastructures import State
+from litestar.enums import ScopeType
+from litestar.handlers import HTTPRouteHandler
+from litestar.types import ControllerRouterHandler, Message, Receive, Scope, Send
+
+from phr.appliance import Appliance
+from phr.errors import NotFound
+from phr.settings import is_loopback
+from phr.web import faults
+from phr.web.doors import links
+from phr.web.look import Look
+from phr.web.pages import (
+    account,
+    admin,
+    chart,
+    connections,
+    demo,
+    files,
+    home,
+    household,
+    setup,
+    shares,
+    signin,
+    trust,
+)
+from phr.web.routing import KEY, Access, SetCookie, Visit, page
+from phr.web.sessions import Doorkeeper
+
+FOR_EVER = "public, max-age=31536000, immutable"
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "font-src 'self'; manifest-src 'self'; frame-src 'self'; form-action 'self'{}; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": CSP.format(""),
+    "cache-control": "no-store",
+    "referrer-policy": "same-origin",  # "no-referrer" would make browsers send Origin: null
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "x-robots-tag": "noindex, nofollow",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
+    "vary": "HX-Request",
+}
+
+
+# ------------------------------------------------------------------ what is not a page
+
+
+@page("/static/{version:str}/{name:path}", access=Access.ANYONE, always=True)
+def static_file(visit: Visit, version: str, name: str) -> Response[bytes]:
+    """Serve a style sheet, script or icon from memory; its version is in the path."""
+    file = visit.look.files.get(name.lstrip("/"))
+    if file is None:
+        raise NotFound
+    headers = {"Vary": "Accept-Encoding"}
+    if version == visit.look.version:
+        headers["Cache-Control"] = FOR_EVER
+    packed = file.packed if "gzip" in visit.headers.get("accept-encoding", "") else None
+    if packed is not None:
+        headers["Content-Encoding"] = "gzip"
+    visit.set_cookies.clear()  # an answer that may be kept must carry nobody's cookie
+    return Response(packed or file.body, media_type=file.media_type, headers=headers)
+
+
+@page("/healthz", access=Access.ANYONE, always=True)
+def healthz(visit: Visit) -> Response[str]:
+    """Say that this process lives; nothing about any record."""
+    visit.set_cookies.clear()
+    return Response("ok\n", media_type="text/plain")
+
+
+@page("/readyz", access=Access.ANYONE, always=True)
+def readyz(visit: Visit) -> Response[str]:
+    """Say whether every record can be used: 503 while one is sealed or being migrated."""
+    visit.set_cookies.clear()
+    ready = visit.appliance.is_ready()
+    return Response("ready\n" if ready else "sealed\n", status_code=200 if ready else 503)
+
+
+@page("/robots.txt", access=Access.ANYONE, always=True)
+def robots(visit: Visit) -> Response[str]:
+    """Ask every robot to stay away."""
+    visit.set_cookies.clear()
+    return Response("User-agent: *\nDisallow: /\n", media_type="text/plain")
+
+
+# ------------------------------------------------------------------ THE route table
+
+
+EVERYWHERE: list[HTTPRouteHandler] = [static_file, healthz, readyz, robots]
+HOME: list[HTTPRouteHandler] = [
+    *EVERYWHERE,
+    *setup.ROUTES,
+    *signin.ROUTES,
+    *home.ROUTES,
+    *chart.ROUTES,
+    *connections.ROUTES,
+    *files.ROUTES,
+    *shares.ROUTES,
+    *household.ROUTES,
+    *account.ROUTES,
+    *admin.ROUTES,
+    *demo.ROUTES,
+    *trust.ROUTES,
+]
+PUBLIC: list[HTTPRouteHandler] = [*EVERYWHERE, *links.ROUTES]
+
+
+def routes() -> Iterator[tuple[str, str, str, object]]:
+    """Yield every route as (application, method, path, access); access is None where forgotten."""
+    for name, table in (("home", HOME), ("public", PUBLIC)):
+        for handler in table:
+            access = (handler.opt or {}).get("access")
+            for path in sorted(handler.paths):
+                for method in sorted(str(each) for each in handler.http_methods):
+                    yield name, method, path, access
+
+
+# ------------------------------------------------------------------ the applications
+
+
+class Application(Litestar):
+    """A Litestar application that answers only to its own names, with or without its sub-path."""
+
+    hosts: frozenset[str] = frozenset()
+    base: str = ""
+    appliance: Appliance | None = None  # of the home address: its demo hospital's pages are here
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]  # the lifespan scope has the same shape here
+        """Refuse foreign host names (DNS rebinding) and odd paths before anything else runs."""
+        if scope["type"] == ScopeType.HTTP:
+            if not self._host_fits(scope):
+                await _plain(send, 400, "This Homeport goes by another name.")
+                return
+            path = scope["path"]
+            if self.base and (path == self.base or path.startswith(self.base + "/")):
+                path = path[len(self.base) :] or "/"
+            if _is_odd(path):
+                await _plain(send, 404, "There is nothing here.")
+                return
+            scope["path"] = path
+            scope["root_path"] = ""
+            hospital = self.appliance.demo if self.appliance is not None else None
+            if hospital is not None and path.startswith("/demo-hospital/"):
+                await hospital.app(scope, receive, _with_headers(send, scope))
+                return
+        await super().__call__(scope, receive, send)
+
+    def _host_fits(self, scope: Scope) -> bool:
+        given = [value for name, value in scope["headers"] if name == b"host"]
+        if len(given) != 1:
+            return False
+        host = given[0].decode("latin-1").lower()
+        return host in self.hosts or is_loopback(_host_name(host))
+
+
+def _host_name(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_odd(path: str) -> bool:
+    """Tell paths that no page of ours has: empty or dot segments, control characters, 2 kB."""
+    return "//" in path or "/." in path or len(path) > 2000 or not path.isprintable()
+
+
+async def _plain(send: Send, status: int, sentence: str) -> None:
+    body = sentence.encode()
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(body)).encode()),
+        *((name.encode(), value.encode()) for name, value in HEADERS.items()),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _with_headers(send: Send, scope: Scope) -> Send:
+    async def sending(message: Message) -> None:
+        await _finish_headers(message, scope)
+        await send(message)
+
+    return sending
+
+
+async def _finish_headers(message: Message, scope: Scope) -> None:
+    """Add the headers every answer carries, unless the handler chose its own."""
+    if message["type"] != "http.response.start":
+        return
+    visit: Visit | None = scope.get(KEY)  # type: ignore[assignment]  # our own key
+    headers = list(message["headers"])
+    given = {name.lower() for name, _ in headers}
+    wanted = dict(HEADERS)
+    if visit is not None:
+        extra = dict(visit.extra_headers)
+        if targets := extra.pop("form-action", ""):
+            wanted["content-security-policy"] = CSP.format(" " + targets)
+        wanted |= extra
+        if visit.secure:
+            wanted["strict-transport-security"] = "max-age=2592000"
+        headers += [(b"set-cookie", _cookie(visit, each)) for each in visit.set_cookies]
+    headers += [
+        (name.encode(), value.encode())
+        for name, value in wanted.items()
+        if name.encode() not in given
+    ]
+    message["headers"] = headers
+
+
+def _cookie(visit: Visit, cookie: SetCookie) -> bytes:
+    parts = [f"{cookie.name}={cookie.value}", f"Path={cookie.path}", "HttpOnly", "SameSite=Lax"]
+    if visit.secure:
+        parts.append("Secure")
+    if cookie.max_age is not None:
+        parts.append(f"Max-Age={cookie.max_age}")
+    return "; ".join(parts).encode("latin-1")
+
+
+def _application(
+    table: Sequence[ControllerRouterHandler], doorkeeper: Doorkeeper, *, address: str
+) -> Application:
+    app = Application(
+        route_handlers=table,
+        middleware=[doorkeeper.middleware],
+        exception_handlers={Exception: faults.answer},
+        before_send=[_finish_headers],
+        openapi_config=None,
+        logging_config=None,
+        state=State({"doorkeeper": doorkeeper}),
+    )
+    app.hosts = frozenset({urlsplit(address).netloc.lower()})
+    app.base = doorkeeper.look.base
+    return app
+
+
+def _origins(origin: str, port: int) -> frozenset[str]:
+    """Return what browsers call our own pages: the configured origin, and this very machine."""
+    names = ("127.0.0.1", "localhost", "[::1]")
+    return frozenset({origin, *(f"http://{name}:{port}" for name in names)})
+
+
+def create_home_app(appliance: Appliance) -> Application:
+    """Return the application of the home address: every page for people who sign in."""
+    settings = appliance.settings
+    doorkeeper = Doorkeeper(
+        appliance,
+        Look(settings.home_path),
+        origins=_origins(settings.home_origin, settings.port),
+        secure=settings.home_is_https,
+        home=True,
+    )
+    app = _application(HOME, doorkeeper, address=settings.home_url)
+    app.appliance = appliance
+    return app
+
+
+def create_public_app(appliance: Appliance) -> Application:
+    """Return the application of the public address: doors only, 404 for all else."""
+    settings = appliance.settings
+    doorkeeper = Doorkeeper(
+        appliance,
+        Look(settings.public_path),
+        origins=_origins(settings.public_origin, settings.public_port),
+        secure=settings.public_is_https,
+        home=False,
+    )
+    return _application(PUBLIC, doorkeeper, address=settings.public_url)

@@ -1,0 +1,376 @@
+"""The link a patient gives to a doctor: a form for the code, then pages drawn through the gate.
+
+The secret stands only in the address that asks for the code. Once a browser is bound, its cookie
+and the routing id are enough, so that history, bookmarks and printed pages hold no secret.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import timedelta
+from functools import wraps
+from typing import Any
+
+from litestar import Request, Response
+from litestar.handlers import HTTPRouteHandler
+from litestar.response import ServerSentEvent, Stream
+from litestar.response.sse import ServerSentEventMessage
+from markupsafe import Markup
+
+from phr import clock
+from phr.chart import documents
+from phr.chart.titles import title
+from phr.errors import Denied, Ended, NotFound, Sealed, TooManyTries
+from phr.fhir.record import Record
+from phr.sharing import cover, endings, gate, handles, links, package
+from phr.sharing.gate import Presented, Released
+from phr.sharing.links import Claim, Outcome
+from phr.sharing.provision import SUPPORTING, Action
+from phr.store.vault import Vault
+from phr.views import RECORD, VIEWS, Context, View, attachment, show
+from phr.views.attachment import FRAME_CSP, Way
+from phr.web.faults import status_of
+from phr.web.routing import Access, Form, Visit, action, live_page, slow_page
+
+AFTERWARDS = timedelta(days=30)  # a link that is over says so to the browser that had it
+LISTENERS_AT_MOST = 20  # open pages of one link that hear of the end at once
+KEEP_ALIVE = 20.0  # seconds between two signs of life
+LONGEST_LIST = 1000  # rows of one section
+TITLES: dict[type[Exception], str] = {
+    Ended: "This link has ended",
+    Denied: "This is not shared right now",
+    Sealed: "The record is locked just now",
+}
+SEALED = (
+    "The patient's own server was restarted and the record on it is still locked. Please ask the"
+    " patient to sign in there once, then reload this page. Nothing is lost."
+)
+ONLY_ON_SCREEN = "This file can only be saved, and the patient shares this for the screen only."
+AGAIN = (
+    "Somebody with the right code tried to open one of your links on a second device, or a link was"
+    " locked after five wrong codes. Look at “Who can see”."
+)
+Handler = Callable[..., Any]
+
+
+def door(handler: Handler) -> Handler:
+    """Say an ending, a pause or a sealed record in words; everything unknown stays a plain 404."""
+
+    @wraps(handler)
+    def guarded(visit: Visit, *args: Any, **named: Any) -> Any:
+        visit.extra_headers["cross-origin-resource-policy"] = "same-origin"
+        try:
+            return handler(visit, *args, **named)
+        except (Ended, Denied, Sealed) as error:
+            return visit.render(
+                "doors/sorry.html",
+                status=status_of(error),
+                title=TITLES[type(error)],
+                sentence=SEALED if isinstance(error, Sealed) else error.sentence,
+            )
+
+    return guarded
+
+
+# ------------------------------------------------------------------ the form
+
+
+@slow_page("/s/{handle:str}", access=Access.LINK)
+@door
+def opened(visit: Visit, handle: str, request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Ask for the code (this consumes nothing), or show the first page to a bound browser."""
+    routing_id, _, secret = handle.partition(".")
+    if not secret:
+        return _first_page(visit, routing_id, is_head=request.method == "HEAD")
+    vault = _vault(visit, routing_id)
+    left = links.look(vault, routing_id, secret, now=clock.now())
+    if _is_bound(visit, vault, routing_id):
+        return visit.redirect(f"/s/{routing_id}")
+    return _form(visit, handle, None if left else Claim(Outcome.LOCKED))
+
+
+@action("/s/{handle:str}", access=Access.LINK)
+@door
+def claim(visit: Visit, form: Form, handle: str) -> Response[bytes]:
+    """Take a typed code; the right one binds this browser and leads to the first page."""
+    routing_id, _, secret = handle.partition(".")
+    vault = _vault(visit, routing_id)
+    code = handles.digits(form.get("code"))
+    if code is None:
+        links.look(vault, routing_id, secret, now=clock.now())
+        return _form(visit, handle, None, unreadable=True)
+    now = clock.now()
+    result = links.claim(vault, routing_id, secret, code, visit.agent, now=now)
+    if result.outcome in {Outcome.TAKEN, Outcome.LOCKED}:
+        vault.house.warn(vault.id, AGAIN)
+    if result.cookie is None or result.ends_at is None:
+        return _form(visit, handle, result)
+    lasts = result.ends_at - now + AFTERWARDS
+    visit.set_cookie(
+        _cookie(routing_id), result.cookie, path=_path(visit), max_age=int(lasts.total_seconds())
+    )
+    return visit.redirect(f"/s/{routing_id}")
+
+
+STATUS = {Outcome.WRONG: 403, Outcome.TAKEN: 409, Outcome.LOCKED: 410}
+
+
+def _form(
+    visit: Visit, handle: str, result: Claim | None, *, unreadable: bool = False
+) -> Response[bytes]:
+    status = 400 if unreadable else STATUS[result.outcome] if result else 200
+    return visit.render(
+        "doors/code.html", status=status, handle=handle, result=result, unreadable=unreadable
+    )
+
+
+# ------------------------------------------------------------------ the pages
+
+
+def _first_page(visit: Visit, routing_id: str, *, is_head: bool) -> Response[bytes]:
+    if is_head:  # a mail scanner or a preview that got hold of the address looks, nobody reads
+        gate.look(_vault(visit, routing_id), _presented(visit, routing_id), now=clock.now())
+        return Response(b"", media_type="text/html")
+    released = _release(visit, routing_id, Action.VIEW, "link.viewed", section="first page")
+    return _draw(
+        visit,
+        "doors/first.html",
+        routing_id,
+        released,
+        body=cover.body(
+            cover.cover(released, now=clock.now()), _tools(visit, routing_id, released)
+        ),
+        sections=cover.sections(released),
+    )
+
+
+@slow_page("/s/{routing_id:str}/print", access=Access.LINK)
+@door
+def printed(visit: Visit, routing_id: str, request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Show everything on one page, for paper."""
+    _refuse_head(request)
+    released = _release(visit, routing_id, Action.PRINT, "link.printed", measure=True)
+    now = clock.now()
+    return _draw(
+        visit,
+        "doors/print.html",
+        routing_id,
+        released,
+        body=cover.body(cover.cover(released, now=now)),
+        whole=cover.whole(released, cover.sections(released), now=now),
+    )
+
+
+@slow_page("/s/{routing_id:str}/record.json", access=Access.LINK)
+@door
+def download(
+    visit: Visit, routing_id: str, request: Request[Any, Any, Any]
+) -> Response[bytes] | Stream:
+    """Send the released records as a FHIR Bundle; it is cut off where the grant ends meanwhile."""
+    _refuse_head(request)
+    released = _release(visit, routing_id, Action.DOWNLOAD, "link.downloaded", measure=True)
+    base_url = visit.appliance.settings.public_url
+    return Stream(
+        package.bundle(released, base_url=base_url, now=clock.now()),
+        media_type=package.FHIR_JSON,
+        headers={"Content-Disposition": 'attachment; filename="health-record.json"'},
+    )
+
+
+@slow_page("/s/{routing_id:str}/{section:str}", access=Access.LINK)
+@door
+def section(
+    visit: Visit, routing_id: str, section: str, request: Request[Any, Any, Any]
+) -> Response[bytes]:
+    """Show one section of what is shared."""
+    view = VIEWS.get(section)
+    if view is None:
+        raise NotFound
+    _refuse_head(request)
+    wide = replace(view, selection=replace(view.selection, limit=LONGEST_LIST))
+    released = _release(visit, routing_id, Action.VIEW, "link.viewed", section=view.slug)
+    return _view_page(visit, routing_id, released, wide, cover.section_records(released, wide))
+
+
+@slow_page("/s/{routing_id:str}/record/{type_:str}/{local_id:str}", access=Access.LINK)
+@door
+def one_record(
+    visit: Visit, routing_id: str, type_: str, local_id: str, request: Request[Any, Any, Any]
+) -> Response[bytes]:
+    """Show one released record; a hidden one answers as if it did not exist."""
+    _refuse_head(request)
+    released = _release(visit, routing_id, Action.VIEW, "link.viewed", section="record", type=type_)
+    return _view_page(visit, routing_id, released, RECORD, [released.one(type_, local_id)])
+
+
+@slow_page(
+    "/s/{routing_id:str}/record/{type_:str}/{local_id:str}/file/{place:str}", access=Access.LINK
+)
+@door
+def file(
+    visit: Visit,
+    routing_id: str,
+    type_: str,
+    local_id: str,
+    *,
+    place: int,
+    request: Request[Any, Any, Any],
+) -> Response[bytes]:
+    """Show a file of a released record: text, picture or cleaned HTML; all else is saved."""
+    _refuse_head(request)
+    released = _release(visit, routing_id, Action.VIEW, "link.file", section="record", type=type_)
+    record = released.one(type_, local_id)
+    listed = documents.attachments(record.document)
+    if not 0 <= place < len(listed):
+        raise NotFound
+    one = listed[place]
+    content = (
+        documents.inline_bytes(record.document, place)
+        if one.inline
+        else released.file(record, one.url)
+    )
+    if not content:
+        raise NotFound
+    return _file(content, one.title or title(record.document), released)
+
+
+def _file(content: bytes, name: str, released: Released) -> Response[bytes]:
+    """Answer with a file from outside, sandboxed; what can only be saved needs that permission."""
+    kind = attachment.kind_of(content)
+    if kind.way is Way.HTML:
+        page = attachment.frame_page(content.decode("utf-8", "replace"), name)
+        return Response(
+            page, media_type="text/html", headers={"Content-Security-Policy": FRAME_CSP}
+        )
+    saved = kind.way is Way.SAVE
+    if saved and Action.DOWNLOAD not in released.terms.actions:
+        raise Denied("download", ONLY_ON_SCREEN)
+    way = "attachment" if saved else "inline"
+    headers = {
+        "Content-Security-Policy": attachment.FILE_CSP,
+        "Content-Disposition": f'{way}; filename="{attachment.file_name(name, kind.ending)}"',
+    }
+    return Response(content, media_type=kind.media_type, headers=headers)
+
+
+def _view_page(
+    visit: Visit, routing_id: str, released: Released, view: View, records: list[Record]
+) -> Response[bytes]:
+    def link(record: Record) -> str | None:
+        known = record.type not in {"Patient", *SUPPORTING}
+        address = f"/s/{routing_id}/record/{record.type}/{record.local_id}"
+        return visit.url(address) if known and view is not RECORD else None
+
+    def file_link(record: Record, place: int) -> str | None:
+        return visit.url(f"/s/{routing_id}/record/{record.type}/{record.local_id}/file/{place}")
+
+    context = Context(
+        origins=released.origins(), now=clock.now(), link=link, attachment_link=file_link
+    )
+    shown = show(view, records, context)
+    return _draw(visit, "doors/section.html", routing_id, released, view=view, shown=shown)
+
+
+def _tools(visit: Visit, routing_id: str, released: Released) -> Markup:
+    """Return the buttons of the first page; a piece of a page, drawn like one."""
+    may = released.terms.actions
+    given = {
+        "handle": routing_id,
+        "may_print": Action.PRINT in may,
+        "may_download": Action.DOWNLOAD in may,
+    }
+    return Markup(visit.look.draw("doors/tools.html", given))  # noqa: S704 (autoescaped)
+
+
+def _draw(
+    visit: Visit, template: str, routing_id: str, released: Released, **context: Any
+) -> Response[bytes]:
+    return visit.render(
+        template,
+        handle=routing_id,
+        terms=released.terms,
+        may_print=Action.PRINT in released.terms.actions,
+        may_download=Action.DOWNLOAD in released.terms.actions,
+        chosen=cover.CHOSEN,
+        **context,
+    )
+
+
+# ------------------------------------------------------------------ the end, at once
+
+
+@live_page("/s/{routing_id:str}/events", access=Access.LINK)
+async def events(visit: Visit, routing_id: str) -> ServerSentEvent:
+    """Tell an open page when its grant ends (WHATWG server-sent events)."""
+    visit.set_cookies.clear()
+    terms = gate.look(_vault(visit, routing_id), _presented(visit, routing_id), now=clock.now())
+    if endings.watching(terms.grant_id) >= LISTENERS_AT_MOST:
+        raise TooManyTries("Too many pages of this link are open.")
+    return ServerSentEvent(_until_the_end(terms))
+
+
+async def _until_the_end(terms: gate.Terms) -> AsyncIterator[ServerSentEventMessage]:
+    with endings.watch(terms.grant_id) as watch:
+        yield ServerSentEventMessage(comment="open", retry=2000)
+        while (left := (terms.ends_at - clock.now()).total_seconds()) > 0:
+            if await watch.ended(min(left, KEEP_ALIVE)):
+                break
+            yield ServerSentEventMessage(comment="still open")
+    yield ServerSentEventMessage(event="ended", data="ended")
+    await asyncio.sleep(0)
+
+
+# ------------------------------------------------------------------ small parts
+
+
+def _vault(visit: Visit, routing_id: str) -> Vault:
+    patient_id = handles.patient_of(visit.appliance.house, routing_id)
+    if patient_id is None:
+        raise NotFound
+    return visit.appliance.vault(patient_id)
+
+
+def _cookie(routing_id: str) -> str:
+    return f"s-{routing_id}"
+
+
+def _path(visit: Visit) -> str:
+    """Return the cookie's path: `__Host-` demands "/"; without TLS it is bound to the door."""
+    return "/" if visit.secure else visit.url("/s")
+
+
+def _presented(visit: Visit, routing_id: str) -> Presented:
+    return Presented(routing_id, visit.cookie(_cookie(routing_id)))
+
+
+def _is_bound(visit: Visit, vault: Vault, routing_id: str) -> bool:
+    try:
+        gate.look(vault, _presented(visit, routing_id), now=clock.now())
+    except NotFound:
+        return False
+    return True
+
+
+def _release(visit: Visit, routing_id: str, what: Action, event: str, **detail: Any) -> Released:
+    vault = _vault(visit, routing_id)
+    return gate.release(
+        vault, _presented(visit, routing_id), what, event, now=clock.now(), **detail
+    )
+
+
+def _refuse_head(request: Request[Any, Any, Any]) -> None:
+    """Answer only GET: what is counted and written down must have been read."""
+    if request.method == "HEAD":
+        raise NotFound
+
+
+ROUTES: list[HTTPRouteHandler] = [
+    opened,
+    claim,
+    printed,
+    download,
+    events,
+    one_record,
+    file,
+    section,
+]

@@ -1,0 +1,118 @@
+"""How every page is drawn: the templates, the static files and the addresses written into both.
+
+Static files are read once; their content gives the version in their path, so that browsers may
+keep them for ever. Nothing here knows who is asking.
+"""
+
+import gzip
+import hashlib
+import mimetypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined
+
+WEB = Path(__file__).parent
+VIEWS = WEB.parent / "views"
+STYLE_SHEETS = (
+    "tokens.css",
+    "homeport.css",
+    "record.css",
+    "forms.css",
+    "connections.css",
+    "share.css",
+)
+ALL_SHEETS = "all.css"  # the sheets in their order as one file: one request instead of six
+HTMX = "vendor/htmx.min.js"  # put there by `make assets`; every page works without it
+WORTH_PACKING = 1000  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StaticFile:
+    """A static file in memory, plain and gzipped (None where that gains nothing)."""
+
+    body: bytes
+    packed: bytes | None
+    media_type: str
+
+
+def _static_file(name: str, body: bytes) -> StaticFile:
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    text = kind.startswith("text/") or kind in {"application/javascript", "image/svg+xml"}
+    packed = gzip.compress(body, 9, mtime=0) if text and len(body) > WORTH_PACKING else None
+    return StaticFile(body, packed, f"{kind}; charset=utf-8" if text else kind)
+
+
+def read_static(folder: Path = WEB / "static") -> dict[str, StaticFile]:
+    """Return every static file by its name below `folder`, and the sheets as one file."""
+    found = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    }
+    found[ALL_SHEETS] = b"\n".join(found[name] for name in STYLE_SHEETS if name in found)
+    return {name: _static_file(name, body) for name, body in found.items()}
+
+
+def _version(files: Mapping[str, StaticFile]) -> str:
+    state = hashlib.sha256()
+    for name, file in sorted(files.items()):
+        state.update(name.encode() + b"\0" + file.body)
+    return state.hexdigest()[:16]
+
+
+def day(at: datetime) -> str:
+    """Return a date as people read it: 9 Nov 2026 (in the zone of this box)."""
+    here = at.astimezone()
+    return f"{here.day} {here:%b %Y}"
+
+
+def moment(at: datetime) -> str:
+    """Return a date and time as people read it: 9 Nov 2026, 03:12 (in the zone of this box)."""
+    return f"{day(at)}, {at.astimezone():%H:%M}"
+
+
+class Look:
+    """Templates, static files and addresses of one application; `base` is its sub-path."""
+
+    def __init__(self, base: str) -> None:
+        """Read templates and static files; `base` is empty or such as `/phr`."""
+        self.base = base
+        self.files = read_static()
+        self.version = _version(self.files)
+        self.environment = Environment(
+            loader=ChoiceLoader(
+                [
+                    FileSystemLoader(WEB / "templates"),
+                    PrefixLoader({"views": FileSystemLoader(VIEWS / "templates")}),
+                ]
+            ),
+            autoescape=True,
+            undefined=StrictUndefined,
+            auto_reload=False,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self.environment.filters.update(day=day, moment=moment)
+        scripts = [self.static(name) for name in (HTMX, "app.js") if name in self.files]
+        self.environment.globals.update(
+            url=self.url, static=self.static, scripts=scripts, sheet=self.static(ALL_SHEETS)
+        )
+
+    def url(self, path: str) -> str:
+        """Return the address of an own path, below the sub-path."""
+        return self.base + path
+
+    def static(self, name: str) -> str:
+        """Return the address of a static file, its version in the path."""
+        return f"{self.base}/static/{self.version}/{name}"
+
+    def draw(self, template: str, context: Mapping[str, Any], block: str | None = None) -> str:
+        """Return a template as HTML, or only one of its blocks (for htmx)."""
+        found = self.environment.get_template(template)
+        if block is None:
+            return found.render(context)
+        return "".join(found.blocks[block](found.new_context(dict(context))))

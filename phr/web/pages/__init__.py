@@ -1,0 +1,1 @@
+"""Pages for people who sign in, one module per menu entry; each exports its ROUTES."""

@@ -1,0 +1,382 @@
+"""Connections: is my record up to date, what could not be fetched, and how to sign in somewhere.
+
+The words are `phr.web.pages.ledger`; what happens is `phr.connect` and `phr.pull`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from litestar import Response
+from litestar.response import ServerSentEvent, ServerSentEventMessage
+from sqlalchemy.orm import Session
+
+from phr import connect, ids, oauth, pull
+from phr.errors import Conflict, InvalidInput, NotFound, PhrError, Sealed, StepUpNeeded
+from phr.store import connections, records
+from phr.store.models import Connection, ConnectionState, Pull
+from phr.store.vault import Vault
+from phr.web.pages import ledger
+from phr.web.routing import Access, Form, Visit, action, live_page, page, slow_page
+from phr.web.sessions import CHANGING_ROLES
+
+CALLBACK = "/connect/callback"
+AUDIENCES = {
+    "exact": "The address as typed above (most hospitals)",
+    "no_slash": "The address without a slash at its end",
+    "absent": "Leave it out",
+}
+WATCH_SECONDS = 1.0
+WATCH_LONGEST = 1800  # looks of one event stream
+
+
+# ------------------------------------------------------------------------- looking
+
+
+@page("/p/{patient_id:str}/connections", access=Access.MEMBER)
+def show(visit: Visit) -> Response[Any]:
+    """List the connections with their health and what each offered."""
+    with visit.vault.read() as session:
+        rows = connections.listed(session)
+        cards = [_card(visit, session, row) for row in rows if row.kind != "upload"]
+        files = [row for row in rows if row.kind == "upload"]
+    head, below = ledger.answer(cards)
+    return visit.render(
+        "pages/connections_list.html",
+        head=head,
+        below=below,
+        cards=cards,
+        files=files,
+        may_change=_may_change(visit),
+    )
+
+
+@page("/p/{patient_id:str}/connections/{connection_id:str}", access=Access.MEMBER)
+def one(visit: Visit, connection_id: int) -> Response[Any]:
+    """Show one connection with its whole ledger; htmx and event streams keep it fresh."""
+    with visit.vault.read() as session:
+        row = connections.get(session, connection_id)
+        last = connections.last_pull(session, connection_id)
+        lines = _lines(session, last)
+        return visit.render(
+            "pages/connections_one.html",
+            block="ledger",
+            card=_card(visit, session, row),
+            row=row,
+            last=last,
+            lines=ledger.in_order(lines),
+            empty=sorted({ledger.label_of(line) for line in lines if ledger.is_empty(line)}),
+            aside=connections.quarantined(session, last.id) if last else [],
+            pulls=connections.pulls(session, connection_id),
+            label_of=ledger.label_of,
+            may_change=_may_change(visit),
+        )
+
+
+def _lines(session: Session, last: Pull | None) -> list[Any]:
+    return connections.lines(session, last.id) if last else []
+
+
+def _card(visit: Visit, session: Session, row: Connection) -> ledger.Card:
+    last = connections.last_pull(session, row.id)
+    return ledger.card(
+        row,
+        last,
+        _lines(session, last),
+        kept=sum(records.counts(session, row.id).values()),
+        running=_is_asked(visit, row.id),
+        host=urlsplit(row.base_url).netloc,
+    )
+
+
+def _is_asked(visit: Visit, connection_id: int) -> bool:
+    jobs = visit.appliance.jobs
+    waiting = jobs is not None and jobs.is_asked(visit.vault.id, connection_id)
+    return waiting or pull.is_running(visit.vault.id, connection_id)
+
+
+def _may_change(visit: Visit) -> bool:
+    return visit.patient is not None and visit.patient.role in CHANGING_ROLES
+
+
+@live_page("/p/{patient_id:str}/connections/{connection_id:str}/events", access=Access.MEMBER)
+async def events(visit: Visit, connection_id: int) -> ServerSentEvent:
+    """Tell how a running pull gets on, until it has ended."""
+    vault = visit.vault
+    return ServerSentEvent(_progress(visit, vault, connection_id))
+
+
+async def _progress(
+    visit: Visit, vault: Vault, connection_id: int
+) -> AsyncIterator[ServerSentEventMessage]:
+    said = ""
+    for _ in range(WATCH_LONGEST):
+        if not _is_asked(visit, connection_id):
+            break
+        try:
+            words = await asyncio.to_thread(_words_of, vault, connection_id)
+        except (Sealed, NotFound):
+            break
+        if words != said:
+            said = words
+            yield ServerSentEventMessage(event="progress", data=words)
+        await asyncio.sleep(WATCH_SECONDS)
+    yield ServerSentEventMessage(event="done", data="done")
+
+
+def _words_of(vault: Vault, connection_id: int) -> str:
+    with vault.read() as session:
+        connections.get(session, connection_id)
+        got, _ = ledger.counted(_lines(session, connections.last_pull(session, connection_id)))
+    return f"Asking now: {got:,} records looked at so far."
+
+
+# ------------------------------------------------------------------------- connecting
+
+
+@page("/p/{patient_id:str}/connections/add", access=Access.PROXY)
+def add_form(visit: Visit) -> Response[Any]:
+    """Offer the ways to connect: the demo hospital, or an address with an own client id."""
+    return _draw_add(visit)
+
+
+def _draw_add(visit: Visit, form: Form | None = None, sentence: str | None = None) -> Response[Any]:
+    return visit.render(
+        "pages/connections_add.html",
+        status=422 if sentence else 200,
+        redirect_uri=_redirect_uri(visit),
+        audiences=AUDIENCES,
+        demo=visit.appliance.demo,
+        typed=form or Form(),
+        sentence=sentence,
+    )
+
+
+def _redirect_uri(visit: Visit) -> str:
+    return visit.appliance.settings.home_url + CALLBACK
+
+
+@action("/p/{patient_id:str}/connections/add", access=Access.PROXY)
+def add(visit: Visit, form: Form) -> Response[Any]:
+    """Look how to sign in at the address, keep the connection, and lead to its sign-in."""
+    wish = connect.Wish(
+        name=form.text("name", limit=80),
+        base_url=form.text("base_url", limit=2000),
+        client_id=form.text("client_id", limit=300),
+        secret=form.text("secret", limit=2000),
+        scopes=form.text("scopes", limit=4000),
+        audience=form.text("audience", limit=20) or "exact",
+        registered=form.text("registered", limit=2000),
+    )
+    try:
+        return _add(visit, wish)
+    except PhrError as problem:
+        if isinstance(problem, Sealed | StepUpNeeded):
+            raise
+        return _draw_add(visit, form, problem.sentence)
+
+
+@action("/p/{patient_id:str}/connections/demo", access=Access.PROXY)
+def add_demo(visit: Visit) -> Response[Any]:
+    """Connect the demo hospital that runs beside this appliance."""
+    demo = visit.appliance.demo
+    if demo is None:
+        raise NotFound
+    wish = connect.Wish(
+        demo.name, demo.base_url, demo.client_id, authorize=demo.authorize_url, demo=True
+    )
+    return _add(visit, wish)
+
+
+def _add(visit: Visit, wish: connect.Wish) -> Response[Any]:
+    connection_id = connect.add(
+        visit.vault,
+        visit.appliance.http,
+        wish,
+        redirect_uri=_redirect_uri(visit),
+        actor=visit.actor,
+    )
+    return _begin(visit, connection_id)
+
+
+@action("/p/{patient_id:str}/connections/{connection_id:str}/sign-in", access=Access.PROXY)
+def sign_in(visit: Visit, connection_id: int, form: Form) -> Response[Any]:
+    """Start the sign-in at the hospital: first time, again, or after its address moved."""
+    return _begin(visit, connection_id, moved_is_fine=form.has("moved_is_fine"))
+
+
+def _begin(visit: Visit, connection_id: int, *, moved_is_fine: bool = False) -> Response[Any]:
+    begun = connect.begin(
+        visit.appliance.house,
+        visit.vault,
+        connection_id,
+        http=visit.appliance.http,
+        session_hash=_browser(visit),
+        redirect_uri=_redirect_uri(visit),
+        moved_is_fine=moved_is_fine,
+    )
+    visit.put_down(f"sign-in {connection_id}", begun)
+    return visit.redirect(f"{_base(visit)}/{connection_id}/sign-in")
+
+
+def _browser(visit: Visit) -> bytes:
+    """Return what a sign-in is bound to: this browser's session, as a hash."""
+    if visit.session is None:
+        raise NotFound
+    return ids.fingerprint(visit.session.public_id)
+
+
+def _base(visit: Visit) -> str:
+    if visit.patient is None:
+        raise NotFound
+    return f"/p/{visit.patient.id}/connections"
+
+
+@page("/p/{patient_id:str}/connections/{connection_id:str}/sign-in", access=Access.PROXY)
+def leave(visit: Visit, connection_id: int) -> Response[Any]:
+    """Name the host where the person signs in next, with a plain link there.
+
+    A link and not a redirect: a posted form may not lead to a foreign site (CSP form-action), and
+    the person should see where the password is going to be typed.
+    """
+    with visit.vault.read() as session:
+        row = connections.get(session, connection_id)
+    begun: connect.Begun | None = visit.kept(f"sign-in {connection_id}")
+    if begun is None or begun.connection_id != connection_id:
+        return visit.redirect(f"{_base(visit)}/{connection_id}")
+    return visit.render(
+        "pages/connections_leave.html",
+        row=row,
+        begun=begun,
+        own_redirect=oauth.Endpoint.from_json(row.endpoint).quirks.get("redirect"),
+        sentence=None,
+    )
+
+
+@slow_page(CALLBACK, access=Access.ACCOUNT)
+def callback(visit: Visit) -> Response[Any]:
+    """Take the answer that the hospital sent this browser with (RFC 6749 §4.1.2)."""
+    return _land(visit, dict(visit.query))
+
+
+@action("/connect/paste", access=Access.ACCOUNT)
+def paste(visit: Visit, form: Form) -> Response[Any]:
+    """Take the same answer from the address that the person landed on and pasted."""
+    try:
+        landed = oauth.read_landing(form.get("landed"))
+    except InvalidInput as problem:
+        return _failed(visit, problem)
+    return _land(visit, landed)
+
+
+def _land(visit: Visit, landed: dict[str, str]) -> Response[Any]:
+    mine = frozenset(person.id for person in visit.people if person.role in CHANGING_ROLES)
+    try:
+        found = connect.land(
+            visit.appliance.house,
+            visit.appliance.vaults,
+            landed,
+            http=visit.appliance.http,
+            session_hash=_browser(visit),
+            actor=visit.actor,
+            may_change=mine,
+        )
+    except PhrError as problem:
+        if isinstance(problem, Sealed):
+            raise
+        return _failed(visit, problem)
+    _pull_soon(visit, found.patient_id, found.connection_id)
+    path = f"/p/{found.patient_id}/connections/{found.connection_id}"
+    return visit.redirect(path, flash=f"Signed in at {found.name}. Fetching begins now.")
+
+
+def _failed(visit: Visit, problem: PhrError) -> Response[Any]:
+    return visit.render("pages/connections_failed.html", status=400, sentence=problem.sentence)
+
+
+# ------------------------------------------------------------------------- using it
+
+
+def _pull_soon(visit: Visit, patient_id: str, connection_id: int) -> bool:
+    jobs = visit.appliance.jobs
+    return jobs is not None and jobs.pull_soon(patient_id, connection_id)
+
+
+@action("/p/{patient_id:str}/connections/{connection_id:str}/pull", access=Access.PROXY)
+def pull_now(visit: Visit, connection_id: int) -> Response[Any]:
+    """Ask the hospital now; the page then shows how it gets on."""
+    with visit.vault.read() as session:
+        row = connections.get(session, connection_id)
+        if row.state != ConnectionState.ACTIVE:
+            raise Conflict("This connection is not active, so nothing was asked for.")
+    if not _pull_soon(visit, visit.vault.id, connection_id):
+        return _back(visit, connection_id, "It is being asked already.")
+    return _back(visit, connection_id)
+
+
+def _back(visit: Visit, connection_id: int, flash: str | None = None) -> Response[Any]:
+    return visit.redirect(f"{_base(visit)}/{connection_id}", flash=flash)
+
+
+@action("/p/{patient_id:str}/connections/{connection_id:str}/pause", access=Access.PROXY)
+def pause(visit: Visit, connection_id: int) -> Response[Any]:
+    """Ask nothing more until resumed."""
+    connect.pause(visit.vault, connection_id, actor=visit.actor)
+    return _back(visit, connection_id, "Paused. Nothing is asked there until you resume.")
+
+
+@action("/p/{patient_id:str}/connections/{connection_id:str}/resume", access=Access.PROXY)
+def resume(visit: Visit, connection_id: int) -> Response[Any]:
+    """Ask again, beginning now."""
+    connect.resume(visit.vault, connection_id, actor=visit.actor)
+    _pull_soon(visit, visit.vault.id, connection_id)
+    return _back(visit, connection_id, "Resumed.")
+
+
+@page("/p/{patient_id:str}/connections/{connection_id:str}/remove", access=Access.PROXY)
+def remove_form(visit: Visit, connection_id: int) -> Response[Any]:
+    """Ask what becomes of the records."""
+    with visit.vault.read() as session:
+        row = connections.get(session, connection_id)
+        return visit.render(
+            "pages/connections_remove.html", row=row, card=_card(visit, session, row)
+        )
+
+
+@action("/p/{patient_id:str}/connections/{connection_id:str}/remove", access=Access.PROXY)
+def remove(visit: Visit, connection_id: int, form: Form) -> Response[Any]:
+    """Forget the tokens and, if so chosen, erase what came from there."""
+    choice = form.get("records")
+    if choice not in {"keep", "erase"}:
+        raise InvalidInput("Please choose what becomes of the records.")
+    if choice == "erase":
+        visit.require_step_up()
+    connect.remove(
+        visit.vault,
+        connection_id,
+        http=visit.appliance.http,
+        keep_records=choice == "keep",
+        actor=visit.actor,
+    )
+    done = "its records are kept" if choice == "keep" else "its records were erased"
+    return visit.redirect(_base(visit), flash=f"The connection was removed; {done}.")
+
+
+ROUTES = [
+    show,
+    one,
+    events,
+    add_form,
+    add,
+    add_demo,
+    sign_in,
+    leave,
+    callback,
+    paste,
+    pull_now,
+    pause,
+    resume,
+    remove_form,
+    remove,
+]

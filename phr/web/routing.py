@@ -1,0 +1,453 @@
+"""The idiom of every page: `page`, `slow_page`, `action`, and the `Visit` that a handler is given.
+
+What a route lets in is declared here by `Access` and decided in one place, `phr.web.sessions`.
+"""
+
+import asyncio
+import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import cached_property
+from inspect import Parameter, iscoroutinefunction, signature
+from typing import Any, cast, get_type_hints
+from urllib.parse import quote, urlsplit
+
+from litestar import Request, Response
+from litestar.handlers import HTTPRouteHandler
+from markupsafe import Markup
+
+from phr import clock, ids
+from phr.appliance import Appliance
+from phr.errors import InvalidInput, NotFound, NotSignedIn, StepUpNeeded
+from phr.store import accounts, sessions
+from phr.store.accounts import PatientView
+from phr.store.sessions import Browser
+from phr.store.vault import Vault
+from phr.web.forms import Form
+from phr.web.look import Look
+
+__all__ = ["Access", "Form", "Visit", "action", "live_page", "page", "slow_page"]
+
+FRESH = timedelta(minutes=5)  # how long a password or code counts for a step that needs it
+CSRF_FIELD = "csrf"
+HTML = "text/html"
+KEY = "homeport.visit"  # where the Visit lies in the ASGI scope
+
+
+Decorator = Callable[[Callable[..., Any]], HTTPRouteHandler]
+
+
+class Access(StrEnum):
+    """Who a route lets in. There is no default: a route without it refuses everybody."""
+
+    ANYONE = "anyone"  # signed in or not
+    SETUP = "setup"  # only while there is no account yet
+    ACCOUNT = "account"  # signed in
+    MEMBER = "member"  # may read the patient named in the path
+    PROXY = "proxy"  # self or proxy: may change things for that patient
+    SELF = "self"  # only the person the record is about
+    ADMINISTRATOR = "administrator"
+    LINK = "link"  # a door: the handler asks the gate who holds which handle
+
+
+@dataclass(slots=True)
+class SetCookie:
+    """A cookie to send; `max_age` in seconds, None until the browser closes, 0 ends it."""
+
+    name: str
+    value: str
+    path: str = "/"
+    max_age: int | None = None
+    same_site: str = "lax"
+
+
+class Desk:
+    """What is put down for one browser for a few minutes, in memory only: a kit being confirmed.
+
+    Never more than 500 things; each is gone after 15 minutes or when it is taken.
+    """
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._things: dict[tuple[str, str], tuple[datetime, Any]] = {}
+
+    def put(self, owner: str, name: str, thing: Any) -> None:
+        """Put a thing down for an owner (what the browser's forms are bound to)."""
+        now = clock.now()
+        kept = {key: value for key, value in self._things.items() if value[0] > now}
+        while len(kept) >= 500:
+            kept.pop(next(iter(kept)))
+        self._things = kept | {(owner, name): (now + timedelta(minutes=15), thing)}
+
+    def look(self, owner: str, name: str) -> Any:
+        """Return the thing, or None."""
+        until, thing = self._things.get((owner, name), (clock.now(), None))
+        return thing if until > clock.now() else None
+
+    def clear(self, owner: str, name: str) -> None:
+        """Take the thing away."""
+        self._things.pop((owner, name), None)
+
+
+@dataclass(eq=False)
+class Visit:
+    """One request, after it was let in: who asks, for which patient, and how to answer."""
+
+    appliance: Appliance
+    look: Look
+    path: str  # below the sub-path, as routed
+    query: Mapping[str, str]  # first value of each
+    headers: Mapping[str, str]
+    cookies: Mapping[str, str]
+    network: str  # address of the peer, IPv6 cut to /64: the key of limits
+    secure: bool  # cookies may be Secure
+    at_home: bool  # at the home address; not at a public door
+    desk: Desk
+    csrf_mark: str = ""  # what CSRF tokens of this browser are bound to
+    session: Browser | None = None
+    patient: PatientView | None = None
+    form: Form | None = None  # as posted, for pages that repeat it
+    confirming: bool = False  # a password is being checked on a confirm page
+    set_cookies: list[SetCookie] = field(default_factory=list)
+    extra_headers: dict[str, str] = field(default_factory=dict)
+
+    # ------------------------------------------------------------ who
+
+    @property
+    def account_id(self) -> str:
+        """Id of the account signed in; NotSignedIn without one."""
+        return self._signed_in().account_id
+
+    @property
+    def account_name(self) -> str:
+        """Name of the account signed in; NotSignedIn without one."""
+        return self._signed_in().account_name
+
+    @property
+    def is_administrator(self) -> bool:
+        """Whether an administrator is signed in."""
+        return self.session is not None and self.session.administrator
+
+    @cached_property
+    def people(self) -> list[PatientView]:
+        """The patients whose record this account is a member of."""
+        if self.session is None:
+            return []
+        return accounts.patients_of(self.appliance.house, self.session.account_id)
+
+    @property
+    def vault(self) -> Vault:
+        """The open vault of the patient in the path; raises Sealed or NotFound."""
+        if self.patient is None:
+            raise NotFound
+        return self.appliance.vault(self.patient.id)
+
+    @property
+    def actor(self) -> dict[str, str]:
+        """Who acts, in the form the audit log keeps."""
+        return {"kind": "account", "id": self.account_id, "name": self.account_name}
+
+    def _signed_in(self) -> Browser:
+        if self.session is None:
+            raise NotSignedIn
+        return self.session
+
+    def require_step_up(self) -> str:
+        """Return the fresh factor ("password" or "totp"), or raise StepUpNeeded (DESIGN §7.10)."""
+        browser = self._signed_in()
+        at = browser.stepped_up_at
+        if at is None or clock.now() - at > FRESH:
+            raise StepUpNeeded
+        return browser.stepped_up_with or "password"
+
+    # ------------------------------------------------------------ the request
+
+    @property
+    def is_htmx(self) -> bool:
+        """Whether htmx asks for a piece of a page."""
+        return self.headers.get("hx-request") == "true"
+
+    @property
+    def here(self) -> str:
+        """Path and query of this request, below the sub-path."""
+        query = "&".join(f"{quote(k)}={quote(v)}" for k, v in self.query.items())
+        return f"{quote(self.path)}?{query}" if query else quote(self.path)
+
+    @property
+    def agent(self) -> str:
+        """The browser in coarse words: "Firefox on Linux"."""
+        return coarse_agent(self.headers.get("user-agent", ""))
+
+    @property
+    def csrf(self) -> str:
+        """A token for a form of this browser; masked anew each time (BREACH)."""
+        return mask(csrf_tag(self.appliance.house.key, self.csrf_mark))
+
+    def csrf_fits(self, token: str) -> bool:
+        """Tell whether a token was made for this very browser session."""
+        expected = csrf_tag(self.appliance.house.key, self.csrf_mark)
+        return bool(self.csrf_mark) and hmac.compare_digest(unmask(token), expected)
+
+    # ------------------------------------------------------------ between two requests
+
+    def put_down(self, name: str, thing: Any) -> None:
+        """Keep a thing for this browser for 15 minutes, in memory only."""
+        self.desk.put(self.csrf_mark, name, thing)
+
+    def kept(self, name: str) -> Any:
+        """Return what was put down under a name, or None."""
+        return self.desk.look(self.csrf_mark, name)
+
+    def forget(self, name: str) -> None:
+        """Take away what was put down."""
+        self.desk.clear(self.csrf_mark, name)
+
+    # ------------------------------------------------------------ the answer
+
+    def url(self, path: str) -> str:
+        """Return the address of an own path, below the sub-path of this application."""
+        return self.look.url(path)
+
+    def csrf_field(self) -> Markup:
+        """Return the hidden field that every form carries."""
+        return Markup('<input type="hidden" name="{}" value="{}">').format(CSRF_FIELD, self.csrf)
+
+    def render(
+        self,
+        template: str,
+        *,
+        status: int = 200,
+        block: str | None = None,
+        form_targets: Sequence[str] = (),
+        **context: Any,
+    ) -> Response[bytes]:
+        """Draw a template inside the layout.
+
+        `block` is drawn alone when htmx asks. `form_targets` are foreign origins to which a form
+        of this page may lead (CSP form-action also counts for redirects).
+        """
+        if form_targets:
+            self.extra_headers["form-action"] = " ".join(form_targets)
+        piece = block if self.is_htmx else None
+        html = self.look.draw(template, self._context(context, whole=piece is None), piece)
+        return Response(html.encode(), media_type=HTML, status_code=status)
+
+    def _context(self, context: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+        given = {
+            "visit": self,
+            "patient": self.patient,
+            "people": self.people,
+            "csrf_field": self.csrf_field,
+            "notes": self._notes() if whole else (),
+            "warnings": self._warnings() if whole else (),
+        }
+        return given | context
+
+    def _notes(self) -> Sequence[str]:
+        if self.session is None or not self.session.flash:
+            return ()
+        return sessions.take_notes(self.appliance.house, self.session)
+
+    def _warnings(self) -> Sequence[str]:
+        """What the store has to tell the members: a restore, a rolled-back file."""
+        return self.appliance.house.warnings(self.patient.id) if self.patient else ()
+
+    def redirect(self, path: str, flash: str | None = None) -> Response[bytes]:
+        """Lead to an own path (303); `flash` is said once on the next page."""
+        if flash and self.session is not None:
+            sessions.leave_note(self.appliance.house, self.session, flash)
+        return self.leave(self.url(safe_path(path)))
+
+    def leave(self, url: str) -> Response[bytes]:
+        """Lead to a whole address, also a foreign one (a hospital's sign-in page)."""
+        if self.is_htmx:
+            return Response(b"", media_type=HTML, headers={"HX-Redirect": url}, status_code=200)
+        return Response(b"", media_type=HTML, headers={"Location": url}, status_code=303)
+
+    def set_cookie(
+        self, name: str, value: str, *, path: str = "/", max_age: int | None = None
+    ) -> None:
+        """Send a cookie: HttpOnly, SameSite=Lax, under https also Secure and `__Host-`."""
+        self.set_cookies.append(SetCookie(self.cookie_name(name), value, path, max_age))
+
+    def cookie(self, name: str) -> str:
+        """Return a cookie the browser sent, or an empty text."""
+        return self.cookies.get(self.cookie_name(name), "")
+
+    def cookie_name(self, name: str) -> str:
+        """Return the name a cookie goes by: `__Host-` under https."""
+        return f"__Host-{name}" if self.secure else name
+
+
+# ------------------------------------------------------------------ routes
+
+
+def page(path: str | Sequence[str], *, access: Access, **options: Any) -> Decorator:
+    """Declare a GET page that only reads by index; it runs directly. Options: `sealed=True`."""
+    return _route(path, ["GET", "HEAD"], access, options)
+
+
+def slow_page(path: str | Sequence[str], *, access: Access, **options: Any) -> Decorator:
+    """Declare a GET page that may take long; it runs in a thread."""
+    return _route(path, ["GET", "HEAD"], access, options, threaded=True)
+
+
+def live_page(path: str | Sequence[str], *, access: Access, **options: Any) -> Decorator:
+    """Declare an `async def` GET route, for server-sent events."""
+    return _route(path, ["GET"], access, options)
+
+
+def action(path: str | Sequence[str], *, access: Access, **options: Any) -> Decorator:
+    """Declare a POST; it runs in a thread, after Origin and CSRF token were checked.
+
+    Options: `uploads=True` streams files (`form.uploads()`; the csrf field must come first),
+    `sealed=True` also lets in while the patient's vault is sealed, `csrf=False` is for machines.
+    """
+    return _route(path, ["POST"], access, options, threaded=True)
+
+
+def _route(
+    path: str | Sequence[str],
+    methods: Sequence[Any],
+    access: Access,
+    options: dict[str, Any],
+    *,
+    threaded: bool = False,
+) -> Decorator:
+    name = options.pop("name", None)
+    if unknown := set(options) - {"sealed", "csrf", "uploads", "always"}:
+        raise TypeError(f"unknown route options: {sorted(unknown)}")
+    opt = {"access": access, **options}
+    return lambda handler: HTTPRouteHandler(
+        path,
+        http_method=methods,
+        opt=opt,
+        name=name,
+        status_code=200,
+        sync_to_thread=None if threaded or iscoroutinefunction(handler) else False,
+    )(_endpoint(handler, threaded=threaded))
+
+
+def _endpoint(handler: Callable[..., Any], *, threaded: bool) -> Callable[..., Any]:
+    """Return what Litestar calls: it fills `visit`, `form`, path and query parameters by name.
+
+    Threads are ours too: Litestar wraps a handler twice when its path is declared twice.
+    """
+    hints = get_type_hints(handler)
+    wanted = {
+        name: _Parameter(hints.get(name, str) is int, each.default)
+        for name, each in signature(handler).parameters.items()
+    }
+
+    def filled(request: Any) -> dict[str, Any]:
+        return {name: each.of(name, request) for name, each in wanted.items()}
+
+    async def in_thread(request: Request[Any, Any, Any]) -> Response[Any]:
+        answer: Response[Any] = await asyncio.to_thread(handler, **filled(request))
+        return answer
+
+    async def awaited(request: Request[Any, Any, Any]) -> Response[Any]:
+        answer: Response[Any] = await handler(**filled(request))
+        return answer
+
+    def direct(request: Request[Any, Any, Any]) -> Response[Any]:
+        answer: Response[Any] = handler(**filled(request))
+        return answer
+
+    endpoint: Any = in_thread if threaded else direct
+    if iscoroutinefunction(handler):
+        endpoint = awaited
+    endpoint.__name__, endpoint.__qualname__ = handler.__name__, handler.__qualname__
+    endpoint.__module__, endpoint.__doc__ = handler.__module__, handler.__doc__
+    return cast("Callable[..., Any]", endpoint)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameter:
+    """How one parameter of a handler is filled; whole numbers are read, all else is text."""
+
+    whole: bool
+    default: Any
+
+    def of(self, name: str, request: Any) -> Any:
+        visit: Visit = request.scope[KEY]
+        if name == "visit":
+            return visit
+        if name == "form":
+            return visit.form or Form()
+        if name == "request":
+            return request
+        in_path = request.scope["path_params"].get(name)
+        text = visit.query.get(name) if in_path is None else in_path
+        if text is None:
+            return self._absent(name)
+        if not self.whole:
+            return text
+        if not (text.isascii() and text.isdigit() and len(text) < 19):
+            raise NotFound
+        return int(text)
+
+    def _absent(self, name: str) -> Any:
+        if self.default is Parameter.empty:
+            raise InvalidInput(f"The address lacks “{name}”.")
+        return self.default
+
+
+# ------------------------------------------------------------------ small pure parts
+
+
+def safe_path(path: str, default: str = "/") -> str:
+    """Return an own absolute path as it is; anything that could lead elsewhere gives `default`."""
+    parts = urlsplit(path)
+    own = path.startswith("/") and not path.startswith(("//", "/\\"))
+    plain = path.isascii() and path.isprintable() and "\\" not in path and len(path) < 2000
+    return path if own and plain and not parts.netloc and not parts.scheme else default
+
+
+def csrf_tag(key: bytes, bound_to: str) -> bytes:
+    """Return the tag that binds a form to one browser session."""
+    return hmac.digest(key, b"homeport form " + bound_to.encode(), "sha256")
+
+
+def mask(tag: bytes) -> str:
+    """Return a tag in a form that differs each time."""
+    pad = ids.random_bytes(len(tag))
+    mixed = bytes(a ^ b for a, b in zip(pad, tag, strict=True))
+    return urlsafe_b64encode(pad + mixed).decode()
+
+
+def unmask(token: str) -> bytes:
+    """Return the tag inside a token; nonsense gives an empty one."""
+    try:
+        raw = urlsafe_b64decode(token.encode("ascii"))
+    except ValueError:
+        return b""
+    half = len(raw) // 2
+    return bytes(a ^ b for a, b in zip(raw[:half], raw[half:], strict=False))
+
+
+_BROWSERS = (
+    ("Edg/", "Edge"),
+    ("OPR/", "Opera"),
+    ("Firefox/", "Firefox"),
+    ("Chrome/", "Chrome"),
+    ("Safari/", "Safari"),
+)
+_SYSTEMS = (
+    ("Android", "Android"),
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Windows", "Windows"),
+    ("Mac OS", "Mac"),
+    ("Linux", "Linux"),
+)
+
+
+def coarse_agent(text: str) -> str:
+    """Return browser and system in coarse words; what cannot be told is "a browser"."""
+    browser = next((word for mark, word in _BROWSERS if mark in text), "A browser")
+    system = next((word for mark, word in _SYSTEMS if mark in text), "")
+    return f"{browser} on {system}" if system else browser
