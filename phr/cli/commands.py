@@ -1,0 +1,462 @@
+"""What each command does: an open appliance and plain arguments in, objects with stable keys out.
+
+The same functions run inside a running appliance (over the control socket) and in a process of
+their own. Options, secrets and printing are in `phr.cli`; the keys are listed in docs/cli.md.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from sqlalchemy import select
+
+from phr import clock, connect, pull, selfcheck
+from phr.appliance import Appliance
+from phr.cli import record_commands
+from phr.cli.control import RemoteFailure
+from phr.connectors import LIVE
+from phr.errors import (
+    Conflict,
+    InvalidInput,
+    NeedsReauthorisation,
+    NotFound,
+    PhrError,
+    Sealed,
+    StepUpNeeded,
+    WrongPatient,
+)
+from phr.sharing import activity, gate
+from phr.store import accounts, audit, backup, connections, members, restore
+from phr.store.models import (
+    ConnectionState,
+    Grant,
+    LedgerLine,
+    Patient,
+    PatientState,
+    PullState,
+    Recipient,
+)
+from phr.store.vault import Vault
+
+Item = Mapping[str, Any]
+Command = Callable[..., Iterator[Item]]
+
+AT_THE_SHELL = {"kind": "appliance", "name": "command line"}
+_CODES: tuple[tuple[type[PhrError], int], ...] = (
+    (InvalidInput, 2),
+    (Sealed, 3),
+    (NeedsReauthorisation, 4),
+    (WrongPatient, 4),
+    (StepUpNeeded, 4),
+)
+
+
+def exit_code(error: PhrError) -> int:
+    """Return the exit code of an error: 1 failed, 2 wrong use, 3 sealed, 4 needs a person."""
+    if isinstance(error, RemoteFailure):
+        return error.exit_code
+    return next((code for kind, code in _CODES if isinstance(error, kind)), 1)
+
+
+def run(appliance: Appliance, name: str, arguments: Mapping[str, Any]) -> Iterator[Item]:
+    """Run a command by name. `unlock` among the arguments opens records for its duration."""
+    given = dict(arguments)
+    unlock = given.pop("unlock", None)
+    with _unlocked(appliance, unlock, stays=name == "vault.open"):
+        yield from COMMANDS[name](appliance, **given)
+
+
+@contextmanager
+def _unlocked(
+    appliance: Appliance, unlock: Mapping[str, Any] | None, *, stays: bool
+) -> Iterator[None]:
+    """Open the records of an account by its password; seal again what was sealed before."""
+    if unlock is None:
+        yield
+        return
+    before = set(appliance.vaults.open_ids())
+    name = unlock["account"] or _only_account(appliance)
+    code = unlock["code"]
+    accounts.sign_in(appliance.house, appliance.vaults, name, unlock["password"], totp=code)
+    try:
+        yield
+    finally:
+        for patient_id in set() if stays else set(appliance.vaults.open_ids()) - before:
+            appliance.vaults.seal(patient_id)
+
+
+def _only_account(appliance: Appliance) -> str:
+    every = accounts.list_accounts(appliance.house)
+    if len(every) != 1:
+        raise InvalidInput("Say whose password it is: --account NAME.")
+    return every[0].name
+
+
+# ------------------------------------------------------------------ people and records
+
+
+def _patients(appliance: Appliance) -> list[Patient]:
+    with appliance.house.read() as session:
+        query = select(Patient).where(Patient.state == PatientState.ACTIVE)
+        return list(session.scalars(query.order_by(Patient.created_at)))
+
+
+def _patient(appliance: Appliance, name: str) -> Patient:
+    """Return the patient of a name or id; InvalidInput when two have that name."""
+    found = [
+        one
+        for one in _patients(appliance)
+        if one.id == name or one.name.casefold() == name.strip().casefold()
+    ]
+    if not found:
+        raise NotFound(f"There is no record of {name}.")
+    if len(found) > 1:
+        listed = ", ".join(one.id for one in found)
+        raise InvalidInput(f"Several people are called {name}: give the id ({listed}).")
+    return found[0]
+
+
+def _vault(appliance: Appliance, name: str) -> Vault:
+    return appliance.vault(_patient(appliance, name).id)
+
+
+def _chosen(appliance: Appliance, name: str | None) -> list[Patient]:
+    """Return one patient by name, or every patient whose record is open."""
+    if name is not None:
+        return [_patient(appliance, name)]
+    return [one for one in _patients(appliance) if appliance.vaults.is_open(one.id)]
+
+
+def _account_create(
+    appliance: Appliance, *, name: str, password: str, administrator: bool
+) -> Iterator[Item]:
+    first = appliance.needs_setup()
+    account_id = accounts.create_account(
+        appliance.house, name, password, administrator=administrator or first
+    )
+    appliance.end_setup()
+    yield {"account": account_id, "name": name, "administrator": administrator or first}
+
+
+def _account_list(appliance: Appliance) -> Iterator[Item]:
+    for one in accounts.list_accounts(appliance.house):
+        yield {
+            "account": one.id,
+            "name": one.name,
+            "administrator": one.administrator,
+            "state": one.state,
+            "second_factor": one.totp,
+            "kit_confirmed": one.kit_confirmed_at is not None,
+        }
+
+
+def _vault_create(
+    appliance: Appliance, *, patient: str, owner: str, role: str, opens_by_itself: bool
+) -> Iterator[Item]:
+    account = accounts.account_named(appliance.house, owner)
+    if account is None:
+        raise NotFound(f"There is no account called {owner}.")
+    patient_id = accounts.create_patient(
+        appliance.house,
+        appliance.vaults,
+        name=patient,
+        colour=len(_patients(appliance)) % 4 + 1,
+        account_id=account.id,
+        role=role,
+        opens_by_itself=opens_by_itself,
+    )
+    yield _vault_item(appliance, _patient(appliance, patient_id))
+
+
+def _vault_list(appliance: Appliance) -> Iterator[Item]:
+    for one in _patients(appliance):
+        yield _vault_item(appliance, one)
+
+
+def _vault_item(appliance: Appliance, patient: Patient) -> Item:
+    return {
+        "vault": patient.id,
+        "patient": patient.name,
+        "state": "open" if appliance.vaults.is_open(patient.id) else "sealed",
+        "opens_by_itself": appliance.vaults.opens_by_itself(patient.id),
+        "demo": bool(patient.demo),
+        "members": [
+            {"name": member.name, "role": member.role}
+            for member in members.members_of(appliance.house, patient.id)
+        ],
+    }
+
+
+def _vault_open(appliance: Appliance) -> Iterator[Item]:
+    for one in _patients(appliance):
+        if appliance.vaults.is_open(one.id):
+            yield _vault_item(appliance, one)
+
+
+def _vault_seal(appliance: Appliance, *, patient: str) -> Iterator[Item]:
+    one = _patient(appliance, patient)
+    appliance.vaults.seal(one.id)
+    yield _vault_item(appliance, one)
+
+
+def _vault_shred(appliance: Appliance, *, patient: str, confirm: str) -> Iterator[Item]:
+    one = _patient(appliance, patient)
+    if confirm.strip() != one.name:
+        raise InvalidInput("--confirm must be the person's name, exactly.")
+    accounts.shred(appliance.house, appliance.vaults, one.id)
+    yield {"vault": one.id, "patient": one.name, "state": "shredded"}
+
+
+# ------------------------------------------------------------------ what comes in
+
+
+def _connect_begin(
+    appliance: Appliance, *, patient: str, name: str | None, redirect_uri: str, **given: Any
+) -> Iterator[Item]:
+    vault = _vault(appliance, patient)
+    base_url = given["base_url"]
+    wish = connect.Wish(
+        name=name or urlsplit(base_url).hostname or base_url,
+        base_url=base_url,
+        client_id=given["client_id"],
+        secret=given["secret"],
+        scopes=given["scope"] or "",
+    )
+    number = connect.add(vault, appliance.http, wish, redirect_uri=redirect_uri, actor=AT_THE_SHELL)
+    begun = connect.begin(
+        appliance.house,
+        vault,
+        number,
+        http=appliance.http,
+        session_hash=None,
+        redirect_uri=redirect_uri,
+    )
+    yield {"connection": number, "open": begun.url, "redirect_uri": redirect_uri}
+
+
+def _connect_complete(appliance: Appliance, *, answer: Mapping[str, str]) -> Iterator[Item]:
+    landed = connect.land(
+        appliance.house,
+        appliance.vaults,
+        answer,
+        http=appliance.http,
+        session_hash=None,
+        actor=AT_THE_SHELL,
+    )
+    yield {"connection": landed.connection_id, "name": landed.name}
+
+
+def _pull(appliance: Appliance, *, patient: str | None, connection: int | None) -> Iterator[Item]:
+    waiting = None
+    for one in _chosen(appliance, patient):
+        vault = appliance.vault(one.id)
+        for number in _to_pull(vault, connection):
+            pull.run(
+                vault,
+                number,
+                http=appliance.http,
+                now=clock.now(),
+                full_days=appliance.settings.pull_full_days,
+            )
+            lines = list(_pulled(vault, one, number))
+            yield from lines
+            if lines[0]["needs_a_person"]:
+                waiting = lines[0]["sentence"]
+    if waiting is not None:
+        raise NeedsReauthorisation(waiting)
+
+
+def _to_pull(vault: Vault, number: int | None) -> list[int]:
+    with vault.read() as session:
+        active = [
+            row.id
+            for row in connections.listed(session)
+            if row.kind in LIVE and (row.state == ConnectionState.ACTIVE or row.id == number)
+        ]
+    if number is None:
+        return active
+    if number not in active:
+        raise NotFound(f"There is no connection with the number {number}.")
+    return [number]
+
+
+def _pulled(vault: Vault, patient: Patient, number: int) -> Iterator[Item]:
+    with vault.read() as session:
+        row = connections.get(session, number)
+        last = connections.last_pull(session, number)
+        lines = connections.lines(session, last.id) if last else []
+        yield {
+            "kind": "pull",
+            "patient": patient.name,
+            "connection": number,
+            "name": row.name,
+            "state": last.state if last else row.state,
+            "sentence": row.sentence or (last.sentence if last else None),
+            "needs_a_person": row.state == ConnectionState.NEEDS_REAUTHORISATION,
+            **_sums(lines),
+        }
+        for line in lines:
+            yield {
+                "kind": "line",
+                "connection": number,
+                "chain": line.chain,
+                "type": line.type,
+                "state": line.state,
+                "sentence": line.sentence,
+                "claimed": line.claimed,
+                **_sums([line]),
+            }
+
+
+def _sums(lines: Sequence[LedgerLine]) -> dict[str, int]:
+    keys = ("got", "new", "changed", "unchanged", "quarantined")
+    return {key: sum(getattr(line, key) for line in lines) for key in keys}
+
+
+def _import(appliance: Appliance, *, files: Sequence[str], patient: str) -> Iterator[Item]:
+    vault = _vault(appliance, patient)
+    failed = False
+    for item in record_commands.import_files(vault, files, AT_THE_SHELL):
+        failed |= item.get("state") == PullState.FAILED
+        yield item
+    if failed:
+        raise InvalidInput("Nothing of a file could be kept: see above.")
+
+
+def _export(appliance: Appliance, *, patient: str, out: str) -> Iterator[Item]:
+    yield from record_commands.export_record(_vault(appliance, patient), out, AT_THE_SHELL)
+
+
+def _chart(appliance: Appliance, *, section: str, patient: str) -> Iterator[Item]:
+    yield from record_commands.chart(_vault(appliance, patient), section)
+
+
+# ------------------------------------------------------------------ sharing and audit
+
+
+def _grant_list(appliance: Appliance, *, patient: str, ended: bool) -> Iterator[Item]:
+    with _vault(appliance, patient).read() as session:
+        for one in session.scalars(select(Grant).order_by(Grant.created_at)):
+            if ended or one.state != "ended":
+                recipient = session.get_one(Recipient, one.recipient_id)
+                yield _grant_item(one, recipient.name)
+
+
+def _grant_item(grant: Grant, recipient: str) -> Item:
+    return {
+        "grant": grant.id,
+        "recipient": recipient,
+        "role": grant.role,
+        "state": grant.state,
+        "ended_because": grant.ended_because,
+        "starts_at": grant.starts_at.isoformat(),
+        "ends_at": grant.ends_at.isoformat(),
+        "uses_left": grant.uses_left,
+    }
+
+
+def _grant_revoke(appliance: Appliance, *, grant: str, patient: str) -> Iterator[Item]:
+    vault = _vault(appliance, patient)
+    gate.end(vault, grant, "patient", AT_THE_SHELL, now=clock.now())
+    with vault.read() as session:
+        row = session.get_one(Grant, grant)
+        yield _grant_item(row, session.get_one(Recipient, row.recipient_id).name)
+
+
+def _activity(appliance: Appliance, *, patient: str, limit: int) -> Iterator[Item]:
+    with _vault(appliance, patient).read() as session:
+        named = select(Grant.id, Recipient.name).join(Recipient, Recipient.id == Grant.recipient_id)
+        recipients = dict(session.execute(named).tuples().all())
+        for entry in audit.entries(session, limit=limit):
+            line = activity.line(entry, recipients, None)
+            yield {
+                "seq": entry.seq,
+                "at": entry.at.isoformat(),
+                "event": entry.event,
+                "actor": entry.actor.get("name", entry.actor["kind"]),
+                "grant": entry.grant_id,
+                "sentence": f"{line.who} {line.what}".strip(),
+                "detail": entry.detail,
+            }
+
+
+# ------------------------------------------------------------------ the box
+
+
+def _backup(appliance: Appliance, *, patient: str | None) -> Iterator[Item]:
+    for one in _chosen(appliance, patient):
+        made = backup.back_up(
+            appliance.house,
+            appliance.vaults,
+            one.id,
+            keep=appliance.settings.backup_keep,
+            reason="by hand",
+        )
+        counts = made.manifest.counts if made.manifest else {}
+        yield {
+            "vault": one.id,
+            "patient": one.name,
+            "folder": str(made.folder),
+            "bytes": made.size,
+            "records": counts.get("record", 0),
+        }
+
+
+def _restore(
+    appliance: Appliance,
+    *,
+    folder: str,
+    password: str | None = None,
+    kit: str | None = None,
+    bring_back: bool,
+) -> Iterator[Item]:
+    done = restore.restore(
+        appliance.house,
+        appliance.vaults,
+        Path(folder),
+        password=password,
+        kit=kit,
+        bring_back=bring_back,
+    )
+    yield {
+        "vault": done.patient_id,
+        "patient": done.name,
+        "new_here": done.new_here,
+        "grants_suspended": done.grants_suspended,
+        "connections_paused": done.connections_paused,
+        "sentence": done.sentence,
+    }
+
+
+def _check(appliance: Appliance) -> Iterator[Item]:
+    problems = False
+    for finding in selfcheck.look(appliance):
+        problems |= finding.level is selfcheck.Level.PROBLEM
+        yield {"level": finding.level, "name": finding.name, "sentence": finding.sentence}
+    if problems:
+        raise Conflict("Something needs to be put right: see above.")
+
+
+COMMANDS: dict[str, Command] = {
+    "account.create": _account_create,
+    "account.list": _account_list,
+    "vault.create": _vault_create,
+    "vault.list": _vault_list,
+    "vault.open": _vault_open,
+    "vault.seal": _vault_seal,
+    "vault.shred": _vault_shred,
+    "connect.begin": _connect_begin,
+    "connect.complete": _connect_complete,
+    "pull": _pull,
+    "import": _import,
+    "export": _export,
+    "chart": _chart,
+    "grant.list": _grant_list,
+    "grant.revoke": _grant_revoke,
+    "activity": _activity,
+    "backup": _backup,
+    "restore": _restore,
+    "check": _check,
+}

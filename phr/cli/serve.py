@@ -1,0 +1,230 @@
+"""`phr serve`: two listeners, the jobs and the control socket in one process, until a signal.
+
+What the appliance consists of is in `phr.appliance`; what it answers, in `phr.web`.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import uvicorn
+
+from phr import demo, tls
+from phr.appliance import Appliance
+from phr.cli import commands
+from phr.cli.control import Control
+from phr.errors import Conflict
+from phr.settings import Settings
+from phr.tls import Tls
+from phr.web.app import create_home_app, create_public_app
+
+log = logging.getLogger(__name__)
+
+HTTP_GRACE = 3  # seconds that open answers get at a stop
+HARD_STOP = 7.5  # a stop takes at most 8 s: `docker stop` kills after 10 (security.md J8)
+_RENEWAL_LOOK = 6 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What is known once both listeners answer; handed to `announce`."""
+
+    appliance: Appliance
+    setup_code: str | None
+    stop: Callable[[], None]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the person at the terminal, or a test, needs to know."""
+        settings = self.appliance.settings
+        authority = tls.authority(settings)
+        return {
+            "event": "ready",
+            "home_url": settings.home_url,
+            "public_url": settings.public_url,
+            "demo_url": self.appliance.demo.url if self.appliance.demo else None,
+            "setup_code": self.setup_code,
+            "ca_fingerprint": authority.fingerprint if authority else None,
+        }
+
+
+class _Listener(uvicorn.Server):
+    """One of our two servers. Signals are handled once, for both."""
+
+    ready = False
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready = True
+
+
+def serve(settings: Settings, announce: Callable[[Running], None]) -> None:
+    """Run the appliance until SIGTERM, SIGINT or `Running.stop`; then stop within 8 seconds.
+
+    Raises DataLocked when another process holds the data, Conflict when an address is taken.
+    """
+    home, public = _bind(settings.host, settings.port), None
+    try:
+        public = _bind(settings.public_host, settings.public_port)
+        appliance = Appliance.open(_with_real_ports(settings, home, public))
+    except BaseException:
+        home.close()
+        if public is not None:
+            public.close()
+        raise
+    try:
+        _run(appliance, home, public, announce)
+    finally:
+        with _hard_stop():
+            appliance.close()
+    log.info("serve.stopped")
+
+
+def serve_demo(settings: Settings, announce: Callable[[str], None]) -> None:
+    """Run only the demo hospital until SIGTERM or SIGINT."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    hospital = demo.start(settings, standalone=True)
+    try:
+        announce(hospital.base_url)
+        signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    finally:
+        hospital.close()
+
+
+def _run(
+    appliance: Appliance,
+    home: socket.socket,
+    public: socket.socket,
+    announce: Callable[[Running], None],
+) -> None:
+    listeners = [
+        (_listener(create_home_app(appliance), appliance), home),
+        (_listener(create_public_app(appliance), appliance), public),
+    ]
+    control = Control(
+        appliance.settings.control_path,
+        lambda name, arguments: commands.run(appliance, name, arguments),
+        commands.exit_code,
+    )
+    try:
+        appliance.start()
+        asyncio.run(_listen(appliance, listeners, announce))
+    finally:
+        control.close()
+
+
+async def _listen(
+    appliance: Appliance,
+    listeners: list[tuple[_Listener, socket.socket]],
+    announce: Callable[[Running], None],
+) -> None:
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        for listener, _ in listeners:
+            listener.should_exit = True
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+    renewal = asyncio.create_task(_renew(appliance.tls))
+    tasks = [asyncio.create_task(one.serve(sockets=[bound])) for one, bound in listeners]
+    try:
+        while not all(listener.ready for listener, _ in listeners):
+            if any(task.done() for task in tasks):
+                break
+            await asyncio.sleep(0.01)
+        else:
+            announce(Running(appliance, appliance.new_setup_code(), stop))
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        stop()  # one listener never runs alone
+        await asyncio.gather(*tasks)
+    finally:
+        renewal.cancel()
+
+
+async def _renew(certificate: Tls | None) -> None:
+    while certificate is not None:
+        await asyncio.sleep(_RENEWAL_LOOK)
+        if await asyncio.to_thread(certificate.renew):
+            log.info("tls.renewed")
+
+
+def _listener(app: Any, appliance: Appliance) -> _Listener:
+    proxies = appliance.settings.trusted_proxies
+    config = uvicorn.Config(
+        app,
+        http="h11",  # strict about framing; the faster parser buys nothing at this size
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        log_config=None,  # phr.logs decides
+        access_log=False,  # paths name patients
+        server_header=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
+        timeout_graceful_shutdown=HTTP_GRACE,
+        h11_max_incomplete_event_size=32 * 1024,
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it greets at length
+    config.load()
+    config.ssl = appliance.tls.context if appliance.tls else None
+    return _Listener(config)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise Conflict(
+            f"Cannot listen on {host} port {port} ({error.strerror}). Is Homeport running already?"
+        ) from error
+    bound.set_inheritable(False)
+    return bound
+
+
+def _with_real_ports(settings: Settings, home: socket.socket, public: socket.socket) -> Settings:
+    """Put the ports the system chose (PHR_PORT=0) into the settings and the two addresses."""
+    ports = home.getsockname()[1], public.getsockname()[1]
+    return replace(
+        settings,
+        port=ports[0],
+        public_port=ports[1],
+        home_url=_real(settings.home_url, ports[0]),
+        public_url=_real(settings.public_url, ports[1]),
+    )
+
+
+def _real(url: str, port: int) -> str:
+    head, _, path = url.removeprefix("http://").removeprefix("https://").partition("/")
+    if not head.endswith(":0"):
+        return url
+    scheme = url.split("://", 1)[0]
+    return f"{scheme}://{head[:-1]}{port}" + (f"/{path}" if path else "")
+
+
+@contextlib.contextmanager
+def _hard_stop() -> Iterator[None]:
+    """End the process if closing hangs: everything acknowledged is on disk already."""
+    timer = threading.Timer(HARD_STOP - HTTP_GRACE, os._exit, args=(1,))
+    timer.daemon = True
+    if threading.current_thread() is threading.main_thread():
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -1,0 +1,171 @@
+"""What this Homeport sees of itself, in sentences: for `phr check` and the administrator's page.
+
+It looks and never mends. No health data, no names of people.
+"""
+
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from phr import __version__, clock, tls
+from phr.appliance import Appliance
+from phr.settings import is_loopback
+from phr.store import backup
+from phr.store.house import file_system_of
+
+_LEAST_FREE = 1 << 30  # bytes; a night's backup and a rekey both need a copy
+_BUILT = datetime(2025, 1, 1, tzinfo=UTC)  # a clock before this was never set
+
+
+class Level(StrEnum):
+    """How much a finding matters."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at, and what to say about it."""
+
+    name: str
+    level: Level
+    sentence: str
+
+
+def look(appliance: Appliance) -> list[Finding]:
+    """Look at everything and return the findings in the order a person should read them."""
+    return [finding for part in _PARTS for finding in part(appliance)]
+
+
+def _addresses(appliance: Appliance) -> Iterator[Finding]:
+    settings = appliance.settings
+    yield Finding("version", Level.OK, f"Homeport {__version__}, data in {settings.data}.")
+    where = f"{settings.host} port {settings.port}"
+    yield Finding("home", Level.OK, f"The household reaches {settings.home_url} ({where}).")
+    where = f"{settings.public_host} port {settings.public_port}"
+    if not settings.public_is_safe:
+        sentence = f"{settings.public_url} is not https, so no link can be made ({where})."
+        yield Finding("public", Level.WARNING, sentence)
+    elif not settings.public_is_https:
+        sentence = f"{settings.public_url} is this machine only: nobody else can open a link."
+        yield Finding("public", Level.WARNING, sentence)
+    else:
+        sentence = f"Doctors reach {settings.public_url} ({where})."
+        yield Finding("public", Level.OK, sentence)
+
+
+def _transport(appliance: Appliance) -> Iterator[Finding]:
+    settings = appliance.settings
+    if settings.home_is_plain_lan:
+        sentence = "Pages travel readable through your network (PHR_INSECURE=1)."
+        yield Finding("tls", Level.PROBLEM, sentence)
+    elif settings.tls == "proxy":
+        proxies = ", ".join(settings.trusted_proxies)
+        yield Finding("tls", Level.OK, f"Your reverse proxy ({proxies}) ends TLS.")
+    elif settings.tls == "own":
+        yield _own_certificate(appliance)
+    elif is_loopback(settings.host):
+        yield Finding("tls", Level.OK, "Not needed: only this machine is listened to.")
+
+
+def _own_certificate(appliance: Appliance) -> Finding:
+    days = tls.expires_in_days(appliance.settings)
+    if days is None or days < 0:
+        return Finding("tls", Level.PROBLEM, "The certificate is missing or over.")
+    level = Level.WARNING if days < tls.RENEW_DAYS // 2 else Level.OK
+    authority = tls.authority(appliance.settings)
+    known = f" Authority: {authority.fingerprint}." if authority else ""
+    return Finding("tls", level, f"The certificate is valid for {days} more days.{known}")
+
+
+def _clock(appliance: Appliance) -> Iterator[Finding]:
+    now = clock.now()
+    newest = max(_backups(appliance), default=_BUILT)
+    if now < _BUILT or now < newest - timedelta(minutes=5):
+        sentence = f"The clock says {now:%Y-%m-%d %H:%M} UTC, which is in the past. Set it."
+        yield Finding("clock", Level.PROBLEM, sentence)
+    else:
+        yield Finding("clock", Level.OK, f"The clock says {now:%Y-%m-%d %H:%M} UTC.")
+
+
+def _disk(appliance: Appliance) -> Iterator[Finding]:
+    data = appliance.settings.data
+    free = shutil.disk_usage(data).free
+    used = sum(file.stat().st_size for file in (data / "vaults").glob("*") if file.is_file())
+    level = Level.WARNING if free < _LEAST_FREE + 2 * used else Level.OK
+    sentence = f"{free / 1e9:.1f} GB free, records take {used / 1e9:.2f} GB."
+    yield Finding("disk", level, sentence)
+    yield Finding("file system", Level.OK, f"{file_system_of(data) or 'unknown'}.")
+
+
+def _rights(appliance: Appliance) -> Iterator[Finding]:
+    settings = appliance.settings
+    open_ones = [
+        path
+        for path in (settings.data, settings.house_key_path, settings.data / "house.db")
+        if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077
+    ]
+    if open_ones:
+        named = ", ".join(str(path) for path in open_ones)
+        sentence = f"Other people of this machine may read {named}. Take their rights away."
+        yield Finding("rights", Level.PROBLEM, sentence)
+    else:
+        sentence = f"Only user id {os.geteuid()} can read the data folder."
+        yield Finding("rights", Level.OK, sentence)
+    if os.geteuid() == 0:
+        sentence = "Homeport runs as root. It does not need to; give it a user of its own."
+        yield Finding("user id", Level.WARNING, sentence)
+
+
+def _house_backups(appliance: Appliance) -> Iterator[Finding]:
+    made = _backups(appliance)
+    if not appliance.vaults.ids():
+        yield Finding("backups", Level.OK, "There is no record to back up yet.")
+        return
+    newest = max(made, default=None)
+    if newest is None:
+        yield Finding("backups", Level.WARNING, "No backup has been made yet.")
+        return
+    level = Level.WARNING if clock.now() - newest > timedelta(days=2) else Level.OK
+    sentence = f"{len(made)} backups, the newest of {newest:%Y-%m-%d %H:%M} UTC."
+    yield Finding("backups", level, sentence)
+
+
+def _backups(appliance: Appliance) -> list[datetime]:
+    """Return when each readable backup was made."""
+    every = backup.list_backups(appliance.house)
+    return [one.manifest.made_at for one in every if one.manifest is not None]
+
+
+def _records(appliance: Appliance) -> Iterator[Finding]:
+    every = appliance.vaults.ids()
+    sealed = len(set(every) - set(appliance.vaults.open_ids()))
+    sentence = f"{len(every)} records, {sealed} of them sealed until a member signs in."
+    yield Finding("records", Level.OK, sentence)
+
+
+def _versions(appliance: Appliance) -> Iterator[Finding]:
+    with appliance.house.read() as session:
+        run = session.connection().exec_driver_sql
+        sqlite = run("SELECT sqlite_version()").scalar()
+        cipher = run("PRAGMA cipher_version").scalar()
+    sentence = f"SQLCipher {cipher}, SQLite {sqlite}."
+    yield Finding("store", Level.OK, sentence)
+
+
+_PARTS: tuple[Callable[[Appliance], Iterator[Finding]], ...] = (
+    _addresses,
+    _transport,
+    _clock,
+    _disk,
+    _rights,
+    _house_backups,
+    _records,
+    _versions,
+)
