@@ -1,0 +1,315 @@
+"""The gate: decided and written down before anything is read, and over at once when it is over."""
+
+import asyncio
+import json
+import threading
+from datetime import timedelta
+from functools import reduce
+from operator import or_
+from typing import Any
+
+import pytest
+
+from phr import clock
+from phr.errors import Denied, Ended, NotFound
+from phr.fhir.record import Selection
+from phr.sharing import cover, endings, gate, grants, package
+from phr.sharing import provision as policy
+from phr.sharing.gate import Presented, Released
+from phr.sharing.provision import Action, Provision, Rule
+from phr.store import audit, records
+from tests.fixtures_sharing import ADA, Share, a_record, condition, keep_all, label, raw, share
+
+__all__ = ["share"]
+
+
+def released(share: Share, provision: Provision | None = None, **more: Any) -> Released:
+    link = share.link(provision, **more)
+    return gate.release(
+        share.vault,
+        Presented(link.handle_id, share.claimed(link)),
+        Action.VIEW,
+        "link.viewed",
+        now=clock.now(),
+    )
+
+
+def only(*types: str, **more: Any) -> Provision:
+    return Provision((Rule(types),), actions=frozenset(Action), **more)
+
+
+def names(found: list[Any]) -> set[str]:
+    return {record.remote_id for record in found}
+
+
+def test_the_line_is_written_before_anything_is_read(share: Share) -> None:
+    link = share.link()
+    cookie = share.claimed(link)
+    gate.release(
+        share.vault,
+        Presented(link.handle_id, cookie),
+        Action.DOWNLOAD,
+        "link.downloaded",
+        now=clock.now(),
+        measure=True,
+    )  # nothing of it is ever read
+    with share.vault.read() as session:
+        newest = audit.entries(session, grant_id=link.grant_id, limit=1)[0]
+    assert newest.event == "link.downloaded"
+    assert newest.actor["name"] == "Dr. Pell"
+    assert newest.detail["records"] == 7
+
+
+def test_what_was_denied_counts_no_use_and_writes_no_view(share: Share) -> None:
+    provision = Provision((Rule(("Condition",)),), actions=frozenset({Action.VIEW}))
+    link = share.link(provision, uses=3)
+    presented = Presented(link.handle_id, share.claimed(link))
+    with pytest.raises(Denied):
+        gate.release(share.vault, presented, Action.DOWNLOAD, "link.downloaded", now=clock.now())
+    with share.vault.read() as session:
+        assert grants.get(session, link.grant_id).uses_left == 3
+        assert audit.entries(session, limit=1)[0].event == "link.claimed"
+
+
+def test_a_cookie_nobody_was_given_presents_nothing(share: Share) -> None:
+    link = share.link()
+    share.claimed(link)
+    for cookie in (None, "", "x" * 43, link.url.rpartition(".")[2]):
+        with pytest.raises(NotFound):
+            gate.release(
+                share.vault,
+                Presented(link.handle_id, cookie),
+                Action.VIEW,
+                "link.viewed",
+                now=clock.now(),
+            )
+
+
+def test_a_draft_and_an_unknown_handle_release_nothing(share: Share) -> None:
+    with pytest.raises(NotFound):
+        gate.release(share.vault, Presented("0" * 32), Action.VIEW, "link.viewed", now=clock.now())
+
+
+def test_sensitive_records_stay_hidden_until_their_label_is_named(share: Share) -> None:
+    hidden = released(share, only("Condition"))
+    named = released(share, only("Condition", labels=policy.SENSITIVE["mental"][1]))
+    selection = Selection(types=("Condition",))
+    assert names(hidden.select(selection)) == {"c1"}
+    assert names(named.select(selection)) == {"c1", "c2"}
+    assert hidden.count(selection) == 2  # c1 of both hospitals
+    assert named.count(selection) == 3
+
+
+def test_a_total_never_counts_what_is_hidden(share: Share) -> None:
+    out = released(share, only("Condition"))
+    with share.vault.read() as session:
+        assert records.count(session, Selection(types=("Condition",))) == 3
+    assert out.count(Selection(types=("Condition",))) == 2
+    assert out.count(Selection()) == 2
+
+
+def test_a_practitioner_leaves_only_beside_a_record_that_names_them(share: Share) -> None:
+    people = Selection(types=("Practitioner",))
+    problems = Selection(types=("Condition",))
+    out = released(share, only("Condition"))
+    assert names(out.select(problems, people)) == {"c1"}
+    assert out.select(people) == []
+    with_label = released(share, only("Condition", labels=policy.SENSITIVE["mental"][1]))
+    assert "psych" in names(with_label.select(problems, people))
+
+
+def test_a_hospital_whose_records_are_all_hidden_is_not_named(share: Share) -> None:
+    keep_all(share.vault, "Secret clinic", [condition("c9", "x", meta=label("HIV"))])
+    out = released(share, only("Condition"))
+    assert {origin.name for origin in out.origins().values()} == {"North Quay", "Saltmarsh"}
+    assert "Secret clinic" not in cover.page(out, now=clock.now()).decode()
+
+
+def test_a_private_record_is_shared_only_by_its_own_tick(share: Share) -> None:
+    from phr import keep
+
+    with share.vault.read() as session:
+        asthma = next(
+            record
+            for record in records.select(session, share.vault, Selection(types=("Condition",)))
+            if b"Asthma" in record.body
+        )
+    keep.mark_private(share.vault, asthma.local_id, on=True)
+    selection = Selection(types=("Condition",))
+    every = reduce(or_, (each for _, each in policy.SENSITIVE.values()))
+    assert b"Asthma" not in bodies(released(share, only("Condition", labels=every)), selection)
+    ticked = only("Condition", ticked=frozenset({asthma.local_id}))
+    assert b"Asthma" in bodies(released(share, ticked), selection)
+
+
+def bodies(out: Released, selection: Selection) -> bytes:
+    return b"".join(record.body for record in out.select(selection))
+
+
+def test_a_changed_record_is_judged_anew_at_the_next_page(share: Share) -> None:
+    out = released(share, only("Condition"))
+    assert b"Asthma" in bodies(out, Selection())
+    changed = condition("c1", "Asthma", onsetDateTime="2001", meta=label("PSY"))
+    keeper_over(share, changed)
+    assert b"Asthma" not in bodies(out, Selection())
+
+
+def keeper_over(share: Share, resource: dict[str, Any]) -> None:
+    """The first hospital sends a new version of a record."""
+    from phr.fhir.record import Item
+    from phr.keep import Keeper
+
+    keeper = Keeper(share.vault, 1, 1, expected_patient=None, now=clock.now())
+    keeper.page("again", [Item(raw(resource))])
+    keeper.finish()
+
+
+def test_after_an_ending_nothing_more_is_read(share: Share) -> None:
+    out = released(share)
+    gate.end(share.vault, out.terms.grant_id, "patient", ADA, now=clock.now())
+    with pytest.raises(Ended):
+        out.select(Selection())
+    with pytest.raises(Ended):
+        out.count(Selection())
+    with pytest.raises(Ended):
+        list(out.stream())
+
+
+def test_an_ending_from_an_earlier_process_counts_too(share: Share) -> None:
+    out = released(share)
+    with share.vault.write() as session:  # the bell of this process never rang
+        grants.end(session, share.vault, out.terms.grant_id, "patient", actor=ADA, now=clock.now())
+    assert not endings.stopped(out.terms.grant_id)
+    with pytest.raises(Ended):
+        out.select(Selection())
+
+
+def test_a_running_download_is_cut_at_the_next_piece(share: Share) -> None:
+    keep_all(share.vault, "Big", [condition(f"b{n}", "x" * 4000) for n in range(300)])
+    out = released(share, only("Condition"))
+    pieces = package.bundle(out, base_url="https://x.example", now=clock.now())
+    first = next(pieces)
+    assert first.startswith(b'{"resourceType":"Bundle"') or b"Bundle" in first[:60]
+    gate.end(share.vault, out.terms.grant_id, "patient", ADA, now=clock.now())
+    with pytest.raises(Ended):
+        next(pieces)
+
+
+def test_a_download_is_cut_when_the_time_runs_out(share: Share, time_machine: Any) -> None:
+    out = released(share, ends_at=clock.now() + timedelta(minutes=1))
+    pieces = out.guarded(iter([b"one", b"two"]))
+    assert next(pieces) == b"one"
+    time_machine.move_to(clock.now() + timedelta(minutes=2))
+    with pytest.raises(Ended):
+        next(pieces)
+
+
+def test_an_open_page_hears_the_end_at_once(share: Share) -> None:
+    link = share.link()
+
+    async def wait() -> bool:
+        with endings.watch(link.grant_id) as watch:
+            stopper = threading.Thread(
+                target=gate.end,
+                args=(share.vault, link.grant_id, "patient", ADA),
+                kwargs={"now": clock.now()},
+            )
+            stopper.start()
+            heard = await watch.ended(10.0)
+            stopper.join()
+            return heard
+
+    assert asyncio.run(wait())
+    assert endings.watching(link.grant_id) == 0
+
+
+def test_who_listens_after_the_end_hears_it_too(share: Share) -> None:
+    link = share.link()
+    gate.end(share.vault, link.grant_id, "patient", ADA, now=clock.now())
+
+    async def wait() -> bool:
+        with endings.watch(link.grant_id) as watch:
+            return await watch.ended(10.0)
+
+    assert asyncio.run(wait())
+
+
+def test_the_bundle_holds_received_digits_local_ids_and_where_each_came_from(
+    share: Share,
+) -> None:
+    out = released(share)
+    body = b"".join(package.bundle(out, base_url="https://x.example", now=clock.now()))
+    assert b'"value": 5.40' in body
+    entries = json.loads(body)["entry"]
+    by_type: dict[str, list[Any]] = {}
+    for entry in entries:
+        resource = entry["resource"]
+        by_type.setdefault(resource["resourceType"], []).append(resource)
+        assert entry["fullUrl"].endswith(f"/fhir/{resource['resourceType']}/{resource['id']}")
+    assert len(by_type["Patient"]) == 1
+    patient = by_type["Patient"][0]
+    assert set(patient) == {"resourceType", "id", "name", "birthDate", "gender"}
+    subjects = {each["subject"]["reference"] for each in by_type["Observation"]}
+    assert subjects == {f"Patient/{patient['id']}"}
+    assert len({each["id"] for each in by_type["Observation"]}) == len(by_type["Observation"])
+    told = {target["reference"] for each in by_type["Provenance"] for target in each["target"]}
+    assert {f"Condition/{each['id']}" for each in by_type["Condition"]} <= told
+    places = {each["entity"][0]["what"]["display"] for each in by_type["Provenance"]}
+    assert places == {"North Quay", "Saltmarsh"}
+    assert "some" not in by_type
+    assert by_type["Consent"][0]["provision"]["type"] == "deny"
+
+
+def test_what_we_author_ourselves_is_valid_fhir(share: Share) -> None:
+    from fhir.resources.R4B import get_fhir_model_class
+
+    out = released(share)
+    body = b"".join(package.bundle(out, base_url="https://x.example", now=clock.now()))
+    ours = {"Consent", "Provenance", "OperationOutcome", "Patient"}
+    checked = set()
+    for entry in json.loads(body)["entry"]:
+        kind = entry["resource"]["resourceType"]
+        if kind in ours:
+            get_fhir_model_class(kind).model_validate(entry["resource"])
+            checked.add(kind)
+    assert checked == ours
+
+
+def test_the_consent_does_not_tell_what_was_kept_back(share: Share) -> None:
+    taken = only("Condition", excluded=frozenset({"00" * 8}), ticked=frozenset({"ab" * 8}))
+    out = released(share, taken)
+    body = b"".join(package.bundle(out, base_url="https://x.example", now=clock.now()))
+    assert b"PSY" not in body
+    assert b"abababababababab" not in body
+
+
+def test_every_release_of_the_same_vault_is_in_an_unbroken_chain(share: Share) -> None:
+    for _ in range(5):
+        released(share)
+    with share.vault.read() as session:
+        assert audit.verify(session, share.vault) == []
+
+
+def test_entries_are_recomputed_from_what_was_released(share: Share) -> None:
+    out = released(share, only("AllergyIntolerance", "Condition"))
+    shown = cover.cover(out, now=clock.now())
+    allergies, medicines, problems = shown.columns
+    assert [line.title for line in allergies.lines] == ["Penicillin"]
+    assert medicines.lines == ()
+    assert medicines.note == "The patient does not share medicines here."
+    assert {line.title for line in problems.lines} == {"Asthma", "Underactive thyroid"}
+
+
+def test_the_three_answers_about_allergies_are_three_texts(share: Share) -> None:
+    none = {**a_record()[1], "id": "a2", "code": {"coding": [{"code": "716186003"}]}}
+    del none["criticality"]
+    unknown = released(share, only("AllergyIntolerance", connections=(2,)))
+    keep_all(share.vault, "Third", [none])
+    said_none = released(share, only("AllergyIntolerance", connections=(3,)))
+    present = released(share, only("AllergyIntolerance", connections=(1,)))
+    texts = []
+    for out in (unknown, said_none, present):
+        column = cover.cover(out, now=clock.now()).columns[0]
+        texts.append(column.note or column.lines[0].title)
+    assert texts[0] == "No allergies in what is shared. That does not mean there are none."
+    assert len(set(texts)) == 3

@@ -1,0 +1,269 @@
+"""Every route by every actor, from the route table: who is let in, and what the others see.
+
+`OUTCOMES` declares what each (access, actor) gives; `routes.txt` beside this file names every route
+with its access, so that a new one must be added by hand and seen in review.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from litestar import Response
+from litestar.handlers import HTTPRouteHandler
+
+from phr.store import accounts, members
+from phr.web import app as web
+from phr.web.routing import Access
+from tests.cast import HOME, PUBLIC, Browser, Cast, csrf_in, sign_in
+
+ROWS = Path(__file__).with_name("routes.txt")
+INSIDE = "let in: this is the handler"
+
+IN = "in"
+GONE = "not found"  # 404, the same as for what does not exist
+SIGN_IN = "sign in"  # 303 to the sign-in page
+LOOK = "look only"  # 403 in words
+UNLOCK = "unlock"  # 303 to the page that opens sealed records
+
+ACTORS = (
+    "anonymous",
+    "self",
+    "proxy",
+    "viewer",
+    "removed",
+    "other",
+    "administrator",
+    "sealed",
+)
+PERSON = {
+    "anonymous": SIGN_IN,
+    "removed": GONE,
+    "other": GONE,
+    "administrator": GONE,
+    "sealed": UNLOCK,
+}
+OUTCOMES: dict[Access, dict[str, str]] = {
+    Access.ANYONE: dict.fromkeys(ACTORS, IN),
+    Access.SETUP: dict.fromkeys(ACTORS, GONE),
+    Access.ACCOUNT: dict.fromkeys(ACTORS, IN) | {"anonymous": SIGN_IN},
+    Access.MEMBER: PERSON | {"self": IN, "proxy": IN, "viewer": IN},
+    Access.PROXY: PERSON | {"self": IN, "proxy": IN, "viewer": LOOK},
+    Access.SELF: PERSON | {"self": IN, "proxy": LOOK, "viewer": LOOK},
+    Access.ADMINISTRATOR: dict.fromkeys(ACTORS, GONE)
+    | {"anonymous": SIGN_IN, "administrator": IN, "self": IN, "proxy": IN, "sealed": IN},
+    Access.LINK: dict.fromkeys(ACTORS, IN),
+}
+
+
+def test_every_route_declares_its_access_and_has_its_row():
+    seen = {f"{app} {method} {path} {access}" for app, method, path, access in web.routes()}
+    assert not [row for row in seen if row.endswith(" None")]
+    assert seen == set(ROWS.read_text().splitlines())
+
+
+def test_a_route_without_access_refuses_everybody(cast: Cast):
+    bare = HTTPRouteHandler("/bare", http_method=["GET"], sync_to_thread=False)(_bare)
+    app = web._application([bare], cast.home.state.doorkeeper, address=HOME)
+    with Browser(app, HOME) as browser:
+        answer = browser.get("/bare")
+        assert answer.status_code == 403
+        assert INSIDE not in answer.text
+
+
+def _bare() -> Response[str]:
+    return Response(INSIDE)
+
+
+# ------------------------------------------------------------------ the actors
+
+
+class Stage:
+    """Browsers of every actor, and whose record each of them knocks at."""
+
+    def __init__(self, cast: Cast, home: Any, public: Any) -> None:
+        house, vaults = cast.appliance.house, cast.appliance.vaults
+        self.cast = cast
+        for name, patient_id in cast.patients.items():
+            accounts.set_person(house, vaults, patient_id, name=f"Canary {name}")
+        self.browsers = {actor: self._browser(home, actor) for actor in ACTORS}
+        self.stranger = Browser(public, PUBLIC)
+        _remove_cleo(cast)
+        vaults.seal(cast.patients["Ben"])
+        self.tokens = {
+            actor: csrf_in(browser.get("/account", follow_redirects=True).text)
+            for actor, browser in self.browsers.items()
+        }
+
+    def _browser(self, home: Any, actor: str) -> Browser:
+        browser = Browser(home, HOME)
+        name = {"anonymous": None, "viewer": "Gil", "removed": "Cleo", "other": "Eve"}
+        if who := name.get(actor, "Ada"):
+            sign_in(browser, who)
+        return browser
+
+    def patient_of(self, actor: str) -> str:
+        name = {"proxy": "Kid", "administrator": "Eve", "sealed": "Ben"}.get(actor, "Ada")
+        return self.cast.patients[name]
+
+    def knock(self, actor: str, method: str, path: str) -> Any:
+        address = re.sub(r"\{patient_id:\w+\}", self.patient_of(actor), path)
+        address = re.sub(r"\{[^}]+\}", "0", address)
+        browser = self.browsers[actor]
+        if method == "POST":
+            return browser.post(address, data={"csrf": self.tokens[actor]})
+        return browser.request(method, address)
+
+
+def _remove_cleo(cast: Cast) -> None:
+    house, vaults = cast.appliance.house, cast.appliance.vaults
+    members.remove_member(
+        house, vaults, cast.patients["Ada"], cast.accounts["Cleo"], by=cast.accounts["Ada"]
+    )
+
+
+@pytest.fixture
+def stage_of(cast: Cast) -> Any:
+    house, vaults = cast.appliance.house, cast.appliance.vaults
+    cast.add_account("Gil")
+    cast.let_in("Ada", "Gil", "viewer")
+    cast.patients["Kid"] = accounts.create_patient(
+        house,
+        vaults,
+        name="Kid",
+        account_id=cast.accounts["Ada"],
+        role="proxy",
+        opens_by_itself=True,
+    )
+    return lambda home, public: Stage(cast, home, public)
+
+
+def outcome_of(answer: Any) -> str:
+    """Name what happened, from status, target and words together."""
+    target = answer.headers.get("location", "")
+    if answer.status_code == 303 and target.startswith("/signin"):
+        return SIGN_IN
+    if answer.status_code == 303 and target.startswith("/unlock"):
+        return UNLOCK
+    if answer.status_code == 404 and "There is nothing here" in answer.text:
+        return GONE
+    if answer.status_code == 403 and ("not change it" in answer.text or "Only the" in answer.text):
+        return LOOK
+    return IN if answer.status_code == 200 and answer.text == INSIDE else f"? {answer.status_code}"
+
+
+def expected(handler: Any, actor: str) -> str:
+    options = handler.opt
+    outcome = IN if options.get("always") else OUTCOMES[options["access"]][actor]
+    return IN if outcome == UNLOCK and options.get("sealed") else outcome
+
+
+# ------------------------------------------------------------------ the matrix
+
+
+def _with_echo(table: list[HTTPRouteHandler]) -> Iterator[HTTPRouteHandler]:
+    """Yield the route table with every handler replaced by one that only says it was reached."""
+    for handler in table:
+        yield HTTPRouteHandler(
+            sorted(handler.paths),
+            http_method=sorted(handler.http_methods),
+            opt=dict(handler.opt or {}),
+            status_code=200,
+            sync_to_thread=False,
+        )(_echo_of(handler))
+
+
+def _echo_of(handler: HTTPRouteHandler) -> Any:
+    def echo() -> Response[bytes]:
+        return Response(INSIDE.encode(), media_type="text/plain")
+
+    echo.__name__ = f"echo_{id(handler)}"
+    return echo
+
+
+def test_the_doorkeeper_lets_in_exactly_whom_the_table_says(cast: Cast, stage_of: Any):
+    keep_forms = {"/signin", "/account"}  # real pages: the actors take their tokens there
+    real = [each for each in web.HOME if set(each.paths) & keep_forms]
+    rest = [each for each in web.HOME if not set(each.paths) & keep_forms]
+    home = web._application([*real, *_with_echo(rest)], cast.home.state.doorkeeper, address=HOME)
+    stage = stage_of(home, cast.public)
+    wrong = []
+    for handler in rest:
+        for path in handler.paths:
+            for method in sorted(set(handler.http_methods) - {"HEAD"}):
+                for actor in ACTORS:
+                    answer = stage.knock(actor, str(method), path)
+                    if outcome_of(answer) != expected(handler, actor):
+                        wrong.append((str(method), path, actor, outcome_of(answer)))
+    assert wrong == []
+
+
+def test_who_is_not_let_in_sees_and_changes_nothing(cast: Cast, stage_of: Any):
+    stage = stage_of(cast.home, cast.public)
+    before = _state(cast)
+    for handler in web.HOME:
+        for actor in ACTORS:
+            wanted = expected(handler, actor)
+            if wanted == IN:
+                continue
+            for path in handler.paths:
+                for method in sorted(handler.http_methods):
+                    answer = stage.knock(actor, str(method), path)
+                    where = (str(method), path, actor, answer.status_code)
+                    assert method == "HEAD" or outcome_of(answer) == wanted, where
+                    others = {"anonymous", "removed", "other"}
+                    assert actor not in others or "Canary Ada" not in answer.text, where
+                    assert actor != "administrator" or "Canary Eve" not in answer.text, where
+    assert _state(cast) == before
+
+
+def test_every_page_answers_those_who_may_see_it(cast: Cast, stage_of: Any):
+    stage = stage_of(cast.home, cast.public)
+    for handler in web.HOME:
+        if "GET" not in handler.http_methods:
+            continue
+        for actor in ACTORS:
+            if expected(handler, actor) != IN:
+                continue
+            for path in handler.paths:
+                if path.endswith("/events"):
+                    continue  # a stream does not end; its own tests read it
+                answer = stage.knock(actor, "GET", path)
+                assert answer.status_code in {200, 303, 400, 404, 503}, (path, actor)
+
+
+def test_no_administrator_page_names_anything_of_a_record(cast: Cast, stage_of: Any):
+    stage = stage_of(cast.home, cast.public)
+    for handler in web.HOME:
+        if (handler.opt or {})["access"] is Access.ADMINISTRATOR and "GET" in handler.http_methods:
+            for path in handler.paths:
+                text = stage.knock("administrator", "GET", path).text
+                assert not re.search(r"Observation|mmol|mg/dL|Condition", text), path
+
+
+def test_no_door_opens_to_an_unknown_handle(cast: Cast):
+    stranger = cast.stranger()
+    token = ""
+    for handler in web.PUBLIC:
+        if (handler.opt or {})["access"] is not Access.LINK:
+            continue
+        for path in handler.paths:
+            address = re.sub(r"\{[^}]+\}", "0" * 32, path)
+            answer = stranger.get(address)
+            assert answer.status_code in {200, 404, 405, 410}, path
+            assert "Canary" not in answer.text
+            found = re.search(r'name="csrf" value="([^"]+)"', answer.text)
+            token = found[1] if found else token
+            if "POST" in handler.http_methods:
+                posted = stranger.post(address, data={"csrf": token, "code": "000000"})
+                assert posted.status_code in {403, 404, 410, 422}, path
+
+
+def _state(cast: Cast) -> Any:
+    house = cast.appliance.house
+    people = accounts.all_patients(house)
+    return [
+        (p.id, p.name, p.is_open, [(m.account_id, m.role) for m in members.members_of(house, p.id)])
+        for p in people
+    ], [(a.id, a.state, a.totp) for a in accounts.list_accounts(house)]

@@ -1,0 +1,71 @@
+"""The audit log in sentences: every event has words, and nothing in it can break them."""
+
+from typing import Any
+
+import pytest
+
+from phr import clock
+from phr.sharing import activity
+from phr.store.models import AuditEntry
+
+PELL = {"kind": "recipient", "id": "r", "name": "Dr. Pell"}
+ADA = {"kind": "account", "id": "ada", "name": "Ada"}
+HOMEPORT = {"kind": "appliance"}
+
+
+def line(event: str, actor: dict[str, str], **detail: Any) -> activity.Line:
+    entry = AuditEntry(seq=1, at=clock.now(), event=event, actor=actor, grant_id="g", detail=detail)
+    return activity.line(entry, {"g": "Dr. Pell"}, "ada")
+
+
+@pytest.mark.parametrize("event", sorted(activity.EVENTS))
+def test_every_event_is_a_whole_sentence(event: str) -> None:
+    shown = line(event, PELL, left=4, records=12, browser="Firefox", until="2026-11-22T10:00:00Z")
+    assert shown.what.endswith(".")
+    assert "{" not in shown.what + shown.aside
+
+
+def test_an_event_without_words_still_gets_a_line() -> None:
+    shown = line("vault.rekeyed", HOMEPORT)
+    assert (shown.who, shown.what) == ("Homeport", "did “vault rekeyed”.")
+
+
+def test_a_wrong_code_is_somebody_and_not_the_doctor() -> None:
+    shown = line("link.wrong_code", PELL, left=1, browser="Firefox on Linux")
+    assert shown.who == ""
+    assert shown.what == "Somebody typed a wrong code for the link of Dr. Pell. 1 try left."
+    assert shown.aside == "on Firefox on Linux · nothing was shown"
+
+
+def test_you_are_you_and_others_have_names() -> None:
+    assert line("grant.ended", ADA, because="patient").who == "You"
+    assert line("grant.ended", {**ADA, "id": "ben", "name": "Ben"}, because="patient").who == "Ben"
+
+
+def test_time_and_not_the_appliance_ends_a_grant() -> None:
+    shown = line("grant.ended", HOMEPORT, because="time")
+    assert (shown.what, shown.aside) == ("ended what Dr. Pell could see.", "the time had run out")
+
+
+@pytest.mark.parametrize(
+    "detail", [{"left": "x"}, {"records": None}, {"until": 3}, {"section": []}]
+)
+def test_odd_details_break_nothing(detail: dict[str, Any]) -> None:
+    for event in activity.EVENTS:
+        assert line(event, PELL, **detail).what
+
+
+def test_braces_in_a_name_stay_braces() -> None:
+    shown = activity.line(
+        AuditEntry(
+            seq=1,
+            at=clock.now(),
+            event="grant.ended",
+            actor=ADA,
+            grant_id="g",
+            detail={"because": "patient"},
+        ),
+        {"g": "Dr. {factor} %s"},
+        "ada",
+    )
+    assert shown.what == "stopped sharing with Dr. {factor} %s."

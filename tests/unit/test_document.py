@@ -1,0 +1,193 @@
+"""The only door for FHIR JSON: what it refuses, and that it changes nothing."""
+
+import json
+from contextlib import suppress
+from decimal import Decimal
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from phr.errors import InvalidInput
+from phr.fhir import document, intake
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+REFUSED = {
+    "nested too deep": b'{"a":' + b"[" * 64 + b"]" * 64 + b"}",
+    "nested very deep": b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "a name twice": b'{"a":1,"a":2}',
+    "a name twice, spaced": b'{"a" : 1, "a" : 2}',
+    "a name twice, escaped": b'{"a":1,"\\u0061":2}',
+    "a name twice, deep inside": b'{"a":[{"b":{"c":1,"c":1}}]}',
+    "NaN": b'{"a":NaN}',
+    "Infinity": b'{"a":-Infinity}',
+    "1e999": b'{"a":1e999}',
+    "1e999999": b'{"a":1e999999}',
+    "1e-31": b'{"a":1e-31}',
+    "5000 digits": b'{"a":' + b"1" * 5000 + b"}",
+    "41 decimals": b'{"a":0.' + b"1" * 40 + b"}",
+    "lone surrogate": b'{"a":"\\ud800"}',
+    "NUL": b'{"a":"x\\u0000y"}',
+    "NUL in a name": b'{"\\u0000":1}',
+    "invalid UTF-8": b'{"a":"\xff"}',
+    "UTF-16": '{"a":1}'.encode("utf-16"),
+    "trailing garbage": b'{"a":1} x',
+    "two documents": b'{"a":1}{"b":2}',
+    "comment": b'{"a":1/*x*/}',
+    "single quotes": b"{'a':1}",
+    "trailing comma": b'{"a":1,}',
+    "leading zero": b'{"a":01}',
+    "control character": b'{"a":"\x01"}',
+    "not an object": b"[1]",
+    "nothing": b"",
+    "cut off": b'{"a":"b',
+}
+
+
+@pytest.mark.parametrize("body", REFUSED.values(), ids=REFUSED.keys())
+def test_what_no_resource_may_hold_is_refused_with_a_sentence(body):
+    with pytest.raises(InvalidInput) as refusal:
+        document.loads(body)
+    assert refusal.value.sentence.endswith(".")
+
+
+@pytest.mark.parametrize("body", REFUSED.values(), ids=REFUSED.keys())
+def test_the_importer_refuses_exactly_what_the_door_refuses(body):
+    with pytest.raises(InvalidInput):
+        imported(
+            body if body[:1] in b"[" else b'{"resourceType":"Basic","id":"x","code":%s}' % body
+        )
+
+
+def imported(body):
+    clean = document.text_bytes(body)
+    kind, remote_id = intake.named(*intake.peek(clean), clean, None)
+    return intake.Intake().take(clean, kind, remote_id)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a":"\\\\u0000"}',
+        b'{"a":"[[[[{{{{"}',
+        b'{"a":"' + b"[" * 200 + b'"}',
+        b'{"a":"\\ud83d\\ude00"}',
+        b'\xef\xbb\xbf{"a":1}',
+        b'{"a":' + b"[" * 63 + b"]" * 63 + b"}",
+        b'{"a":"\\"a\\":1"}',
+        b'{"a":-0.0,"b":0.10,"c":1e30}',
+    ],
+)
+def test_what_only_looks_bad_is_taken(body):
+    assert document.loads(body)
+
+
+@pytest.mark.parametrize("digits", ["1.10", "0.10", "72.50", "-0.0", "1e2", "1E-5", "100.000"])
+def test_decimals_keep_their_digits(digits):
+    body = b'{"value":%s}' % digits.encode()
+    value = document.loads(body)["value"]
+    assert digits == str(value)
+    assert Decimal(digits) == value
+    assert body == document.dumps({"value": value})
+    assert digits == str(document.parse(body)["value"])
+
+
+@given(st.dictionaries(st.text(max_size=6), JSON, max_size=5))
+def test_any_plain_document_is_read_as_json_reads_it(value):
+    for body in (orjson.dumps(value), json.dumps(value, indent=1).encode()):
+        if any("\0" in text for text in document.strings(value)):
+            continue
+        assert value == document.loads(body)
+        assert value == document.parse(body)
+
+
+@given(st.dictionaries(st.text(max_size=6), JSON, max_size=5), st.booleans())
+def test_fields_are_the_very_bytes_at_their_offsets(value, spaced):
+    body = json.dumps(value, indent=2 if spaced else None, ensure_ascii=spaced).encode(
+        "utf-8", "replace"
+    )
+    found = document.fields(body)
+    assert list(found) == list(value)
+    for start, raw in found.values():
+        assert raw == body[start : start + len(raw)]
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_make_the_door_raise_anything_else(body):
+    for reader in (document.loads, document.slice_bundle, document.fields):
+        with suppress(InvalidInput):
+            reader(body)
+
+
+def test_a_page_is_cut_into_the_very_bytes_that_were_sent():
+    raw = b'{"resourceType":"Observation", "id":"1","v":1.10}'
+    body = (
+        b'{"resourceType":"Bundle","total":7,"link":[{"relation":"self","url":"a"},'
+        b'{"relation":"next","url":"b"}],"entry":[null,{"fullUrl":"urn:uuid:1","resource":%s},'
+        b'{"resource":{"resourceType":"OperationOutcome","issue":[{"severity":"warning",'
+        b'"code":"throttled","diagnostics":"Too fast"}]},"search":{"mode":"outcome"}},'
+        b'{"response":{"status":"429 Too Many"}},{"fullUrl":"x"}]}' % raw
+    )
+    page = document.slice_bundle(body)
+    assert [raw] == [each.body for each in page.entries]
+    assert (page.entries[0].place, page.entries[0].url) == ("entry 2", "urn:uuid:1")
+    assert (page.next, page.total) == ("b", 7)
+    assert [tuple(issue) for issue in page.outcomes] == [
+        ("warning", "throttled", "Too fast"),
+        ("error", "429", ""),
+    ]
+
+
+@pytest.mark.parametrize("at", range(1, 400, 13))
+def test_nothing_of_a_page_that_breaks_off_is_taken(at):
+    raw = b'{"resourceType":"Observation","id":"1"}'
+    body = b'{"resourceType":"Bundle","entry":[' + b",".join([b'{"resource":%s}' % raw] * 9) + b"]}"
+    with pytest.raises(InvalidInput):
+        document.slice_bundle(body[:at])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"resourceType":"Bundle"}',
+        b'{"resourceType":"Bundle","entry":null,"link":{"relation":"self"},"total":"many"}',
+        b'{"resourceType":"Bundle","entry":[],"link":[{"relation":"next"}]}',
+    ],
+)
+def test_sloppy_pages_are_tolerated(body):
+    assert document.Page(()) == document.slice_bundle(body)
+
+
+def test_an_outcome_in_place_of_data_is_no_record():
+    page = document.slice_bundle(
+        b'{"resourceType":"OperationOutcome","issue":{"severity":"error","code":"forbidden",'
+        b'"details":{"text":"Not you"}}}'
+    )
+    assert page.entries == ()
+    assert [tuple(issue) for issue in page.outcomes] == [("error", "forbidden", "Not you")]
+
+
+@given(st.lists(st.binary(max_size=6), max_size=8))
+def test_the_quick_proof_about_names_agrees_with_the_strict_reader(parts):
+    raw = b'{"a":{"x":1},' + b",".join(b'"%s":1' % part for part in parts) + b"}"
+    try:
+        clean = document.text_bytes(raw)
+        expected = document.strict(clean)
+    except InvalidInput:
+        expected = None
+    try:
+        found = intake.judge(document.text_bytes(raw))[0]
+    except InvalidInput:
+        found = None
+    assert expected == found
