@@ -12,9 +12,9 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 VENDOR := phr/web/static/vendor
 DATA ?= data
-CORPUS := $(if $(HOMEPORT_CORPUS),$(HOMEPORT_CORPUS),../shared/data)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -p tests.ci_plugin
+COVERAGE := $(if $(filter true,$(CI)),--cov --cov-report=term:skip-covered)
 LOCK := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \
 	--strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links $(LOCK_OPTIONS)
 
@@ -28,8 +28,7 @@ run: $(STAMPS)/run $(VENDOR)/.stamp ## start Homeport with the demo hospital; pr
 	@exec $(BIN)/phr serve --demo --data $(DATA)
 
 test: $(STAMPS)/test $(VENDOR)/.stamp $(STAMPS)/machine node_modules/.stamp ## all tests but the slow ones
-	@$(PYTEST) -m "not slow" \
-		--cov --cov-report=term:skip-covered --cov-report=xml:build/coverage.xml $(ARGS)
+	@$(PYTEST) -m "not slow" $(COVERAGE) $(ARGS)
 
 check: $(STAMPS)/dev ## format, lint, types, layers, templates, container files, spelling
 	@$(BIN)/ruff format --check .

@@ -142,7 +142,7 @@ class Sealed(VaultError):
 class NewerSchema(VaultError):
     """Written by a newer program; the file was not touched."""
 
-    sentence = "This record was written by a newer version of Homeport. Please update. Nothing was changed."
+    sentence = "A newer Homeport wrote this record. Please update this one. Nothing was changed."
 
 
 class Damaged(VaultError):

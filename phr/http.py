@@ -9,8 +9,9 @@ import ssl
 import threading
 import time
 import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from io import BytesIO
@@ -28,6 +29,7 @@ AGENT: Final = "Homeport"
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 MAX_RATIO: Final = 200  # FHIR JSON compresses 10 to 60 times; a bomb 1,000 times
 RATIO_FROM: Final = 1 << 20
+LARGE_FROM: Final = 4 << 20  # bytes; of such answers one at a time per origin is held
 HEADERS_EXTRA: Final = 128 * 1024  # status line, headers and chunk framing beside the body
 
 
@@ -192,6 +194,7 @@ class Http:
         # A reused connection can die just as the request goes out, and then nobody knows whether
         # it was heard. For a POST (tokens!) that matters, so each one gets a fresh connection.
         self._fresh = _transport(tls, backend, connections, 0)
+        self._turns: defaultdict[tuple[str, str, int], threading.Lock] = defaultdict(threading.Lock)
 
     def close(self) -> None:
         """Close every pooled connection."""
@@ -290,7 +293,33 @@ class Http:
             chunks = _inflated(chunks)
         elif encoding not in {"", "identity"}:
             raise AnswerRefused("The other server compressed its answer in a way not asked for.")
-        return Answer(response.status_code, answer_headers, _collected(chunks, limits.size), place)
+        body = self._collected(chunks, place, limits.size)
+        return Answer(response.status_code, answer_headers, body, place)
+
+    def _collected(self, chunks: Iterator[bytes], place: Place, size: int) -> bytes:
+        """Return the whole body; a large one waits while another of the same origin comes in.
+
+        A server that answers every question with a giant then costs the memory of one.
+        """
+        whole = BytesIO()
+        with ExitStack() as turn:
+            for chunk in chunks:
+                if whole.tell() <= LARGE_FROM < whole.tell() + len(chunk):
+                    turn.enter_context(self._turn(place))
+                if whole.tell() + len(chunk) > size:
+                    raise TooLarge
+                whole.write(chunk)
+        return whole.getvalue()
+
+    @contextmanager
+    def _turn(self, place: Place) -> Iterator[None]:
+        lock = self._turns[place.origin]
+        if not lock.acquire(timeout=max(self._budget.deadline - time.monotonic(), 0)):
+            raise _too_slow()
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 def _transport(
@@ -325,15 +354,6 @@ def _headers(
 def _declared(headers: Mapping[str, str]) -> int:
     text = headers.get("content-length", "")
     return int(text) if text.isdecimal() and len(text) < 20 else 0
-
-
-def _collected(chunks: Iterator[bytes], size: int) -> bytes:
-    whole = BytesIO()
-    for chunk in chunks:
-        if whole.tell() + len(chunk) > size:
-            raise TooLarge
-        whole.write(chunk)
-    return whole.getvalue()
 
 
 def _inflated(chunks: Iterator[bytes]) -> Iterator[bytes]:

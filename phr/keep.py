@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
@@ -20,7 +20,7 @@ from phr import clock
 from phr.errors import InvalidInput, NotFound
 from phr.fhir import document, references
 from phr.fhir.check import Note
-from phr.fhir.intake import Intake, Taken, named, peek
+from phr.fhir.intake import Intake, Taken, glance, named, peek
 from phr.fhir.kinds import BY_NUMBER, KINDS, Kind
 from phr.fhir.labels import Label
 from phr.fhir.reading import text
@@ -31,25 +31,27 @@ from phr.store.models import Connection
 from phr.store.vault import Vault
 
 GROUP: Final = 2000  # records a commit
-DEFERRED: Final = 200_000  # records after which a first import builds the indexes and goes on
+DEFERRED: Final = 100_000  # records after which a first import builds the indexes and goes on
 TRAINED: Final = 2000  # records after which a connection gets its own dictionary
+GROUP_BYTES: Final = 8 * 1024 * 1024  # received bytes a commit
 WAIT: Final = 0.5  # seconds that a page waits for others
 MAX_ATTACHMENT: Final = 25 * 1024 * 1024
 MAX_QUARANTINED: Final = 1024 * 1024  # bytes kept of a refused item
 _HASH_BYTES: Final = 16
+_WITHDRAWN: Final = int(Note.WITHDRAWN)
 _SPACE: Final = b" \t\r\n"
 _tuple: Final = tuple.__new__  # makes a named tuple in a third of the time of its constructor
 ANOTHER: Final = "This belongs to another patient. It was not kept in this record."
 
-_INSERT: Final = (
+_INSERT: Final = (  # what is the same for a whole import is written into the statement
     "INSERT INTO record(pk, key, connection, type, remote_id, version, hash, time, time_end,"
     " timeline, concept, category, text, value, labels, flags, received, pull, splices, body)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " VALUES (?, ?, {connection}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {received}, {pull}, ?, ?)"
 )
 _UPDATE: Final = (
     "UPDATE record SET version = ?, hash = ?, time = ?, time_end = ?, timeline = ?, concept = ?,"
-    " category = ?, text = ?, value = ?, labels = ?, flags = ?, received = ?, pull = ?,"
-    " splices = ?, body = ? WHERE pk = ?"
+    " category = ?, text = ?, value = ?, labels = ?, flags = ?, splices = ?, body = ?,"
+    " received = ?, pull = ? WHERE pk = ?"
 )
 _TO_HISTORY: Final = (
     "INSERT OR REPLACE INTO record_version(pk, version, hash, labels, flags, received, splices,"
@@ -100,8 +102,7 @@ class _Refused:
     reason: str
 
 
-@dataclass(slots=True)
-class _Known:
+class _Known(NamedTuple):
     """A record that the vault has."""
 
     pk: int
@@ -138,7 +139,6 @@ class _Row:
     packed: bytes = b""
     version: int = 1
     pk: int = 0
-    replaces: _Known | None = None
 
 
 @dataclass(slots=True)
@@ -184,15 +184,20 @@ class Keeper:
         self._connection = connection_id
         self._pull = pull_id
         self._expected = expected_patient
+        self._ours = (expected_patient,)
         self._now = clock.to_ms(now)
         self._group = group
         self._with_entries = with_entries
         self._strangers: set[str] = set()
+        self._pks: dict[int, int] = {}  # of what was written while deferring, by key
+        self._insertion = _INSERT.format(
+            connection=int(connection_id), received=self._now, pull=int(pull_id)
+        )
         self._keys = references.Keys(vault.id_key, connection_id)
         self._intake = Intake()
         self._terms = index.Terms()
         self._pages: list[_Page] = []
-        self._waiting = 0
+        self._waiting = self._bytes = 0
         self._since = 0.0
         self._written = 0
         with vault.read() as session:
@@ -205,6 +210,8 @@ class Keeper:
             self._live = row.kind != "upload"
             self._parts = _parts(session, pull_id)
             self._birth_date = _birth_date(session) if expected_patient is None else None
+        if not self._deferring:
+            index.ensure(vault)  # an import before this one may have been cut off
 
     # -------------------------------------------------------------------------- taking pages
 
@@ -220,20 +227,31 @@ class Keeper:
             self._since = time.monotonic()
         self._pages.append(page)
         self._waiting += len(page.arrived)
-        return self.flush() if self._waiting >= self._group or self.due() <= 0 else Kept()
+        self._bytes += sum(len(item.body) for item in items)
+        full = self._waiting >= self._group or self._bytes >= GROUP_BYTES
+        return self.flush() if full or self.due() <= 0 else Kept()
 
     def due(self) -> float:
         """Return the seconds until waiting pages should be flushed (infinite if none wait)."""
         return self._since + WAIT - time.monotonic() if self._pages else float("inf")
 
     def _arrive(self, page: _Page, item: Item) -> None:
-        try:
-            body = document.text_bytes(item.body).strip(_SPACE)
-            kind, remote_id = named(*peek(body), body, item.url)
-        except InvalidInput as problem:
-            page.refused.append(_Refused(item, problem.sentence))
-            return
-        key = self._keys.key(kind.type, remote_id)
+        body = item.body
+        if body[:1] != b"{" or body[-1:] != b"}":
+            body = body.removeprefix(document.BOM).strip(_SPACE)
+        seen = glance(body)
+        if seen is not None:
+            kind, name = seen
+            remote_id = name.decode("ascii")
+        else:
+            try:
+                kind, remote_id = named(*peek(body), body, item.url)
+                name = remote_id.encode()
+            except (InvalidInput, UnicodeEncodeError) as problem:
+                sentence = getattr(problem, "sentence", "Its id is not text.")
+                page.refused.append(_Refused(item, sentence))
+                return
+        key = self._keys.key(kind.type, name)
         hash_ = sha256(body).digest()[:_HASH_BYTES]
         page.arrived.append(_tuple(_Arrived, (key, kind, remote_id, hash_, body, item)))
 
@@ -243,7 +261,7 @@ class Keeper:
         """Write the waiting pages in one transaction and return what became of their items."""
         if not self._pages:
             return Kept()
-        pages, self._pages, self._waiting = self._pages, [], 0
+        pages, self._pages, self._waiting, self._bytes = self._pages, [], 0, 0
         with _no_collection():
             total = self._commit(pages)
             pages.clear()  # thousands of rows go before the collector may look at them
@@ -262,8 +280,10 @@ class Keeper:
             raise
         self._parts += 1
         self._written += len(group.fresh)
-        if self._deferring and self._written >= DEFERRED:
-            self._end_deferring()
+        if self._deferring:
+            self._pks.update((key, row.pk) for key, row in group.fresh.items())
+            if self._written >= DEFERRED:
+                self._end_deferring()
         total = Kept()
         for page in pages:
             total += page.kept()
@@ -274,41 +294,55 @@ class Keeper:
         group = _Group(pages)
         arrived = [each for page in pages for each in page.arrived]
         with self._vault.read() as session:
-            known = _known(session, [each.key for each in arrived])
+            known = self._look_up(session, [each.key for each in arrived])
             judge = _Judge(self, session, known, arrived)
             for page in pages:
                 for each in page.arrived:
-                    self._decide(group, page, each, judge)
+                    found = known.get(each.key)
+                    if found is not None and found[1] == each.hash:
+                        page.unchanged += 1
+                        group.met.append(found[0])
+                        if found[3] & _WITHDRAWN:
+                            group.revived.append(_Known(*found))
+                    else:
+                        self._decide(group, page, each, judge)
         rows = group.rows()
         packed = self._packer.pack([row.arrived.body for row in rows])
         for row, blob in zip(rows, packed, strict=True):
             row.packed = blob
         return group
 
+    def _look_up(self, session: Session, keys: list[int]) -> dict[int, tuple[Any, ...]]:
+        if self._deferring:  # there is no index on keys yet; what this import wrote is remembered
+            pks = {self._pks[key] for key in keys if key in self._pks}
+            return _known(session, "pk", list(pks))
+        return _known(session, "key", keys)
+
     def _decide(self, group: _Group, page: _Page, each: _Arrived, judge: "_Judge") -> None:
-        known = judge.known.get(each.key)
         fresh = group.fresh.get(each.key)
-        if known is not None and fresh is None and known.hash == each.hash:
-            page.unchanged += 1
-            group.met.append(known.pk)
-            if known.flags & Note.WITHDRAWN:
-                group.revived.append(known)
-            return
         if fresh is not None and fresh.arrived.hash == each.hash:
             page.unchanged += 1
             return
-        if known is not None and not known.moved and judge.nothing_new(known, each):
-            page.unchanged += 1
-            group.met.append(known.pk)
-            return
+        found = judge.known.get(each.key)
+        if found is not None:
+            known = _Known(*found)
+            if not known.moved and judge.nothing_new(known, each):
+                page.unchanged += 1
+                group.met.append(known.pk)
+                return
         try:
             row = self._row(each)
         except InvalidInput as problem:
             page.refused.append(_Refused(each.item, problem.sentence))
             return
-        self._place(group, page, row, known)
+        if fresh is None and found is None:
+            group.fresh[each.key] = row
+            page.new += 1
+        else:
+            self._place(group, page, row, judge)
 
-    def _place(self, group: _Group, page: _Page, row: _Row, known: _Known | None) -> None:
+    def _place(self, group: _Group, page: _Page, row: _Row, judge: "_Judge") -> None:
+        """Place another version of something that this group or the vault has."""
         key = row.arrived.key
         fresh = group.fresh.get(key)
         if fresh is not None:  # twice in this group with other content: both are kept
@@ -316,17 +350,16 @@ class Keeper:
             row.version = fresh.version + 1
             group.fresh[key] = row
             page.changed += 1
-        elif known is not None:
-            row.version, row.pk, row.replaces = known.version + 1, known.pk, known
-            group.changed.append(row)
-            page.changed += 1
-            known.hash, known.version, known.moved = row.arrived.hash, row.version, True
-        else:
-            group.fresh[key] = row
-            page.new += 1
+            return
+        known = _Known(*judge.known[key])
+        row.version, row.pk = known.version + 1, known.pk
+        group.changed.append(row)
+        page.changed += 1
+        judge.known[key] = (known.pk, row.arrived.hash, row.version, known.flags, True)
 
     def _row(self, each: _Arrived) -> _Row:
-        taken = self._intake.take(each.body, each.kind, each.remote_id)
+        body = document.text_bytes(each.body)
+        taken = self._intake.take(body, each.kind, each.remote_id)
         self._refuse_others(each, taken)
         return _Row(each, taken)
 
@@ -338,6 +371,8 @@ class Keeper:
         """
         is_patient = each.kind.type == "Patient"
         whose = (each.remote_id,) if is_patient else taken.patients
+        if whose == self._ours:
+            return
         if self._expected is not None:
             if any(patient != self._expected for patient in whose):
                 raise InvalidInput(ANOTHER)
@@ -352,39 +387,71 @@ class Keeper:
             raise InvalidInput(ANOTHER)
 
     def _expel(self) -> Kept:
-        """Take out again what came before its patient turned out to be a stranger."""
+        """Take out again what came before its patient turned out to be a stranger.
+
+        Where ids are as short as "1", a stranger's resource may have come as a new version of
+        one of ours: then ours is current again.
+        """
+        page = _Page("", None)
         with self._vault.write(Priority.BULK) as session:
             run = session.connection().exec_driver_sql
             found = run(
                 "SELECT pk, type, remote_id, body FROM record WHERE connection = ? AND pull = ?",
                 (self._connection, self._pull),
             )
-            gone = []
-            refused = []
             for pk, type_, remote_id, blob in found.fetchall():
-                body = bodies.unpack(session, blob)
-                taken = self._intake.take(body, BY_NUMBER[type_], remote_id)
-                if not self._strangers.isdisjoint(taken.patients):
-                    gone.append((pk, type_))
-                    place = f"{taken.kind.type}/{remote_id}"
-                    refused.append(_Refused(Item(body, place), ANOTHER))
-            _erase_some(session, [pk for pk, _ in gone])
-            for _, type_ in gone:
-                run(
-                    "UPDATE counter SET n = n - 1 WHERE connection = ? AND type = ?",
-                    (self._connection, type_),
-                )
-            page = _Page("", None, refused=refused)
+                kind = BY_NUMBER[type_]
+                taken, body = self._read_again(session, blob, kind, remote_id)
+                if self._strangers.isdisjoint(taken.patients):
+                    continue
+                item = Item(body, f"{kind.type}/{remote_id}")
+                page.refused.append(_Refused(item, ANOTHER))
+                restored, dropped = self._restore(session, pk, kind, remote_id)
+                page.changed -= dropped + restored
+                if not restored:
+                    page.new -= 1
+                    _erase_some(session, [pk])
+                    run(
+                        "UPDATE counter SET n = n - 1 WHERE connection = ? AND type = ?",
+                        (self._connection, type_),
+                    )
             self._quarantine(session, _Group([page]))
-        return replace(page.kept(), new=-len(gone))
+        return page.kept()
+
+    def _read_again(
+        self, session: Session, blob: bytes, kind: Kind, remote_id: str
+    ) -> tuple[Taken, bytes]:
+        body = bodies.unpack(session, blob)
+        return self._intake.take(body, kind, remote_id), body
+
+    def _restore(self, session: Session, pk: int, kind: Kind, remote_id: str) -> tuple[bool, int]:
+        """Make the newest earlier version that is not a stranger's the current one again.
+
+        Returns whether there was one, and how many versions of strangers were dropped on the way.
+        """
+        dropped = 0
+        run = session.connection().exec_driver_sql
+        sql = "SELECT version, body FROM record_version WHERE pk = ? ORDER BY version DESC"
+        for version, blob in run(sql, (pk,)).fetchall():
+            run("DELETE FROM record_version WHERE pk = ? AND version = ?", (pk, version))
+            taken, body = self._read_again(session, blob, kind, remote_id)
+            if not self._strangers.isdisjoint(taken.patients):
+                dropped += 1
+                continue
+            hash_ = sha256(body).digest()[:_HASH_BYTES]
+            key = self._keys.key(kind.type, remote_id.encode())
+            arrived = _Arrived(key, kind, remote_id, hash_, body, Item(body))
+            row = _Row(arrived, taken, blob, version, pk)
+            self._settle_terms(session, [row])
+            run(_UPDATE, (*self._columns(row, _private(session)), self._now, self._pull, pk))
+            if self._with_entries:
+                entries.change(session, self._new(row))
+            return True, dropped
+        return False, dropped
 
     def _write(self, session: Session, group: _Group) -> None:
         rows = group.rows()
-        self._terms.settle(
-            session,
-            {row.taken.words for row in rows if row.taken.words},
-            {row.taken.codings for row in rows if row.taken.codings},
-        )
+        self._settle_terms(session, rows)
         private = _private(session)
         if self._deferring and not self._written:
             index.drop(session)
@@ -405,6 +472,13 @@ class Keeper:
         self._count(session, group)
         self._quarantine(session, group)
 
+    def _settle_terms(self, session: Session, rows: Sequence[_Row]) -> None:
+        self._terms.settle(
+            session,
+            {row.taken.words for row in rows if row.taken.words},
+            {row.taken.codings for row in rows if row.taken.codings},
+        )
+
     def _insert(self, session: Session, group: _Group, private: set[int]) -> None:
         fresh = list(group.fresh.values())
         if not fresh:
@@ -419,13 +493,13 @@ class Keeper:
                 (
                     pk,
                     arrived.key,
-                    self._connection,
                     arrived.kind.number,
                     arrived.remote_id,
                     *self._columns(row, private),
                 )
             )
-        run(_INSERT, values)
+        driver: Any = session.connection().connection.driver_connection
+        driver.executemany(self._insertion, values)
         if group.earlier:
             self._write_earlier(session, group, private)
         if self._with_entries:
@@ -433,7 +507,8 @@ class Keeper:
         for row in fresh:
             if row.taken.links:
                 self._link(session, row)
-            self._alias(session, row)
+            if row.arrived.item.url is not None:
+                self._alias(session, row, row.arrived.item.url)
 
     def _columns(self, row: _Row, private: set[int]) -> tuple[Any, ...]:
         taken = row.taken
@@ -452,8 +527,6 @@ class Keeper:
             taken.value,
             labels,
             taken.flags,
-            self._now,
-            self._pull,
             taken.splices,
             row.packed,
         )
@@ -475,7 +548,7 @@ class Keeper:
         for row in group.earlier:
             columns = self._columns(row, private)
             pk = group.fresh[row.arrived.key].pk
-            values.append((pk, *columns[0:2], *columns[9:12], *columns[13:15]))
+            values.append((pk, *columns[0:2], *columns[9:11], self._now, *columns[11:13]))
         session.connection().exec_driver_sql(
             "INSERT INTO record_version(pk, version, hash, labels, flags, received, splices, body)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -486,7 +559,7 @@ class Keeper:
         """Put the present version into the history and the new one in its place."""
         run = session.connection().exec_driver_sql
         run(_TO_HISTORY, (row.pk,))
-        run(_UPDATE, (*self._columns(row, private), row.pk))
+        run(_UPDATE, (*self._columns(row, private), self._now, self._pull, row.pk))
         if self._with_entries:
             entries.change(session, self._new(row))
         if row.taken.links:
@@ -499,11 +572,8 @@ class Keeper:
             else:
                 _attach(session, row.pk, link.url, link.media_type, link.data)
 
-    def _alias(self, session: Session, row: _Row) -> None:
+    def _alias(self, session: Session, row: _Row, url: str) -> None:
         """Remember a fullUrl that does not end in the resource's own type and id."""
-        url = row.arrived.item.url
-        if url is None:
-            return
         pointed = references.target(url)
         if pointed is not None and (
             pointed.id == row.arrived.remote_id and pointed.type in ("", row.arrived.kind.type)
@@ -557,8 +627,9 @@ class Keeper:
     def _end_deferring(self) -> None:
         """Build the indexes that a first import left out: at once they cost a third."""
         if self._deferring:
-            self._deferring = False
             index.ensure(self._vault)
+            self._deferring = False
+            self._pks.clear()
 
 
 class _Judge:
@@ -568,14 +639,14 @@ class _Judge:
         self,
         keeper: Keeper,
         session: Session,
-        known: dict[int, _Known],
+        known: dict[int, tuple[Any, ...]],
         arrived: Sequence[_Arrived],
     ) -> None:
         self.known = known
         self._session = session
         self._live = keeper._live  # noqa: SLF001  one thing in two parts
-        times = Counter(each.key for each in arrived if each.key in known)
-        self._last = {each.key: each.hash for each in arrived if times[each.key] > 1}
+        self._arrived = arrived
+        self._last: dict[int, bytes] | None = None
 
     def nothing_new(self, known: _Known, each: _Arrived) -> bool:
         """Say whether the bytes are an earlier version out of turn, or differ in meta only.
@@ -584,6 +655,9 @@ class _Judge:
         uploaded file never brings back what is in the history. A live server going back to earlier
         content does: what it offers now is current.
         """
+        if self._last is None:
+            times = Counter(arrived.key for arrived in self._arrived)
+            self._last = {one.key: one.hash for one in self._arrived if times[one.key] > 1}
         settles = not self._live or self._last.get(each.key) == known.hash
         if settles and self._in_history(known.pk, each.hash):
             return True
@@ -623,17 +697,21 @@ def _without_stamps(body: bytes) -> dict[str, Any]:
     return fields
 
 
-def _known(session: Session, keys: Sequence[int]) -> dict[int, _Known]:
-    run = session.connection().exec_driver_sql
-    found: dict[int, _Known] = {}
+def _known(session: Session, column: str, keys: Sequence[int]) -> dict[int, tuple[Any, ...]]:
+    """Return what the vault has of these keys, as the fields of `_Known`.
+
+    Straight from the driver: a re-pull is little else than this look-up.
+    """
+    driver: Any = session.connection().connection.driver_connection
+    found: dict[int, tuple[Any, ...]] = {}
     for begin in range(0, len(keys), 1000):
-        some = tuple(keys[begin : begin + 1000])
-        rows = run(
+        some = keys[begin : begin + 1000]
+        rows = driver.execute(
             "SELECT key, pk, hash, version, flags FROM record"
-            f" WHERE key IN ({','.join('?' * len(some))})",
+            f" WHERE {column} IN ({','.join('?' * len(some))})",
             some,
         )
-        found.update((row[0], _Known(*row[1:])) for row in rows)
+        found.update({row[0]: row[1:] for row in rows})
     return found
 
 
@@ -669,19 +747,28 @@ def _private(session: Session) -> set[int]:
 
 
 def _packed(pks: Iterable[int]) -> bytes:
-    blob = bytearray()
-    last = 0
-    for pk in sorted(set(pks)):
-        references.varint(blob, pk - last)
+    """Pack pks as runs: the distance from the run before, and its length."""
+    numbers: list[int] = []
+    last = first = -1
+    before = 0
+    for pk in sorted(pks):
+        if pk > last + 1 or first < 0:
+            if first >= 0:
+                numbers += (first - before, last - first)
+                before = last
+            first = pk
         last = pk
-    return bytes(blob)
+    numbers += (first - before, last - first)
+    return references.packed(numbers)
 
 
 def _unpacked(blob: bytes) -> Iterator[int]:
     last = 0
-    for gap in references.varints(blob):
-        last += gap
-        yield last
+    numbers = references.varints(blob)
+    for gap in numbers:
+        first = last + gap
+        last = first + next(numbers)
+        yield from range(first, last + 1)
 
 
 @contextmanager

@@ -349,6 +349,7 @@ def begin(endpoint: Endpoint, client: Client, *, now: datetime) -> Begun:
         parameters["aud"] = audience
     if "openid" in scope.split():
         parameters["nonce"] = nonce
+        parameters |= _prompt(endpoint, scope)
     url = prepare_grant_uri(
         endpoint.sign_in_url,
         client.id,
@@ -367,6 +368,12 @@ def begin(endpoint: Endpoint, client: Client, *, now: datetime) -> Begun:
         expires_at=now + PENDING_FOR,
     )
     return Begun(str(url), state, pending)
+
+
+def _prompt(endpoint: Endpoint, scope: str) -> dict[str, str]:
+    """Ask for consent anew where renewal is wanted: OIDC Core §11 drops offline_access without."""
+    prompt = endpoint.quirks.get("prompt", "consent")
+    return {"prompt": str(prompt)} if prompt and "offline_access" in scope.split() else {}
 
 
 def _audience(endpoint: Endpoint) -> str | None:
@@ -469,7 +476,7 @@ def _exchange_sentence(answer: Answer, error: str) -> str:
     if error in CLIENT_UNKNOWN:
         return "The hospital does not accept this client id or secret. Please check both."
     said = plain_words(error, 60) or f"status {answer.status}"
-    return f"The hospital did not hand out access ({said}). Please start again."
+    return f"The hospital did not accept this sign-in ({said}). Please start again."
 
 
 def _identity(

@@ -20,8 +20,10 @@ from sqlalchemy.orm import Session
 from phr import clock, keep, logs, oauth
 from phr.connectors import LIVE
 from phr.connectors.base import Cursor, Fetched, LiveConnector, Outcome, Remote
+from phr.connectors.smart import SUPPORTING
 from phr.connectors.upload import Upload, shown
 from phr.errors import (
+    AddressRefused,
     Conflict,
     ConnectorError,
     NeedsReauthorisation,
@@ -45,7 +47,6 @@ log = logging.getLogger(__name__)
 FULL_DAYS: Final = 7
 RETRY: Final = 900.0  # seconds; doubled with each failure in a row, up to the interval
 DOCUMENTS: Final = "Documents"
-SUPPORTING: Final = ("Practitioner", "PractitionerRole", "Organization", "Location", "Medication")
 STATES: Final = {
     Outcome.MORE: LedgerState.ASKING,
     Outcome.DONE: LedgerState.DONE,
@@ -158,6 +159,7 @@ def _fetch_and_keep(vault: Vault, job: Job, http: Http, stop: "Stop", now: datet
         _close(pages)
         keeper.flush()
     keeper.finish()
+    keep.train(vault, job.connection_id)
     _fetch_documents(vault, job, connector, stop)
     _mark_withdrawn(vault, job)
     return _end(job)
@@ -309,7 +311,7 @@ def _fetch_documents(vault: Vault, job: Job, connector: LiveConnector, stop: "St
         missing = connections.files_wanted(session, job.connection_id)
     if not missing:
         return
-    got = 0
+    got = elsewhere = 0
     for pk, url in missing:
         stop.look()
         try:
@@ -318,19 +320,29 @@ def _fetch_documents(vault: Vault, job: Job, connector: LiveConnector, stop: "St
             raise
         except (ConnectorError, NetError) as problem:
             keep.attach_failed(vault, pk, url, problem.sentence)
+            elsewhere += isinstance(problem, AddressRefused)
         else:
             keep.attach(vault, pk, url, found.media_type, found.body)
             got += 1
+    wanted = len(missing) - elsewhere
+    job.missing += wanted - got
     with vault.write() as session:
         line = connections.line(session, job.pull_id, DOCUMENTS, "Binary")
         line.state = LedgerState.DONE
-        line.got, line.new, line.claimed = got, got, len(missing)
-        if got < len(missing):
-            line.sentence = (
-                f"{len(missing) - got} of {len(missing)} files could not be fetched. They are "
-                "asked for again next time."
-            )
-    job.missing += len(missing) - got
+        line.got, line.new, line.claimed = got, got, wanted
+        line.sentence = _documents_sentence(wanted - got, elsewhere)
+
+
+def _documents_sentence(failed: int, elsewhere: int) -> str | None:
+    """Say how many files are missing and why; None when none is."""
+    parts = []
+    if failed:
+        files = "1 file" if failed == 1 else f"{failed} files"
+        parts.append(f"{files} could not be fetched; asked for again next time.")
+    if elsewhere:
+        files = "1 file lies" if elsewhere == 1 else f"{elsewhere} files lie"
+        parts.append(f"{files} on another server, outside of this connection: not fetched.")
+    return " ".join(parts) or None
 
 
 # ------------------------------------------------------------------------- files a person brings
@@ -394,7 +406,8 @@ def _read_file(
         if fetched.sentence:
             sentences.append(fetched.sentence)
         keeper.page(fetched.chain, fetched.items, settle=partial(settle, fetched=fetched))
-    keeper.finish()
+    keeper.flush()
+    total[0] += keeper.finish()  # a second person's records, taken out again, are counted here
     return total[0], sentences[0] if sentences else None
 
 

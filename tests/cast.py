@@ -147,3 +147,14 @@ def populate(appliance: Appliance) -> Cast:
         )
     cast.let_in("Ada", "Cleo", "viewer")
     return cast
+
+
+def settle(appliance: Appliance, pattern: Cast) -> Cast:
+    """Return the cast of an appliance that was opened on a copy of the folder of `pattern`."""
+    return Cast(
+        appliance,
+        create_home_app(appliance),
+        create_public_app(appliance),
+        dict(pattern.accounts),
+        dict(pattern.patients),
+    )

@@ -1,5 +1,6 @@
 """Fixtures every test may use: a real appliance on a temporary folder, and its cast."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from phr.appliance import Appliance
 from phr.settings import Settings
 from phr.store import slots
-from tests.cast import Cast, populate
+from tests.cast import Cast, populate, settle
 
 pytest_plugins = ["tests.fixtures_net", "tests.fixtures_smart", "tests.fixtures_hospital"]
 
@@ -47,9 +48,31 @@ def appliance(open_appliance: Callable[..., Appliance]) -> Appliance:
     return open_appliance()
 
 
+@pytest.fixture(scope="session")
+def cast_at_home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Cast]:
+    """The data folder of the cast, made once; each test works on a copy of its own."""
+    folder = tmp_path_factory.mktemp("cast") / "data"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slots, "calibrated", lambda _seconds=0.35: slots.FLOOR)
+        appliance = Appliance.open(Settings(data=folder))
+        made = populate(appliance)
+        appliance.close()
+    return folder, made
+
+
 @pytest.fixture
-def cast(appliance: Appliance) -> Iterator[Cast]:
-    """The appliance with Ada, Ben, Cleo and Eve."""
-    made = populate(appliance)
+def cast(
+    request: pytest.FixtureRequest,
+    open_appliance: Callable[..., Appliance],
+    settings: Settings,
+    cast_at_home: tuple[Path, Cast],
+) -> Iterator[Cast]:
+    """An appliance with Ada, Ben, Cleo and Eve; the one of `appliance` when a test asks for it."""
+    if "appliance" in request.fixturenames:
+        made = populate(request.getfixturevalue("appliance"))
+    else:
+        folder, pattern = cast_at_home
+        shutil.copytree(folder, settings.data, ignore=shutil.ignore_patterns("run"))
+        made = settle(open_appliance(), pattern)
     yield made
     made.close()

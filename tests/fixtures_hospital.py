@@ -128,9 +128,7 @@ class Hospital:
         answer = fault(asked) if fault else None
         if answer is not None:
             return answer
-        if name.endswith("$everything"):
-            if not self.everything:
-                return plain(b"", "404 Not Found")
+        if name.endswith("$everything") and self.everything:
             return self.bundle([body for some in self.records.values() for body in some], asked)
         if name:
             return self.read(kind, name)

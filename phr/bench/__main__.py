@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 import sqlcipher3
 
-from phr.bench import corpus, imports, queries
+from phr.bench import corpus, imports, pages, queries
 from phr.bench.row import Row
 
 MEASURES: dict[str, Callable[[bool], list[Row]]] = {
@@ -18,6 +18,7 @@ MEASURES: dict[str, Callable[[bool], list[Row]]] = {
     "size": imports.sizes,
     "rss": imports.peak,
     "query": queries.hot,
+    "pages": pages.pages,
 }
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,6 @@ from phr.chart.marks import Marks, marks
 from phr.chart.plain import (
     clip,
     code_as_words,
-    concept_words,
     concepts_words,
     joined,
     mappings,
@@ -23,6 +23,16 @@ from phr.fhir.record import Record
 
 TYPES = ("DocumentReference", "DiagnosticReport", "Composition", "Media")
 _HOLDERS = frozenset({"attachment", "presentedForm", "photo", "valueAttachment"})
+_TYPE_WORDS = {
+    "application/pdf": "PDF",
+    "application/rtf": "RTF document",
+    "application/xhtml+xml": "web page",
+    "application/xml": "XML document",
+    "text/html": "web page",
+    "text/plain": "text",
+    "text/rtf": "RTF document",
+    "text/xml": "XML document",
+}
 _MOST = 50  # attachments of one record that are listed
 
 
@@ -137,9 +147,28 @@ def inline_bytes(document: Mapping[str, Any], place: int) -> bytes | None:
         return None
 
 
+def announced_otherwise(document: Mapping[str, Any], place: int, content: bytes) -> bool:
+    """Tell whether bytes differ from the size or SHA-1 the record names (FHIR R4 §2.24.0.6)."""
+    found = _found(document)
+    one = found[place] if 0 <= place < len(found) else {}
+    size, told = string(one.get("size")), one.get("hash")
+    if size.isascii() and size.isdigit() and int(size[:18]) != len(content):
+        return True
+    if not isinstance(told, str):
+        return False
+    digest = hashlib.sha1(content, usedforsecurity=False).digest()
+    return "".join(told.split()) != base64.b64encode(digest).decode()
+
+
 def described(one: Attachment) -> str:
-    """Return what the sender said about an attachment: title, type, size."""
-    return joined(one.title, one.said_type, size_words(one.size))
+    """Return what the sender said about an attachment: title, type in words, size."""
+    return joined(one.title, type_words(one.said_type), size_words(one.size))
+
+
+def type_words(said_type: str) -> str:
+    """Return a media type in words where there are any, else as it was sent."""
+    plain = said_type.partition(";")[0].strip().lower()
+    return _TYPE_WORDS.get(plain, "picture" if plain.startswith("image/") else said_type)
 
 
 def size_words(size: str) -> str:
@@ -151,8 +180,3 @@ def size_words(size: str) -> str:
         if count >= step:
             return f"{count / step:.1f}".rstrip("0").rstrip(".") + f" {unit}"
     return f"{count} bytes"
-
-
-def main_type(document: Mapping[str, Any]) -> str:
-    """Return what kind of document it is, in words."""
-    return concept_words(document.get("type")) or concept_words(document.get("code"))

@@ -225,10 +225,17 @@ def _points(places: list[tuple[float, float, Result]]) -> tuple[Point, ...]:
                 label_y=_cent(y - 5 if above else y + 8.5),
                 shape=shape_of(one),
                 out=one.word.mark in ("high", "low", "flag"),
-                anchor="end" if x > _END - 6 else "mid",
+                anchor=_label_anchor(x),
             )
         )
     return tuple(made)
+
+
+def _label_anchor(x: float) -> str:
+    """Keep a label off the numbers on the left and inside on the right."""
+    if x < _START + 6:
+        return "start"
+    return "end" if x > _END - 6 else "mid"
 
 
 def _steps(figures: list[float], spans: list[Range | None]) -> list[float]:

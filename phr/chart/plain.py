@@ -11,6 +11,7 @@ from typing import Any
 
 MONTHS = ("", "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _NOTHING: Mapping[str, Any] = {}
+_LONGEST_NAME = 1000  # characters of a name in words; the record's own page has the whole text
 _DEEPEST = 24  # levels of our own walks; the parser refuses more than 64
 
 _MOMENT = re.compile(
@@ -103,6 +104,21 @@ def clip(text: str, limit: int = 240) -> str:
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
+# What changes the order of letters or takes no room: it could make a text read as another one.
+# Joiners and single direction marks stay: scripts and emoji need them, they turn nothing around.
+_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2060-\u206f\ufeff]")
+
+
+def visible(value: Any) -> Any:
+    """Return a text with its invisible controls as signs, "[U+202E]"; all else as it is.
+
+    Every template passes what it prints through this (security.md C6); received bytes stay.
+    """
+    if type(value) is not str or value.isprintable():  # Markup is ours, of parts seen before
+        return value
+    return _UNSEEN.sub(lambda found: f"[U+{ord(found[0]):04X}]", value)
+
+
 def joined(*parts: str, by: str = ", ") -> str:
     """Join the parts that say something."""
     return by.join(part for part in parts if part)
@@ -136,6 +152,10 @@ def concept_words(value: Any) -> str:
 
     A Coding, a CodeableReference (R5) and a plain string are read as well.
     """
+    return clip(_concept_words(value), _LONGEST_NAME)
+
+
+def _concept_words(value: Any) -> str:
     if isinstance(value, str):
         return value.strip()
     concept = mapping(value)

@@ -416,6 +416,34 @@ def groups(records: Sequence[Record]) -> tuple[Group, ...]:
     return tuple(made)
 
 
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """All results of the newest day on which there are any, whichever report they stand in."""
+
+    day: str  # FHIR date text, "" where the newest results are undated
+    groups: tuple[Group, ...]
+    results: tuple[Result, ...]
+
+    @property
+    def flagged(self) -> tuple[Result, ...]:
+        """Return those that a source flagged."""
+        return flagged(self.results)
+
+
+def newest(found: Sequence[Group]) -> Newest:
+    """Return the newest day of groups in newest-first order, as `groups` returns them."""
+    filled = [group for group in found if group.results]
+    if not filled:
+        return Newest("", (), ())
+    day = _day_of(filled[0])
+    same = tuple(group for group in filled if _day_of(group) == day)
+    return Newest(day, same, tuple(one for group in same for one in group.results))
+
+
+def _day_of(group: Group) -> str:
+    return group.taken.partition("T")[0]
+
+
 def _group_time(group: Group) -> float:
     """Return the report's own instant, else its newest result's; undated groups come last."""
     if group.report is not None and group.report.when is not None:

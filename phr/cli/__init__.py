@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 failed, 2 wrong use, 3 sealed, 4 needs a person.
 """
 
+import gc
 import json
 import os
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 import click
 
-from phr import __version__
+from phr import __version__, memory
 from phr.errors import Conflict, InvalidInput, NeedsReauthorisation, PhrError
 from phr.settings import Settings, load
 
@@ -26,6 +27,7 @@ DONE, FAILED, WRONG_USE, SEALED, NEEDS_A_PERSON = 0, 1, 2, 3, 4
 
 def main() -> None:
     """Run the command line: the entry point `phr`."""
+    memory.give_back_early()
     try:
         code = phr.main(prog_name="phr", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else DONE)
@@ -224,6 +226,7 @@ def _patient(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--demo", is_flag=True, help="Start the demo hospital beside it.")
 def serve(shell: Shell, demo: bool) -> None:
     """Run the appliance until it is told to stop."""
+    gc.disable()  # until it is up: loading makes nothing but what stays (serve._settle)
     from phr.cli.serve import Running  # noqa: PLC0415 - `phr --help` needs none of the house
     from phr.cli.serve import serve as run  # noqa: PLC0415 - as above
 

@@ -368,7 +368,7 @@ def _grant_revoke(appliance: Appliance, *, grant: str, patient: str) -> Iterator
 def _activity(appliance: Appliance, *, patient: str, limit: int) -> Iterator[Item]:
     with _vault(appliance, patient).read() as session:
         named = select(Grant.id, Recipient.name).join(Recipient, Recipient.id == Grant.recipient_id)
-        recipients = dict(session.execute(named).tuples().all())
+        recipients = {row[0]: row[1] for row in session.execute(named)}
         for entry in audit.entries(session, limit=limit):
             line = activity.line(entry, recipients, None)
             yield {

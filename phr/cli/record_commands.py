@@ -111,14 +111,14 @@ def _entries(built: Any, group: str) -> Iterator[tuple[str, Any]]:
 
 
 def _event(section: str, year: str, row: Sequence[Any]) -> Item:
-    when, kind, title, evidence, origin, marks, _ = row
+    when, title, evidence, aside, marks = row
     return {
         "section": section,
         "group": year,
         "title": title,
         "value": when,
-        "word": marks or None,
-        "details": [kind, origin],
+        "word": ", ".join(marks) or None,
+        "details": [aside],
         "evidence": [evidence],
     }
 

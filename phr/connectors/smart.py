@@ -35,7 +35,14 @@ OVERLAP: Final = timedelta(minutes=10)  # servers index late; records seen twice
 ROUNDS: Final = 3  # a role names an organisation, which names a place
 BATCH: Final = 20  # single reads handed on together
 GIVE_UP: Final = 3  # refusals in a row after which a kind is not asked for any more
-SUPPORTING: Final = ("Practitioner", "PractitionerRole", "Organization", "Location", "Medication")
+SUPPORTING: Final = (  # not asked by patient: read one by one where a record names them
+    "Practitioner",
+    "PractitionerRole",
+    "Organization",
+    "Location",
+    "Medication",
+    "Endpoint",
+)
 DOCUMENT: Final = Limits(size=32 << 20, first_byte=60.0, total=300.0)
 EVERYTHING: Final = "Patient/$everything"
 AT_ONCE: Final = "Asking for everything at once did not work here; asked kind by kind instead."

@@ -51,6 +51,7 @@ def start(settings: Settings, *, standalone: bool = False) -> Demo:
     """
     config = uvicorn.Config(_nothing, host="127.0.0.1", port=settings.demo_port, log_config=None)
     listener = config.bind_socket()
+    listener.listen()  # from here on requests wait instead of being refused
     address = f"127.0.0.1:{listener.getsockname()[1]}"
     pages = f"http://{address}" if standalone else f"{settings.home_url}/demo-hospital"
     hospital = Hospital(f"http://{address}", pages)

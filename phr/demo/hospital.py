@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from phr import clock, ids
 from phr.demo.fhir import PATIENCE, Answer, Records, outcome
 from phr.demo.people import HOSPITAL, PEOPLE
+from phr.settings import is_loopback
 
 NAME = HOSPITAL
 CLIENT_ID = "homeport-demo"
@@ -40,6 +41,8 @@ OPEN_AT_MOST = 100  # authorizations under way
 BODY_AT_MOST = 16 * 1024
 KEY_ID = "demo-1"
 STATIC = Path(__file__).parents[1] / "web" / "static"  # the look of the appliance
+
+NARROW = b".doctor main { max-inline-size: 44rem } .stack { padding-inline: 0 }\n"
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -212,10 +215,9 @@ class Hospital:
         return _page("Who are you?", body, targets=asked.redirect_uri)
 
     def _objection(self, query: Query) -> str:
-        target = urlsplit(query.get("redirect_uri", ""))
         if query.get("client_id") != CLIENT_ID:
             return "This app is not known here."
-        if target.scheme not in {"http", "https"} or not target.hostname or target.fragment:
+        if not self._leads_home(query.get("redirect_uri", "")):
             return "The address to return to is not acceptable."
         if query.get("response_type") != "code":
             return "Only the authorization code flow is offered."
@@ -224,6 +226,17 @@ class Hospital:
         if query.get("aud", self.records.base).rstrip("/") != self.records.base:
             return "The request is meant for another server."
         return ""
+
+    def _leads_home(self, address: str) -> bool:
+        """Tell whether an address is the appliance's own or on this machine (RFC 8252 §7.3)."""
+        try:
+            target, home = urlsplit(address), urlsplit(self.pages)
+            own = (target.scheme, target.hostname, target.port)
+            same = own == (home.scheme, home.hostname, home.port)
+        except ValueError:
+            return False
+        local = target.scheme in {"http", "https"} and is_loopback(target.hostname or "")
+        return (same or local) and not target.fragment
 
     def _person(self, form: Query) -> Answer:
         asked = self._asked.get(form.get("key", ""))
@@ -236,7 +249,7 @@ class Hospital:
             "now and later, until you end it here or there.</p>"
         )
         buttons = (
-            '<p class="actions"><button class="main" name="decision" value="allow">Allow</button> '
+            '<p class="tools"><button class="main" name="decision" value="allow">Allow</button> '
             '<button name="decision" value="deny">Do not allow</button></p>'
         )
         body = self._form("consent", form["key"], text + buttons)
@@ -244,7 +257,8 @@ class Hospital:
 
     def _form(self, action: str, key: str, content: str) -> str:
         hidden = f'<input type="hidden" name="key" value="{html.escape(key)}">'
-        return f'<form method="post" action="{self.pages}/{action}">{hidden}{content}</form>'
+        target = f"{self.pages}/{action}"
+        return f'<form class="stack" method="post" action="{target}">{hidden}{content}</form>'
 
     def _consent(self, form: Query) -> Answer:
         """Send the browser back with a code, or with access_denied (RFC 6749 §4.1.2)."""
@@ -401,7 +415,7 @@ async def _body(receive: Receive) -> bytes:
 
 def _style() -> Answer:
     css = b"".join((STATIC / name).read_bytes() for name in ("tokens.css", "homeport.css"))
-    return Answer(200, css, media_type="text/css; charset=utf-8")
+    return Answer(200, css + NARROW, media_type="text/css; charset=utf-8")
 
 
 def _page(title: str, body: str, status: int = 200, *, targets: str = "") -> Answer:
@@ -416,7 +430,8 @@ def _page(title: str, body: str, status: int = 200, *, targets: str = "") -> Ans
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f'<title>{html.escape(title)} · {NAME}</title><link rel="stylesheet" href="style.css">'
-        f'</head><body><main id="main"><p class="note"><b>{NAME}.</b> This hospital is not real: '
+        '</head><body class="doctor"><main id="main">'
+        f'<p class="note"><b>{NAME}.</b> This hospital is not real: '
         "its people and their records are made up.</p>"
         f'<div class="lead"><h1>{html.escape(title)}</h1></div>{body}</main></body></html>\n'
     )

@@ -15,9 +15,7 @@ class Note(IntFlag):
     IN_ERROR = 2  # status or verification "entered-in-error"
     MODIFIED = 4  # modifierExtension: may change the meaning (R4 §2.1.0.5)
     DATE_UNREADABLE = 8  # a date was given that is no date
-    REFERENCES = 16  # has references that the splices do not reach (never set by us; reserved)
-    ATTACHMENT_ODD = 32  # an attachment's size, hash or base64 is not what it says
-    NO_ID = 64  # came without an id; ours is made from the fullUrl or the bytes
+    NO_ID = 16  # came without an id; ours is made from the fullUrl or the bytes
 
 
 def in_error(document: Mapping[str, Any]) -> bool:

@@ -14,11 +14,14 @@ from typing import Any, Final, NamedTuple, Self
 import msgspec
 
 from phr.errors import InvalidInput
+from phr.fhir import cutting
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_DEPTH: Final = 64
 MAX_NUMBER: Final = 40  # characters
 MAX_EXPONENT: Final = 30  # powers of ten, either way
+MAX_VALUES: Final = 250_000  # of one resource, counted by its commas
+MAX_PAGE_VALUES: Final = 1_000_000
 BOM: Final = b"\xef\xbb\xbf"
 
 _EXPONENT = re.compile(r"[eE]([+-]?\d+)$")
@@ -82,6 +85,9 @@ class Page:
     outcomes: tuple[Issue, ...] = ()
 
 
+_Slice = bytes | msgspec.Raw
+
+
 class Field(NamedTuple):
     """One element of the outermost object: its raw bytes and where they begin."""
 
@@ -99,6 +105,7 @@ def loads(body: bytes) -> Mapping[str, Any]:
     infinities, numbers longer than 40 characters or beyond 10^±30, NUL, lone surrogates.
     """
     body = text_bytes(body)
+    refuse_swarm(body)
     value = strict(body)
     if not isinstance(value, dict):
         raise InvalidInput("This is not a JSON object.")
@@ -122,6 +129,12 @@ def text_bytes(body: bytes) -> bytes:
         except UnicodeDecodeError as problem:
             raise InvalidInput("This is not UTF-8 text.") from problem
     return body
+
+
+def refuse_swarm(body: bytes, most: int = MAX_VALUES) -> None:
+    """Raise InvalidInput for more values than anybody writes: in memory each takes 100 bytes."""
+    if len(body) > most and body.count(b",") > most:
+        raise InvalidInput("This holds more parts than Homeport takes in one piece.")
 
 
 def strict(body: bytes, depth: int = MAX_DEPTH) -> Any:
@@ -304,7 +317,7 @@ class _Entry(msgspec.Struct):
     response: Any = None
 
 
-_ENTRIES: Final = msgspec.json.Decoder(list[_Entry | None] | None)
+_RAWS: Final = msgspec.json.Decoder(list[msgspec.Raw] | None)
 _ENTRY: Final = msgspec.json.Decoder(_Entry)
 
 
@@ -312,27 +325,27 @@ def slice_bundle(body: bytes) -> Page:
     """Cut a Bundle (or one single resource) into raw slices, without rebuilding anything.
 
     OperationOutcomes and failed `entry.response` become `outcomes`. Raises InvalidInput when the
-    JSON is broken, so that nothing of half a page is stored (R4 §2.36 Bundle).
+    page is not whole, so that nothing of half a page is stored (R4 §2.36 Bundle). An entry that is
+    broken inside comes out as it is: it is quarantined, its neighbours are kept.
     """
-    body = text_bytes(body).strip(_SPACE)
-    found = fields(body)
+    if len(body) > MAX_BYTES:
+        raise InvalidInput("This is larger than 64 MB.")
+    refuse_swarm(body, MAX_PAGE_VALUES)
+    body = body.removeprefix(BOM).strip(_SPACE)
+    found = _page_fields(body)
     kind = _plain(found, "resourceType")
     if kind == "OperationOutcome":
-        return Page((), outcomes=tuple(issues(parse(body))))
+        return Page((), outcomes=tuple(issues(_quiet(body))))
     if kind != "Bundle":
         if not isinstance(kind, str):
             raise InvalidInput("This is not a FHIR resource.")
         return Page((Item(body, "the resource"),))
     entries: list[Item] = []
     outcomes: list[Issue] = []
-    for number, entry in enumerate(_entries(found), start=1):
-        if entry is None:
-            continue
-        outcomes += _outcomes(entry)
-        raw = bytes(entry.resource)
-        if raw not in (b"", b"null") and not is_outcome(raw):
-            url = entry.fullUrl if isinstance(entry.fullUrl, str) else None
-            entries.append(Item(raw, f"entry {number}", url))
+    for number, raw in enumerate(_entries(found.get("entry", b"null")), start=1):
+        item, said = _cut(raw, f"entry {number}")
+        entries += item
+        outcomes += said
     total = _plain(found, "total")
     return Page(
         tuple(entries),
@@ -342,14 +355,51 @@ def slice_bundle(body: bytes) -> Page:
     )
 
 
-def _entries(found: Mapping[str, Field]) -> Sequence[_Entry | None]:
-    raw = found["entry"].raw if "entry" in found else b"null"
+def _page_fields(body: bytes) -> Mapping[str, _Slice]:
+    """Cut the page itself; the slices are views, so that 30 MB of entries are not copied."""
     try:
-        if raw.startswith(b"{"):  # a single object where a list belongs
-            return [_ENTRY.decode(raw)]
-        return _ENTRIES.decode(raw) or ()
+        found = slices(body)
+        whole = sum(map(len, found.values())) + sum(len(name.encode()) + 4 for name in found) + 1
+        if whole != len(body):
+            fields(body)
+    except InvalidInput:  # perhaps one entry only
+        loose = cutting.members(body)
+        if loose is None:
+            raise
+        return loose
+    return found
+
+
+def _entries(raw: _Slice) -> Sequence[_Slice]:
+    if bytes(memoryview(raw)[:1]) == b"{":  # a single object where a list belongs
+        return [raw]
+    try:
+        return _RAWS.decode(raw) or ()
     except (msgspec.DecodeError, ValueError, RecursionError) as problem:
-        raise InvalidInput("The entries of this Bundle could not be read.") from problem
+        loose = cutting.elements(bytes(raw))
+        if loose is None:  # no list at all: what else it may be, records were meant to be there
+            raise InvalidInput("The entries of this Bundle could not be read.") from problem
+        return loose
+
+
+def _cut(raw: _Slice, place: str) -> tuple[Sequence[Item], Sequence[Issue]]:
+    """Return the resource of one raw entry as item (if it has one), and what its server said."""
+    try:
+        found = _ENTRY.decode(raw)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        if bytes(raw) == b"null":
+            return (), ()
+        loose = cutting.members(bytes(raw)) or {}
+        return (Item(loose.get("resource", bytes(raw)), place),), ()
+    resource = bytes(found.resource)
+    outcomes = tuple(_outcomes(found))
+    if resource in (b"", b"null") or is_outcome(resource):
+        return (), outcomes
+    return (Item(resource, place, _url(found)),), outcomes
+
+
+def _url(found: "_Entry") -> str | None:
+    return found.fullUrl if isinstance(found.fullUrl, str) else None
 
 
 def entry(raw: bytes) -> tuple[bytes | None, str | None]:
@@ -361,15 +411,15 @@ def entry(raw: bytes) -> tuple[bytes | None, str | None]:
     resource = bytes(found.resource)
     if resource in (b"", b"null") or is_outcome(resource):
         return None, None
-    return resource, found.fullUrl if isinstance(found.fullUrl, str) else None
+    return resource, _url(found)
 
 
-def _plain(found: Mapping[str, Field], name: str) -> Any:
+def _plain(found: Mapping[str, _Slice], name: str) -> Any:
     """Return a small element as plain values, or None if it is absent or unreadable."""
     if name not in found:
         return None
     try:
-        return strict(found[name].raw)
+        return strict(bytes(found[name]))
     except InvalidInput:
         return None
 
@@ -387,8 +437,8 @@ def is_outcome(raw: bytes) -> bool:
     if b'"OperationOutcome"' not in raw:
         return False
     try:
-        return bool(_plain(fields(raw), "resourceType") == "OperationOutcome")
-    except InvalidInput:
+        return bool(strict(fields(raw)["resourceType"].raw) == "OperationOutcome")
+    except (InvalidInput, KeyError):
         return False
 
 

@@ -23,9 +23,16 @@ from phr.fhir.reading import Coding, at, category_bits, codings, moment_of, pref
 
 MAX_ID: Final = 256  # R4 allows 64; Epic sends up to 130
 MAX_WORDS: Final = 20_000  # characters of search text taken from one resource
-_REMEMBERED_BYTES: Final = 512
+_REMEMBERED_BYTES: Final = 1024
 _REMEMBERED: Final = 2048  # per type and element name
 _NARRATIVE_QUOTES: Final = 8
+# Two elements so frequent and so different each time that their shape is checked in one match:
+# what fits has each name once, no escapes, no depth and no absurd number.
+_REFERENCES = re.compile(rb'\[?\{"reference":"[^"\\]++"\}(?:,\{"reference":"[^"\\]++"\})*+\]?')
+_QUANTITY = re.compile(
+    rb'\{"value":(-?[0-9]{1,15}(?:\.[0-9]{1,15})?)(?:,"unit":"[^"\\]*+")?'
+    rb'(?:,"system":"http://unitsofmeasure.org")?(?:,"code":"[^"\\]*+")?\}'
+)
 _QUOTE: Final = ord('"')
 _BRACE: Final = ord("{")
 _MOST_DIGITS: Final = 10**document.MAX_NUMBER
@@ -112,21 +119,31 @@ class Peek(msgspec.Struct):
 
 
 _peek: Final = msgspec.json.Decoder(Peek).decode
+_BY_NAME: Final = {
+    name.encode(): kind for name, kind in KINDS.items() if name != "OperationOutcome"
+}
 _HEAD = re.compile(rb'\{"resourceType":"([A-Za-z]{1,64})","id":"([A-Za-z0-9._-]{1,256})"[,}]')
 
 
 def peek(body: bytes) -> tuple[Any, Any]:
-    """Return (type, id) without judging the rest; raise InvalidInput if it is no JSON object.
-
-    Most servers write these two first. A name that stands twice is found when the rest is judged.
-    """
-    if match := _HEAD.match(body):
-        return match[1].decode("ascii"), match[2].decode("ascii")
+    """Return (type, id) without judging the rest; raise InvalidInput if it is no JSON object."""
     try:
         found = _peek(body)
     except (msgspec.DecodeError, ValueError, RecursionError) as problem:
         raise InvalidInput("This is not a well-formed JSON object.") from problem
     return found.resourceType, found.id
+
+
+def glance(body: bytes) -> tuple[Kind, bytes] | None:
+    """Return kind and id from the first bytes, where most servers write them; else None.
+
+    A name that stands twice is found when the rest is judged.
+    """
+    match = _HEAD.match(body)
+    if match is None:
+        return None
+    kind = _BY_NAME.get(match[1])
+    return None if kind is None else (kind, match[2])
 
 
 def named(type_: Any, id_: Any, body: bytes, url: str | None) -> tuple[Kind, str]:
@@ -170,6 +187,27 @@ class _Narratives(dict[bytes, Piece]):
         return PLAIN if _is_narrative(raw) else None
 
 
+class _Metas(dict[bytes, Piece]):
+    """The memory of meta, which differs from others of its kind in the time of its update only.
+
+    It is remembered without that time. The time holds neither quote nor backslash, so what was
+    judged with another time in this place is judged with this one.
+    """
+
+    def get(self, raw: bytes, _default: Any = None) -> Any:
+        """Return what is known of `raw`, whatever its time."""
+        return dict.get(self, _timeless(raw))
+
+
+def _timeless(raw: bytes) -> bytes:
+    """Return a meta element without the value of its `lastUpdated`."""
+    start = raw.find(b'"lastUpdated":"') + 15
+    end = raw.find(b'"', start)
+    if start < 15 or b"\\" in raw[start:end]:
+        return raw
+    return raw[:start] + raw[end:]
+
+
 class _Shape(NamedTuple):
     """What is the same for all resources of a type that have the same elements in this order."""
 
@@ -183,7 +221,7 @@ class _Shape(NamedTuple):
 class _Plan:
     """How the elements of one type are read, and what was read already."""
 
-    __slots__ = ("codes", "dates", "kind", "memory", "shapes")
+    __slots__ = ("busy", "codes", "dates", "kind", "memory", "shapes")
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
@@ -192,7 +230,12 @@ class _Plan:
             name, _, rest = path.partition(".")
             self.dates.setdefault(name, []).append((rank, rest))
         self.codes = {name: rank for rank, name in enumerate(kind.codes)}
-        self.memory: dict[str, dict[bytes, Piece]] = {"id": _Ids(), "text": _Narratives()}
+        self.busy = self.codes.keys() | self.dates.keys() | _READERS.keys()
+        self.memory: dict[str, dict[bytes, Piece]] = {
+            "id": _Ids(),
+            "text": _Narratives(),
+            "meta": _Metas(),
+        }
         self.shapes: dict[tuple[str, ...], _Shape] = {}
 
     def shape(self, names: tuple[str, ...]) -> _Shape:
@@ -226,6 +269,7 @@ class Intake:
         plan = self._plans.get(kind.type)
         if plan is None:
             plan = self._plans[kind.type] = _Plan(kind)
+        document.refuse_swarm(body)
         found = document.slices(body)
         shape = plan.shape(tuple(found))
         raws = list(map(bytes, found.values()))
@@ -316,20 +360,35 @@ def _learn(plan: _Plan, name: str, raw: bytes, known: dict[bytes, Piece]) -> Pie
     """Judge and read an element that was not met before."""
     first = raw[0]
     if first == _QUOTE and b"\\" not in raw:
-        piece = _said(plan, name, raw[1:-1].decode("utf-8"))
+        said = raw[1:-1] if len(raw) <= 4 * MAX_WORDS else raw[1 : 4 * MAX_WORDS]  # spares copies
+        piece = _said(plan, name, said.decode("utf-8", "ignore"))
     elif name == "text" and first == _BRACE:
         judge(raw)
         return PLAIN
-    elif name == "meta" and first == _BRACE:
-        return _meta(plan, raw, known)
+    elif name == "valueQuantity" and (match := _QUANTITY.fullmatch(raw)):
+        piece = Piece()
+        piece.has, piece.value = _MORE, float(match[1])
+    elif name not in plan.busy and _REFERENCES.fullmatch(raw):
+        piece = _pointing(name, raw)
     else:
         value, look = judge(raw)
         piece = _piece(plan, name, value, look, raw)
+    if name == "meta":
+        raw = _timeless(raw)
     if len(raw) <= _REMEMBERED_BYTES:
         if len(known) >= _REMEMBERED:
             known.clear()
         known[raw] = piece
     return piece
+
+
+def _pointing(name: str, raw: bytes) -> Piece:
+    """Read one or several plain references; they are most of what differs between resources."""
+    made = Piece()
+    made.has, made.places = _PLACED, tuple(references.places(raw))
+    if name in PATIENT_ELEMENTS and (patients := tuple(_patients(document.strict(raw)))):
+        made.has, made.patients = made.has | _MORE, patients
+    return made if made.places else PLAIN
 
 
 def _said(plan: _Plan, name: str, said: str) -> Piece:
@@ -339,29 +398,8 @@ def _said(plan: _Plan, name: str, said: str) -> Piece:
         return PLAIN
     made = Piece()
     if name in _WORDS:
-        made.words = (said,)
+        made.words = (said[:MAX_WORDS],)
     return _told(plan, made, name, said)
-
-
-def _meta(plan: _Plan, raw: bytes, known: dict[bytes, Piece]) -> Piece:
-    """Read meta, which differs from others of its kind in the time of the last update only.
-
-    It is remembered without that time. The time holds neither quote nor backslash, so what was
-    judged with another time in this place is judged with this one.
-    """
-    start = raw.find(b'"lastUpdated":"') + 15
-    end = raw.find(b'"', start)
-    if start < 15 or b"\\" in raw[start:end]:
-        return _piece(plan, "meta", *judge(raw), raw)
-    rest = raw[:start] + raw[end:]
-    piece = known.get(rest)
-    if piece is None:
-        piece = _piece(plan, "meta", *judge(raw), raw)
-        if len(rest) <= 2 * _REMEMBERED_BYTES:
-            if len(known) >= _REMEMBERED:
-                known.clear()
-            known[rest] = piece
-    return piece
 
 
 def _piece(plan: _Plan, name: str, value: Any, look: "_Look", raw: bytes) -> Piece:

@@ -6,7 +6,6 @@ Not here: how they are stored (`phr.store.records`) or shown (`phr.chart`, `phr.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
 from typing import Any
 
 from phr.fhir import document
@@ -47,11 +46,15 @@ class Record:
     labels: Label
     withdrawn: bool
     body: bytes = field(repr=False)
+    splices: bytes = field(repr=False, default=b"")  # see fhir.references.pack
 
-    @cached_property
+    @property
     def document(self) -> Mapping[str, Any]:
         """The resource as plain values; decimals keep their digits (`5.40` stays `5.40`)."""
-        return document.parse(self.body)
+        held: Mapping[str, Any] | None = self.__dict__.get("_document")
+        if held is None:
+            held = self.__dict__["_document"] = document.parse(self.body)
+        return held
 
 
 @dataclass(frozen=True)

@@ -52,14 +52,14 @@ class Keys:
         self._connection = connection
         self._begun: dict[str, Any] = {}
 
-    def key(self, type_: str, remote_id: str) -> int:
-        """Return what `local_key` returns."""
+    def key(self, type_: str, remote_id: bytes) -> int:
+        """Return what `local_key` returns for the UTF-8 bytes of an id."""
         begun = self._begun.get(type_)
         if begun is None:
             named = f"{self._connection}|{type_}|".encode()
             begun = self._begun[type_] = blake2b(named, digest_size=8, key=self._id_key)
         hashed = begun.copy()
-        hashed.update(remote_id.encode())
+        hashed.update(remote_id)
         return int.from_bytes(hashed.digest(), "big", signed=True)
 
 

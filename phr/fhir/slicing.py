@@ -4,25 +4,20 @@ Understood: a Bundle, one resource, an array of resources, NDJSON (or JSON value
 is broken comes out as an item too, so that it can be quarantined and the rest goes on.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from typing import BinaryIO, Final
 
 from phr.errors import InvalidInput
 from phr.fhir import document
+from phr.fhir.cutting import value_end
 from phr.fhir.document import Item
 
 CHUNK: Final = 256 * 1024
 LARGEST: Final = document.MAX_BYTES  # of one item
 
-# Bytes are looked at as Latin-1 text: one character is one byte, and the structure of JSON is
-# ASCII. So the standard decoder can tell where a value ends without a copy being rebuilt.
-_DECODER = json.JSONDecoder(strict=False, parse_int=str, parse_float=str)
 _SPACE = re.compile(r"[ \t\r\n]*+")
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[{}\[\]]', re.DOTALL)
-_SCALAR = re.compile(r"[^,\]}\s]++")
 _BEFORE_NEXT = re.compile(r"[ \t\r\n,]*+")
 
 
@@ -65,13 +60,14 @@ class _Window:
             if not self.more():
                 return ""
 
-    def value(self) -> bytes:
+    def value(self, *, rows: bool = False) -> bytes:
         """Take the JSON value that begins here.
 
-        A broken one is taken up to its closing bracket; raises InvalidInput when the file ends
-        inside, or the value is too large.
+        A broken one is taken up to its closing bracket, with `rows` (NDJSON: one object a line) no
+        further than to a line that begins with another object. Raises InvalidInput when the file
+        ends inside, or the value is too large.
         """
-        while (end := _end(self.text, self.at, over=self.over)) is None:
+        while (end := value_end(self.text, self.at, over=self.over, rows=rows)) is None:
             if len(self.text) - self.at > LARGEST:
                 raise InvalidInput("One item of this file is larger than 64 MB.")
             if not self.more():
@@ -91,35 +87,6 @@ class _Window:
         taken = self.text[self.at : end]
         self.at = end
         return taken.encode("latin-1")
-
-
-def _end(text: str, at: int, *, over: bool) -> int | None:
-    """Return where the JSON value at `at` ends, or None if that is not in sight."""
-    if text[at] in "{[":
-        try:
-            return _DECODER.raw_decode(text, at)[1]
-        except (ValueError, RecursionError):
-            return _closing(text, at)
-    if text[at] == '"':
-        match = _STRING.match(text, at)
-    else:
-        match = _SCALAR.match(text, at)
-        if match and match.end() == len(text) and not over:
-            return None
-    return match.end() if match else (at + 1 if text[at] in ",]}" else None)
-
-
-def _closing(text: str, at: int) -> int | None:
-    """Return the end of a broken or very deep value by counting its brackets."""
-    level = 0
-    for match in _TOKEN.finditer(text, at):
-        first = text[match.start()]
-        if first == '"':
-            continue
-        level += 1 if first in "{[" else -1
-        if level == 0:
-            return match.end()
-    return None
 
 
 # ----------------------------------------------------------------------------------- files
@@ -164,7 +131,7 @@ def _object(window: _Window, place: str, label: str, number: int) -> Iterator[It
         yield from _bundle(window, inside)
         return
     try:
-        body = window.value()
+        body = window.value(rows=True)
     except InvalidInput:
         yield Item(_rest(window), label or f"{place}line {number}")
         return
@@ -198,7 +165,7 @@ def _opens_bundle(window: _Window) -> bool:
         start = _skip(window, colon + 1, _SPACE)
         if start >= len(window.text):
             return False
-        end = _end(window.text, start, over=window.over)
+        end = value_end(window.text, start, over=window.over)
         if end is None:
             return False  # a long element before the type: not a Bundle anybody writes
         at = end

@@ -81,6 +81,26 @@ EVENTS: dict[str, Sentence] = {
     "member.added": Sentence("added a member."),
     "member.removed": Sentence("removed a member.", "the record has a new key"),
     "member.role": Sentence("changed what a member may do."),
+    "connection.added": Sentence("added the connection to {connection}."),
+    "connection.authorised": Sentence("signed in at {connection}.", "Homeport may fetch there now"),
+    "connection.wrong_patient": Sentence(
+        "stopped asking {connection}: another patient signed in there.",
+        "nothing of theirs was kept",
+        ("wait", "Another patient"),
+    ),
+    "connection.paused": Sentence("paused the connection to {connection}."),
+    "connection.resumed": Sentence("resumed the connection to {connection}."),
+    "connection.removed": Sentence("removed the connection to {connection}.", "{fate}"),
+    "vault.opens_by_itself": Sentence("opens this record by itself after a restart from now on."),
+    "vault.waits_for_member": Sentence("waits for a member to open this record from now on."),
+    "vault.restored": Sentence(
+        "put this record back from a backup.", "what was shared waits until it is confirmed"
+    ),
+    "vault.rolled_back": Sentence(
+        "found an older copy in the place of this record.",
+        "what was shared waits until it is confirmed",
+        ("wait", "Older copy"),
+    ),
 }
 ENDED_BECAUSE = {
     "patient": "no further access; copies already made stay with the recipient",
@@ -90,10 +110,18 @@ ENDED_BECAUSE = {
 }
 
 
-def line(entry: AuditEntry, recipients: Mapping[str, str], me: str | None) -> Line:
-    """Put one audit entry into words; `recipients` names each grant's, `me` is who reads."""
+def line(
+    entry: AuditEntry,
+    recipients: Mapping[str, str],
+    me: str | None,
+    places: Mapping[int, str] | None = None,
+) -> Line:
+    """Put one audit entry into words.
+
+    `recipients` names each grant's recipient, `places` each connection; `me` is who reads.
+    """
     sentence = EVENTS.get(entry.event) or Sentence(f"did “{entry.event.replace('.', ' ')}”.")
-    words = _Words(_words(entry, recipients))
+    words = _Words(_words(entry, recipients, places or {}))
     what = sentence.what.format_map(words)
     impersonal = sentence.what.startswith("Somebody")
     who, because = _who(entry.actor, me), entry.detail.get("because")
@@ -115,11 +143,19 @@ class _Words(dict[str, str]):
         return ""
 
 
-def _words(entry: AuditEntry, recipients: Mapping[str, str]) -> dict[str, str]:
+def _words(
+    entry: AuditEntry, recipients: Mapping[str, str], places: Mapping[int, str]
+) -> dict[str, str]:
     detail = entry.detail
     words = {key: str(value) for key, value in detail.items()}
     words["recipient"] = recipients.get(entry.grant_id or "", "a recipient")
     words["name"] = str(entry.actor.get("name") or words["recipient"])
+    number = detail.get("connection")
+    words["connection"] = places.get(number, "a source") if isinstance(number, int) else "a source"
+    words["fate"] = {
+        "kept": "its records are kept",
+        "erased": "its records were erased",
+    }.get(words.get("records", ""), "")
     words["factor"] = PASSWORD.get(words.get("factor", ""), "")
     words["because"] = ENDED_BECAUSE.get(words.get("because", ""), "")
     words["section"] = _section(detail.get("section"))

@@ -4,12 +4,14 @@ On their own they would tell of hidden records: the name of a clinic can be a di
 leave only beside a released record that refers to them, or to one that does.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from phr.fhir import references
 from phr.fhir.record import Record
 from phr.sharing.provision import SUPPORTING
 
+NAMED = re.compile(f"urn:|(?:{'|'.join(SUPPORTING)})\\\\?/".encode())  # before parsing anything
 STEPS = 4  # a role names a practitioner, who is of an organization, which is part of another
 
 
@@ -22,6 +24,8 @@ class Wanted:
 
     def note(self, record: Record) -> None:
         """Remember what a released record refers to. References never cross connections."""
+        if not NAMED.search(record.body):
+            return
         self._targets.update(
             (record.connection_id, target.type, target.id)
             for target in references.targets(record.document)

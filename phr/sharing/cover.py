@@ -5,7 +5,7 @@ parcel alike. Views of single sections are `phr.views`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,17 +14,18 @@ from markupsafe import Markup
 from phr.chart import allergies, medications, people, problems, results
 from phr.chart.allergies import Knowledge
 from phr.chart.medications import Standing
-from phr.chart.plain import day_words, joined, moment_words, sentence_case
+from phr.chart.plain import day_words, joined, moment_words, sentence_case, visible
 from phr.fhir import kinds, reading
 from phr.fhir.record import Origin, Record, Selection
 from phr.sharing.gate import Released, Terms
 from phr.sharing.provision import Provision
-from phr.views import VIEWS, Context, View, show
+from phr.views import KIND, VIEWS, Context, View, show
 
 CHOSEN = "The patient chose what to share. This may be incomplete. Not listed does not mean absent."
 NEWEST_TESTS = 12
 LINES_AT_MOST = 12  # of one list on the first screen; the section has them all
 NO_TOOLS = Markup()
+REPEATING = frozenset({"timeline", "other"})
 IDENTITY = Selection(types=("Patient",))
 FIRST = (
     Selection(types=("AllergyIntolerance",), limit=500),
@@ -39,6 +40,7 @@ _NOT_A_TEST = kinds.category_mask(("vital-signs", "social-history", "survey", "s
 _ENVIRONMENT = Environment(
     loader=PackageLoader("phr.sharing"),
     autoescape=True,
+    finalize=visible,
     trim_blocks=True,
     lstrip_blocks=True,
     undefined=StrictUndefined,
@@ -294,8 +296,17 @@ def body(shown: Cover, tools: Markup = NO_TOOLS) -> Markup:
 
 def sections(released: Released) -> list[tuple[View, int]]:
     """Return the sections that hold released records, each with their number."""
-    counted = ((view, released.count(view.selection)) for view in VIEWS.values())
+    by_type = released.count_by_type()
+    counted = ((view, _number(released, view.selection, by_type)) for view in VIEWS.values())
     return [(view, number) for view, number in counted if number]
+
+
+def _number(released: Released, selection: Selection, by_type: Mapping[str, int]) -> int:
+    """Return how many records a section holds; only what depends on more than types is asked."""
+    plain = Selection(types=selection.types, limit=selection.limit)
+    if replace(selection, order=plain.order, withdrawn=plain.withdrawn) != plain:
+        return released.count(selection)
+    return sum(by_type.get(type_, 0) for type_ in selection.types or by_type)
 
 
 def section_records(released: Released, view: View) -> list[Record]:
@@ -303,15 +314,30 @@ def section_records(released: Released, view: View) -> list[Record]:
     return released.select(view.selection, *view.also)
 
 
-def whole(released: Released, shown: Sequence[tuple[View, int]], *, now: datetime) -> Markup:
-    """Return every section below each other: the printed page."""
+def whole(released: Released, *, now: datetime) -> Markup:
+    """Return every section below each other, each record once: the printed page."""
     context = Context(origins=released.origins(), now=now)
     return Markup("\n").join(
         Markup("<section><h2>{}</h2>\n<p>{}</p>\n{}</section>").format(
             view.title, drawn.heading, drawn.body
         )
-        for view, _ in shown
+        for view in _each_once(released)
         if (drawn := show(view, section_records(released, view), context))
+    )
+
+
+def _each_once(released: Released) -> list[View]:
+    """Return the sections that hold something, without those that repeat what others show."""
+    own = [view for view, _ in sections(released) if view.slug not in REPEATING]
+    shown = {type_ for view in own for type_ in view.selection.types}
+    rest = [type_ for type_ in released.count_by_type() if type_ not in shown]
+    return [*own, *(of_kind(type_) for type_ in sorted(rest))]
+
+
+def of_kind(type_: str) -> View:
+    """Return the plain list of one FHIR type as a section."""
+    return replace(
+        KIND, title=kinds.KINDS[type_].label, selection=replace(KIND.selection, types=(type_,))
     )
 
 
@@ -323,6 +349,6 @@ def page(released: Released, *, now: datetime) -> bytes:
         cover=shown,
         chosen=CHOSEN,
         body=body(shown),
-        sections=whole(released, sections(released), now=now),
+        sections=whole(released, now=now),
     )
     return text.encode()

@@ -8,7 +8,7 @@ in pieces looks before each piece whether the grant still stands. Doors contain 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 from typing import Any
 
@@ -105,19 +105,33 @@ class Released:
                 return record
         raise NotFound
 
-    def stream(self) -> Iterator[Record]:
-        """Yield every released record with bounded memory, stopping with Ended when it is over."""
+    def stream(self) -> Iterator[tuple[Record, bytes]]:
+        """Yield every released record with the bytes that leave, in bounded memory.
+
+        Raises Ended as soon as it is over. Supporting records come last: those that are named.
+        """
         wanted = closure.Wanted()
-        for record in self._scan(self.compiled.counted):
+        for record, body in self._scan(self.compiled.counted):
             wanted.note(record)
-            yield record
-        yield from wanted.pick([*self._scan(self.compiled.supporting)])
+            yield record, body
+        supporting = {
+            record.pk: (record, body) for record, body in self._scan(self.compiled.supporting)
+        }
+        for record in wanted.pick([record for record, _ in supporting.values()]):
+            yield supporting[record.pk]
 
     def count(self, selection: Selection) -> int:
         """Return how many released records a selection has, supporting ones not counted."""
         with self.vault.read() as session:
             _must_stand(session, self.terms.grant_id)
             return records.count(session, selection, self.compiled.counted)
+
+    def count_by_type(self) -> dict[str, int]:
+        """Return how many released records there are of each type, supporting ones not counted."""
+        with self.vault.read() as session:
+            _must_stand(session, self.terms.grant_id)
+            found = _grouped(session, "record.type", self.compiled.counted)
+            return {kinds.BY_NUMBER[number].type: count for number, count in found.items()}
 
     def origins(self) -> dict[int, Origin]:
         """Return the places that released records came from; of others nothing is told."""
@@ -146,13 +160,18 @@ class Released:
                 raise Ended
             yield chunk
 
-    def _scan(self, where: Clause) -> Iterator[Record]:
+    def _scan(self, where: Clause) -> Iterator[tuple[Record, bytes]]:
         after = 0
         while True:
             with self.vault.read() as session:
                 _must_stand(session, self.terms.grant_id)
                 batch = records.scan(session, self.vault, where=where, after=after, limit=BATCH)
-            yield from (r for r in batch if self.compiled.permits(r) == Permit())
+                leaving = [
+                    (record, records.released_bytes(self.vault, record, session))
+                    for record in batch
+                    if self.compiled.permits(record) == Permit()
+                ]
+            yield from leaving
             if len(batch) < BATCH:
                 return
             after = batch[-1].pk
@@ -189,8 +208,8 @@ class Owned:
             raise NotFound
         return found[1]
 
-    def stream(self, connection_id: int, type_: str) -> Iterator[Record]:
-        """Yield every record of one type of one connection with bounded memory."""
+    def stream(self, connection_id: int, type_: str) -> Iterator[tuple[Record, bytes]]:
+        """Yield every record of one type of one connection with the bytes that leave."""
         where = Clause(
             "record.connection = ? AND record.type = ?",
             (connection_id, kinds.KINDS[type_].number),
@@ -199,7 +218,11 @@ class Owned:
         while True:
             with self.vault.read() as session:
                 batch = records.scan(session, self.vault, where=where, after=after, limit=BATCH)
-            yield from batch
+                leaving = [
+                    (record, records.released_bytes(self.vault, record, session))
+                    for record in batch
+                ]
+            yield from leaving
             if len(batch) < BATCH:
                 return
             after = batch[-1].pk
@@ -323,11 +346,18 @@ def draft_terms(vault: Vault, provision: Provision, *, shared_by: str, now: date
 
 def origins(session: Session, where: Clause | None = None) -> dict[int, Origin]:
     """Return the connections that have at least one record fulfilling `where`, as Origins."""
+    having = _grouped(session, "record.connection", where or Clause("1"))
     return {
         row.id: Origin(row.id, row.name, row.kind, bool(row.demo), row.last_pull_at)
         for row in session.scalars(select(Connection).order_by(Connection.id))
-        if records.count(session, Selection(connection_id=row.id), where)
+        if row.id in having
     }
+
+
+def _grouped(session: Session, column: str, where: Clause) -> dict[int, int]:
+    sql = f"SELECT {column}, count(*) FROM record WHERE {where.sql} GROUP BY 1"
+    rows = session.connection().exec_driver_sql(sql, where.params).all()
+    return {row[0]: row[1] for row in rows}
 
 
 def owner_export(vault: Vault, actor: Mapping[str, Any], *, form: str) -> Owned:
@@ -441,7 +471,7 @@ def end(
     with vault.write(Priority.URGENT) as session:
         grants.get(session, grant_id)
         changed = grants.end(session, vault, grant_id, because, actor=actor, now=now)
-    endings.announce(grant_id)
+        session.info["after"] = [partial(endings.announce, grant_id)]
     _remember(vault.house, [grant_id], now)
     return changed
 
@@ -450,7 +480,7 @@ def suspend(vault: Vault, grant_id: str, actor: Mapping[str, Any]) -> None:
     """Pause a grant; open pages go blank as at an ending."""
     with vault.write(Priority.URGENT) as session:
         grants.suspend(session, vault, grants.get(session, grant_id), actor)
-    endings.announce(grant_id)
+        session.info["after"] = [partial(endings.announce, grant_id)]
 
 
 def resume(

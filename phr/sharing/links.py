@@ -146,8 +146,8 @@ def allow_browser(vault: Vault, grant_id: str, actor: Mapping[str, Any]) -> None
 
 
 def _link_of(session: Session, grant_id: str) -> Handle:
-    handle = handles.of_grant(session, grant_id)
-    if handle is None or grants.get(session, grant_id).state == GrantState.ENDED:
+    grant, handle = grants.get(session, grant_id), handles.of_grant(session, grant_id)
+    if handle is None or grant.state == GrantState.ENDED:
         raise Ended
     return handle
 

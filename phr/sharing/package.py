@@ -91,9 +91,9 @@ def _resources(released: Released) -> Iterator[tuple[str, bytes]]:
     yield _authored(composed_patient(patient_id, released.identity()))
     yield _authored(consent.resource(released.terms, released.provision, patient_id))
     yield _authored(_WITHHELD)
-    for record in released.stream():
+    for record, body in released.stream():
         trail.note(record)
-        yield f"{record.type}/{record.local_id}", records.released_bytes(vault, record)
+        yield f"{record.type}/{record.local_id}", body
     for provenance in trail.provenances():
         yield _authored(provenance)
 
@@ -223,8 +223,7 @@ class _Copy:
         if first is None:
             return
         with self.archive.open(f"{folder}/{type_}.ndjson", "w", force_zip64=True) as file:
-            for record in chain((first,), found):
-                body = records.released_bytes(self.owned.vault, record)
+            for record, body in chain((first,), found):
                 self._note(record, body)
                 file.write(one_line(body) + b"\n")
                 yield

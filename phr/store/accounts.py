@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session as Rows
 from phr import clock, ids, logs
 from phr.errors import Conflict, InvalidInput, NotFound, PhrError, TotpNeeded, WrongSecret
 from phr.store import audit, limits, slots
-from phr.store.database import Priority
+from phr.store.database import Priority, rows
 from phr.store.house import House, put_setting
 from phr.store.limits import Limit
 from phr.store.models import (
@@ -597,16 +597,20 @@ def create_patient(
     return patient_id
 
 
+# Plain SQL: the person switcher is on every page.
+_PATIENTS = (
+    "SELECT p.id, p.name, p.colour, p.demo, m.role FROM patient p"
+    " JOIN membership m ON m.patient_id = p.id WHERE m.account_id = ? AND p.state = 'active'"
+    " ORDER BY m.role <> 'self', p.demo, p.created_at"
+)
+_EVERY_PATIENT = (
+    "SELECT id, name, colour, demo, '' FROM patient WHERE state = 'active' ORDER BY created_at"
+)
+
+
 def patients_of(house: House, account_id: str) -> list[PatientView]:
     """Return the patients the account is a member of: own record first, then the oldest."""
-    query = (
-        select(Patient, Membership.role)
-        .join(Membership, Membership.patient_id == Patient.id)
-        .where(Membership.account_id == account_id, Patient.state == PatientState.ACTIVE)
-        .order_by(Membership.role != MemberRole.SELF, Patient.demo, Patient.created_at)
-    )
-    with house.read() as session:
-        return [_view(house, patient, role) for patient, role in session.execute(query)]
+    return _patient_views(house, _PATIENTS, (account_id,))
 
 
 def patient_ids(house: House, account_id: str) -> list[str]:
@@ -616,11 +620,7 @@ def patient_ids(house: House, account_id: str) -> list[str]:
 
 def all_patients(house: House) -> list[PatientView]:
     """Return every patient of the house, for administration: names and states, role empty."""
-    query = select(Patient).where(Patient.state == PatientState.ACTIVE)
-    with house.read() as session:
-        return [
-            _view(house, row, "") for row in session.scalars(query.order_by(Patient.created_at))
-        ]
+    return _patient_views(house, _EVERY_PATIENT, ())
 
 
 def set_person(
@@ -686,16 +686,14 @@ def _account_view(row: Account) -> AccountView:
     )
 
 
-def _view(house: House, patient: Patient, role: str) -> PatientView:
-    return PatientView(
-        patient.id,
-        patient.name,
-        patient.colour,
-        patient.name[:1].upper(),
-        role,
-        patient.id in house.open_vaults,
-        bool(patient.demo),
-    )
+def _patient_views(house: House, query: str, values: tuple[str, ...]) -> list[PatientView]:
+    with house.read() as session:
+        found = rows(session, query, values)
+    is_open = house.open_vaults.__contains__
+    return [
+        PatientView(key, name, colour, name[:1].upper(), role, is_open(key), demo > 0)
+        for key, name, colour, demo, role in found
+    ]
 
 
 def plain(text: str) -> str:

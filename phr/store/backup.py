@@ -172,7 +172,8 @@ def let_go(folder: Path, keep: int) -> None:
     for reason, folders in by_reason.items():
         if reason != "unreadable":
             for old in folders[: -max(keep, 1)]:
-                shutil.rmtree(old)
+                going = old.rename(old.with_name(f".{old.name}.part"))  # never half a backup
+                shutil.rmtree(going)
 
 
 def due(house: House, vaults: "Vaults", *, hours: float = 24) -> list[str]:

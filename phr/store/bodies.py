@@ -4,7 +4,7 @@ A general dictionary (trained on generated data only, see `phr.bench.dictionary`
 connection gets its own, trained inside the vault. A frame names its dictionary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
@@ -40,8 +40,10 @@ class Packer:
         """Compress several bodies in one call."""
         if not contents:
             return []
-        found = self._compressor.multi_compress_to_buffer(contents)
-        return [segment.tobytes() for segment in found]
+        found = self._compressor.multi_compress_to_buffer(
+            list[bytes | bytearray | memoryview](contents)
+        )
+        return [found[number].tobytes() for number in range(len(found))]
 
 
 def packer(session: Session, connection_id: int) -> Packer:
@@ -54,16 +56,25 @@ def packer(session: Session, connection_id: int) -> Packer:
 
 
 def unpack(session: Session, blob: bytes) -> bytes:
-    """Return the received bytes of a stored body.
+    """Return the received bytes of a stored body."""
+    return unpacker(session)(blob)
+
+
+def unpacker(session: Session) -> Callable[[bytes], bytes]:
+    """Return a function that gives the received bytes of stored bodies.
 
     Decompressors stay with the database connection: they end with it, and no two threads share one.
     """
     held: dict[int, Any] = session.connection().info.setdefault("unpackers", {})
-    number = dictionary_id(blob)
-    opener = held.get(number)
-    if opener is None:
-        opener = held[number] = _opener(session, number)
-    opened: bytes = opener.decompress(blob)
+
+    def opened(blob: bytes) -> bytes:
+        number = dictionary_id(blob)
+        opener = held.get(number)
+        if opener is None:
+            opener = held[number] = _opener(session, number).decompress
+        content: bytes = opener(blob)
+        return content
+
     return opened
 
 

@@ -11,7 +11,10 @@ from typing import Any
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
+from phr import clock
 from phr.errors import Conflict, NotFound
+from phr.fhir.record import Origin
+from phr.store.database import rows
 from phr.store.models import (
     Connection,
     ConnectionState,
@@ -54,9 +57,16 @@ def listed(session: Session, *, kind: str | None = None) -> list[Connection]:
     return list(session.scalars(query.order_by(Connection.id)))
 
 
-def every(session: Session) -> list[Connection]:
-    """Return all connections, removed ones too: their kept records still come from somewhere."""
-    return list(session.scalars(select(Connection).order_by(Connection.id)))
+def origins(session: Session) -> dict[int, Origin]:
+    """Return where records came from, by connection; removed ones too, for their kept records.
+
+    Only the columns that are needed: whole rows would read the tokens for every page.
+    """
+    found = rows(session, "SELECT id, name, kind, demo, last_pull_at FROM connection")
+    return {
+        id_: Origin(id_, name, kind, bool(demo), None if ms is None else clock.from_ms(ms))
+        for id_, name, kind, demo, ms in found
+    }
 
 
 def add(

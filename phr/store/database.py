@@ -561,6 +561,15 @@ def in_words(error: Exception) -> PhrError:
     return kind(sentence)
 
 
+def rows(session: Session, sql: str, params: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return all rows of a query as plain tuples, in the session's own transaction.
+
+    For the few queries of every request: SQLAlchemy's description of a result costs more than they.
+    """
+    found: list[tuple[Any, ...]] = _driver(session.connection()).execute(sql, params).fetchall()
+    return found
+
+
 def flush(path: Path) -> None:
     """Have a file and its folder entry on the disk before this returns."""
     for place in (path, path.parent):

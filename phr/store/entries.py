@@ -4,9 +4,9 @@ Derived and rebuildable. Here one record is one entry, but for the same resource
 same hospital by two ways (a file and a connection): it is one entry with two pieces of evidence.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy.orm import Session
 
@@ -44,31 +44,29 @@ def identity(row: New) -> int:
     """Return the 64-bit hash of what makes two records from two places the same thing."""
     if len(row.remote_id) < _TELLING:
         return row.key
-    named = f"{row.type}|{row.remote_id}|{row.concept}|{row.time}".encode()
+    named = b"%d|%s|%r|%r" % (row.type, row.remote_id.encode(), row.concept, row.time)
     return int.from_bytes(blake2b(named, digest_size=8).digest(), "big", signed=True)
 
 
 def add(session: Session, rows: Sequence[New], *, merge: bool) -> None:
     """Write the entries of new records; with `merge`, join those that the vault already has."""
     entries, proof = [], []
-    known: Mapping[int, int] = {}
     names = [identity(row) for row in rows]
-    if merge:
-        known = _known(session, names)
+    known = _known(session, names) if merge else {}
     for row, name in zip(rows, names, strict=True):
-        founder = known.get(name)
-        if founder is None:
-            type_ = row.type
+        pk, type_ = row.pk, row.type
+        founder = known.get(name, pk)
+        proof.append((founder, pk))
+        if founder == pk:
             section = section_of(type_, row.categories) if type_ in _VARIES else _SECTIONS[type_]
-            entries.append((row.pk, section, name, row.time))
-            proof.append((row.pk, row.pk))
-        else:
-            proof.append((founder, row.pk))
-    run = session.connection().exec_driver_sql
+            entries.append((pk, section, name, row.time))
+    driver: Any = session.connection().connection.driver_connection
     if entries:
-        run("INSERT INTO entry(pk, section, identity, time) VALUES (?, ?, ?, ?)", entries)
+        driver.executemany(
+            "INSERT INTO entry(pk, section, identity, time) VALUES (?, ?, ?, ?)", entries
+        )
     if proof:
-        run("INSERT INTO evidence(entry, record) VALUES (?, ?)", proof)
+        driver.executemany("INSERT INTO evidence(entry, record) VALUES (?, ?)", proof)
 
 
 def _known(session: Session, names: Sequence[int]) -> dict[int, int]:

@@ -5,11 +5,11 @@ Who signs in is `accounts`, a person's record is `vault`. No clinical data here.
 
 import ctypes
 import fcntl
+import json
 import logging
 import os
 import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from phr import clock, ids, logs
 from phr.errors import DataLocked, PhrError, SettingsError, WrongSecret
-from phr.store.database import Database, Priority
+from phr.store.database import Database, Priority, rows
 from phr.store.models import Patient, Setting, Tombstone
 from phr.store.slots import KEY_BYTES, write_atomically
 
@@ -87,25 +87,22 @@ class House:
         """Return the folder of backups."""
         return self.data / "backups"
 
-    @contextmanager
-    def read(self) -> Iterator[Session]:
+    def read(self) -> AbstractContextManager[Session]:
         """Give a read session of house.db."""
-        with self.database.read() as session:
-            yield session
+        return self.database.read()
 
-    @contextmanager
-    def write(self, priority: Priority = Priority.NORMAL) -> Iterator[Session]:
+    def write(self, priority: Priority = Priority.NORMAL) -> AbstractContextManager[Session]:
         """Give the writer's session of house.db; may be used inside a vault's write, not around."""
-        with self.database.write(priority) as session:
-            yield session
+        return self.database.write(priority)
 
     # ------------------------------------------------------------------ small facts
 
     def get_setting(self, name: str, default: Any = None) -> Any:
         """Return a small fact of the house, or `default`."""
+        ask = "SELECT value FROM setting WHERE name = ?"  # plain: some are asked on every page
         with self.read() as session:
-            row = session.get(Setting, name)
-            return default if row is None else row.value
+            found = rows(session, ask, (name,))
+        return json.loads(found[0][0]) if found else default
 
     def set_setting(self, name: str, value: Any) -> None:
         """Keep a small fact (a JSON value); None forgets it."""

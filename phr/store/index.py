@@ -133,9 +133,9 @@ def query(words: str) -> str | None:
 
 
 def secondary() -> Sequence[Index]:
-    """Return the indexes that a first import may leave for later (all but the unique key)."""
+    """Return the indexes that a first import may leave for later: all but the rowids."""
     found = [*record.indexes, *entry.indexes, *evidence.indexes]
-    return sorted((each for each in found if not each.unique), key=lambda each: str(each.name))
+    return sorted(found, key=lambda each: str(each.name))
 
 
 def drop(session: Session) -> None:

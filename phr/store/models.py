@@ -657,6 +657,7 @@ Index(
     record.c.value,
     sqlite_where=record.c.concept.is_not(None),
 )
+Index("record_labels", record.c.labels, sqlite_where=record.c.labels != 0)
 Index("record_text", record.c.text, record.c.time, sqlite_where=record.c.text.is_not(None))
 
 record_version = Table(  # earlier versions; the current one is in `record`

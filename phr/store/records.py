@@ -3,12 +3,11 @@
 `where` fragments come compiled from `sharing.provision`; they name columns as `record.<column>`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import select as core_select
 from sqlalchemy.orm import Session
 
 from phr import clock
@@ -19,7 +18,6 @@ from phr.fhir.labels import Label
 from phr.fhir.record import Record, Selection
 from phr.fhir.references import key_of, local_id_of
 from phr.store import bodies, index
-from phr.store.models import Connection
 from phr.store.vault import Vault
 
 __all__ = ["UNDATED", "Clause", "key_of", "local_id_of"]
@@ -27,7 +25,7 @@ __all__ = ["UNDATED", "Clause", "key_of", "local_id_of"]
 UNDATED: Final = -(1 << 62)  # stands for "no date" in `Selection.before`
 _COLUMNS: Final = (
     "record.pk, record.key, record.connection, record.type, record.remote_id, record.version,"
-    " record.received, record.time, record.labels, record.flags, record.body"
+    " record.received, record.time, record.labels, record.flags, record.body, record.splices"
 )
 
 
@@ -250,8 +248,8 @@ def versions(session: Session, vault: Vault, type_: str, local_id: str) -> list[
     sql = (
         "SELECT record.pk, record.key, record.connection, record.type, record.remote_id,"
         " earlier.version, earlier.received, record.time, earlier.labels, earlier.flags,"
-        " earlier.body FROM record_version AS earlier JOIN record ON record.pk = earlier.pk"
-        " WHERE earlier.pk = ? ORDER BY earlier.version DESC"
+        " earlier.body, earlier.splices FROM record_version AS earlier"
+        " JOIN record ON record.pk = earlier.pk WHERE earlier.pk = ? ORDER BY earlier.version DESC"
     )
     return [current, *_records(session, vault, sql, (current.pk,))]
 
@@ -259,12 +257,16 @@ def versions(session: Session, vault: Vault, type_: str, local_id: str) -> list[
 def _records(session: Session, vault: Vault, sql: str, params: tuple[object, ...]) -> list[Record]:
     del vault  # the session is the vault's own; the argument keeps the two together at the call
     rows = session.connection().exec_driver_sql(sql, params).fetchall()
-    return [_record(session, row) for row in rows]
+    opened = bodies.unpacker(session)
+    return [_record(row, opened) for row in rows]
 
 
-def _record(session: Session, row: Any) -> Record:
-    pk, key, connection, type_, remote_id, version, received, time, labels, flags, body = row
-    return Record(
+def _record(row: Any, opened: Callable[[bytes], bytes]) -> Record:
+    pk, key, connection, type_, remote_id, version, received, time, labels, flags, body, splices = (
+        row
+    )
+    made = object.__new__(Record)  # a frozen dataclass sets its fields one by one: 4 x as long
+    made.__dict__.update(
         pk=pk,
         local_id=local_id_of(key),
         connection_id=connection,
@@ -275,8 +277,10 @@ def _record(session: Session, row: Any) -> Record:
         when=_instant(time),
         labels=Label(labels),
         withdrawn=bool(flags & Note.WITHDRAWN),
-        body=bodies.unpack(session, body),
+        body=opened(body),
+        splices=splices,
     )
+    return made
 
 
 def _instant(ms: int | None) -> datetime | None:
@@ -313,29 +317,23 @@ def released_bytes(vault: Vault, record: Record, session: Session | None = None)
     if session is None:
         with vault.read() as own:
             return released_bytes(vault, record, own)
-    blob = _splices(session, record)
     base = _base_url(session, record.connection_id)
 
     def rewrite(said: str) -> str | None:
         return _rewritten(session, vault, record.connection_id, base, said)
 
-    return references.splice(record.body, blob, record.local_id, rewrite)
-
-
-def _splices(session: Session, record: Record) -> bytes:
-    run = session.connection().exec_driver_sql
-    where = (record.pk, record.version)
-    found = run("SELECT splices FROM record WHERE pk = ? AND version = ?", where).scalar()
-    if found is None:
-        sql = "SELECT splices FROM record_version WHERE pk = ? AND version = ?"
-        found = run(sql, where).scalar_one()
-    return bytes(found)
+    return references.splice(record.body, record.splices, record.local_id, rewrite)
 
 
 def _base_url(session: Session, connection_id: int) -> str:
-    query = core_select(Connection.base_url).where(Connection.id == connection_id)
-    base = session.scalar(query) or ""
-    return base.rstrip("/") + "/" if base else ""
+    """Return a connection's base with a slash at its end; asked once in a session."""
+    known: dict[int, str] = session.info.setdefault("bases", {})
+    if connection_id not in known:
+        sql = "SELECT base_url FROM connection WHERE id = ?"
+        run = session.connection().exec_driver_sql
+        base = run(sql, (connection_id,)).scalar() or ""
+        known[connection_id] = base.rstrip("/") + "/" if base else ""
+    return known[connection_id]
 
 
 def _rewritten(
@@ -383,7 +381,7 @@ def referenced(session: Session, vault: Vault, record: Record) -> list[int]:
     """Return the keys of the records of the same connection to which a record points."""
     base = _base_url(session, record.connection_id)
     found: dict[int, None] = {}
-    for said in references.reference_texts(record.body, _splices(session, record)):
+    for said in references.reference_texts(record.body, record.splices):
         pointed = references.target(said)
         if pointed is None:
             continue

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import delete, update
 
 from phr import clock, ids
-from phr.store.database import Priority
+from phr.store.database import Priority, rows
 from phr.store.house import House
 from phr.store.models import Session
 
@@ -46,17 +46,20 @@ _LIVE = (
 
 
 def _browser(row: Any) -> Browser:
-    created_at, seen_at, expires_at = map(clock.from_ms, row[6:9])
+    stepped_up_at, flash = row[9], json.loads(row[11] or "[]")
     return Browser(
-        *row[:4],
+        id_hash=row[0],
+        public_id=row[1],
+        account_id=row[2],
+        account_name=row[3],
         administrator=bool(row[4]),
         browser=row[5],
-        created_at=created_at,
-        seen_at=seen_at,
-        expires_at=expires_at,
-        stepped_up_at=None if row[9] is None else clock.from_ms(row[9]),
+        created_at=clock.from_ms(row[6]),
+        seen_at=clock.from_ms(row[7]),
+        expires_at=clock.from_ms(row[8]),
+        stepped_up_at=None if stepped_up_at is None else clock.from_ms(stepped_up_at),
         stepped_up_with=row[10],
-        flash=tuple(json.loads(row[11] or "[]") or ()),
+        flash=tuple(flash or ()),
     )
 
 
@@ -85,10 +88,10 @@ def find(house: House, secret: str, *, idle: timedelta) -> Browser | None:
     now = clock.now()
     with house.read() as session:
         given = (ids.fingerprint(secret),)
-        row = session.connection().exec_driver_sql(f"{_LIVE} s.id_hash = ?", given).first()
-    if row is None:
+        known = rows(session, f"{_LIVE} s.id_hash = ?", given)
+    if not known:
         return None
-    found = _browser(row)
+    found = _browser(known[0])
     live = now < found.expires_at and now - found.seen_at < idle
     return found if live else None
 

@@ -67,9 +67,14 @@ class Vault:
 
     @contextmanager
     def write(self, priority: Priority = Priority.NORMAL) -> Iterator[Session]:
-        """Give the writer's session; after the commit the audit mark goes to house.db."""
+        """Give the writer's session; after the commit the audit mark goes to house.db.
+
+        Functions in `session.info["after"]` are called between the two: it is committed then.
+        """
         with self.database.write(priority) as session:
             yield session
+        for told in session.info.get("after", ()):
+            told()
         mark = session.info.get("mark")
         if mark is not None:
             self.house.advance_mark(self.id, mark)
@@ -223,7 +228,7 @@ class Vaults:
                 remove(path)
         for ready in self.folder.glob("*.coming-slots"):
             self.swap_in(ready.stem)
-        for left in (*self.folder.glob("*.new"), *self.folder.glob("*.coming*")):
+        for left in {*self.folder.glob("*.new"), *self.folder.glob("*.coming*")}:
             left.unlink()
         for part in self.house.backups_folder.glob("*/.*.part*"):
             shutil.rmtree(part) if part.is_dir() else part.unlink()

@@ -1,6 +1,7 @@
 """Documents: type, date, author and the files they carry."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from phr.chart.documents import TYPES, Attachment, Paper, described, documents
@@ -14,6 +15,7 @@ from phr.views.frame import (
     Row,
     Sheet,
     View,
+    at_least,
     nothing,
     said_by,
     sheets,
@@ -26,7 +28,7 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     found = documents(records)
     return sheets(
         context,
-        f"{counted(len(found), 'document')}" if found else "No documents yet",
+        at_least(VIEW, records, counted(len(found), "document")) if found else "No documents yet",
         "Files from hospitals open in a closed frame: nothing in them can run or reach out.",
         Sheet(
             "Letters, notes and reports",
@@ -40,7 +42,7 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
 
 def _row(one: Paper, context: Context) -> Row:
     links = tuple(
-        Link(_words(file, len(one.attachments)), href)
+        Link(_words(one, file), href)
         for file in one.attachments[:8]
         if (href := context.attachment_link(one.record, file.place))
     )
@@ -56,9 +58,10 @@ def _row(one: Paper, context: Context) -> Row:
     )
 
 
-def _words(file: Attachment, count: int) -> str:
-    told = described(file)
-    which = f"Open file {file.place + 1}" if count > 1 else "Open"
+def _words(one: Paper, file: Attachment) -> str:
+    """Name a file by its type; its title only where that says more than the document's name."""
+    told = described(replace(file, title="") if file.title == one.name else file)
+    which = f"Open file {file.place + 1}" if len(one.attachments) > 1 else "Open"
     return f"{which} ({told})" if told else which
 
 

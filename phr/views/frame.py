@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from phr.chart.marks import Marks
-from phr.chart.plain import MONTHS, joined
+from phr.chart.plain import MONTHS, joined, visible
 from phr.chart.titles import list_words
 from phr.fhir.record import Origin, Record, Selection
 
@@ -138,6 +138,7 @@ class Sheet:
 _ENVIRONMENT = Environment(
     loader=PackageLoader("phr.views"),
     autoescape=True,
+    finalize=visible,
     trim_blocks=True,
     lstrip_blocks=True,
     undefined=StrictUndefined,
@@ -187,6 +188,19 @@ def sheets(context: Context, heading: str, lead: str, *made: Sheet) -> Mapping[s
         for sheet in kept
     ]
     return {"heading": heading, "lead": lead, "sheets": list(zip(kept, rest, strict=True))}
+
+
+def is_full(view: View, records: Sequence[Record]) -> bool:
+    """Say whether the main selection reached its limit: then there may be more than was counted."""
+    limit = view.selection.limit
+    main = sum(record.type in view.selection.types for record in records)
+    return limit is not None and main >= limit
+
+
+def at_least(view: View, records: Sequence[Record], words: str) -> str:
+    """Return a counting heading, marked where the count may be too low."""
+    counts = words[:1].isdigit()
+    return f"At least {words}" if counts and is_full(view, records) else words
 
 
 def nothing(context: Context, types: Sequence[str], what: str) -> str:

@@ -13,6 +13,7 @@ from phr.views.frame import (
     Row,
     Sheet,
     View,
+    at_least,
     nothing,
     said_by,
     sheets,
@@ -27,7 +28,9 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     rest = [one for one in found if not one.given or one.marks.mistaken]
     return sheets(
         context,
-        f"{counted(len(given), 'vaccine dose')} on record" if given else "No vaccine on record",
+        at_least(VIEW, records, f"{counted(len(given), 'vaccine dose')} on record")
+        if given
+        else "No vaccine on record",
         "This is what sources recorded. It does not say which vaccines are due.",
         Sheet(
             "Given",

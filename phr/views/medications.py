@@ -13,6 +13,7 @@ from phr.views.frame import (
     Row,
     Sheet,
     View,
+    at_least,
     nothing,
     said_by,
     sheets,
@@ -29,7 +30,7 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     current = kinds[Standing.CURRENT]
     return sheets(
         context,
-        heading(current, known=bool(found)),
+        at_least(VIEW, records, heading(current, known=bool(found))),
         "A list can be out of date. It says what was listed, not what is taken.",
         Sheet(
             "Listed as current",

@@ -7,7 +7,7 @@ from phr.chart.marks import marks
 from phr.chart.plain import counted, moment_words
 from phr.chart.titles import kind_words, list_words, record_title, when_text
 from phr.fhir.record import Record, Selection
-from phr.views.frame import Context, Row, Sheet, View, said_by, sheets, with_marks
+from phr.views.frame import MOST_ROWS, Context, Row, Sheet, View, said_by, sheets, with_marks
 
 
 def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
@@ -74,5 +74,5 @@ def build_hits(records: Sequence[Record], context: Context) -> Mapping[str, Any]
 
 
 VIEW = View("other", "All records", Selection(limit=0), build)
-KIND = View("kind", "Records", Selection(limit=100), build_kind)
-HITS = View("hits", "Search", Selection(limit=60), build_hits)
+KIND = View("kind", "Records", Selection(limit=MOST_ROWS), build_kind)
+HITS = View("hits", "Search", Selection(limit=MOST_ROWS), build_hits)

@@ -13,6 +13,7 @@ from phr.views.frame import (
     Row,
     Sheet,
     View,
+    at_least,
     nothing,
     said_by,
     sheets,
@@ -27,7 +28,7 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     anything = found.active or found.over or found.diagnoses or found.doubtful
     return sheets(
         context,
-        heading(found),
+        at_least(VIEW, records, heading(found)),
         "",
         Sheet(
             "Listed as active",

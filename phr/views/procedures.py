@@ -13,6 +13,7 @@ from phr.views.frame import (
     Row,
     Sheet,
     View,
+    at_least,
     nothing,
     said_by,
     sheets,
@@ -29,7 +30,7 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     empty = nothing(context, ("Procedure",), "procedures") if not found else ""
     return sheets(
         context,
-        f"{count} listed as done" if found else "No procedures yet",
+        at_least(VIEW, records, f"{count} listed as done") if found else "No procedures yet",
         "",
         Sheet(
             "Done",

@@ -8,16 +8,17 @@ from phr.chart.drawing import NumberLine, Spark, Trend, number_line, spark, tren
 from phr.chart.plain import clip, counted, joined, moment_words, sentence_case
 from phr.chart.results import (
     Group,
+    Newest,
     Result,
     Test,
     by_test,
     component_sentence,
-    flagged,
     groups,
+    newest,
 )
 from phr.chart.vitals import plain_name, reading
 from phr.fhir.record import Record, Selection
-from phr.views.frame import CAREGIVERS, Context, Mark, View, nothing
+from phr.views.frame import CAREGIVERS, Context, Mark, View, is_full, nothing
 
 DRAWN_TESTS = 60  # beyond that a page of drawings is too heavy for a phone
 FLAG_MEANING = (
@@ -34,7 +35,7 @@ class ResultRow:
     href: str | None
     value: str
     unit: str
-    long: bool  # a text value: it gets the whole width
+    size: str  # "", "lengthy" for many digits, "wordy" for text: both get room of their own
     mark: Mark
     span: str
     before: str
@@ -66,23 +67,29 @@ class GroupSheet:
 def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     """Build the newest groups."""
     found = _whole_groups(records)
-    newest = found[0].results if found else ()
-    marked = len(flagged(newest))
+    latest = newest(found)
+    marked = len(latest.flagged)
     return {
-        "heading": heading(len(newest), marked) if found else "No results yet",
-        "lead": FLAG_MEANING if marked else "",
+        "heading": heading(len(latest.results), marked) if found else "No results yet",
+        "lead": joined(_of_day(latest), FLAG_MEANING if marked else "", by=" "),
         "groups": [_group(one, context) for one in found],
         "empty": "" if found else nothing(context, ("Observation", "DiagnosticReport"), "results"),
     }
 
 
+def _of_day(latest: Newest) -> str:
+    """Return which results "newest" means: all of one day."""
+    day = moment_words(latest.day)
+    return f"The newest results are those of {day}." if day and len(latest.results) > 1 else ""
+
+
 def heading(count: int, marked: int) -> str:
-    """Return the answer for the newest group of results."""
+    """Return the answer for the newest results."""
     if not count:
-        return "The newest report has no single values"
+        return "There are no single values"
     if not marked:
-        which = "your newest result" if count == 1 else f"the {count} newest results"
-        return f"No source flagged {which}" if count > 1 else "The newest result is not flagged"
+        one = "The newest result is not flagged"
+        return one if count == 1 else f"No source flagged any of the {count} newest results"
     if count == 1:
         return "The newest result is flagged by the source"
     verb = "is" if marked == 1 else "are"
@@ -157,7 +164,7 @@ def row(one: Result, context: Context, *, origin: bool = False) -> ResultRow:
         href=_href(one, context),
         value=clip(value, 600),
         unit=one.value.unit,
-        long=len(value) > 18,
+        size=size_of(value),
         mark=Mark(one.word.mark, one.word.words, one.word.said),
         span=f"Range given: {span}" if span else "No range given",
         before=_before(one),
@@ -171,6 +178,13 @@ def row(one: Result, context: Context, *, origin: bool = False) -> ResultRow:
     )
 
 
+def size_of(value: str) -> str:
+    """Return the class of a value by its length; no digit is ever cut off."""
+    if len(value) > 18:
+        return "wordy"
+    return "lengthy" if len(value) > 8 else ""
+
+
 def _href(one: Result, context: Context) -> str | None:
     series = context.test_link(*one.key) if one.key else None
     return series or context.link(one.record)
@@ -181,7 +195,7 @@ def _before(one: Result) -> str:
         return ""
     old = one.earlier[0]
     taken = moment_words(old.taken.partition("T")[0])
-    return joined(taken, clip(old.value.words, 40), by=": ") if old.value.words else ""
+    return joined(taken, clip(old.value.words, 14), by=": ") if old.value.words else ""
 
 
 def _details(one: Result) -> tuple[str, ...]:
@@ -209,7 +223,9 @@ def build_by_test(records: Sequence[Record], context: Context) -> Mapping[str, A
     sheet = GroupSheet("Tests, A to Z", ("newest value of each",), None, "", rows, "", ())
     return {
         "heading": f"{counted(len(found), 'test')} with results" if found else "No results yet",
-        "lead": "",
+        "lead": f"From the newest {BY_TEST.selection.limit} results; older ones are behind “Older”."
+        if is_full(BY_TEST, records)
+        else "",
         "groups": [sheet] if rows else [],
         "empty": "" if found else nothing(context, ("Observation",), "results"),
     }
@@ -256,11 +272,11 @@ def build_test(records: Sequence[Record], context: Context) -> Mapping[str, Any]
             "newest": None,
             "series": [],
         }
-    newest = found[0].results[0]
+    last = found[0].results[0]
     return {
-        "heading": _test_heading(newest),
-        "lead": _test_lead(newest, context),
-        "newest": row(newest, context) if newest.span else None,
+        "heading": _test_heading(last),
+        "lead": _test_lead(last, context),
+        "newest": row(last, context) if last.span else None,
         "series": [*(_series(one, context) for one in found), *_parts(found, context)],
     }
 

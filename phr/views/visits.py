@@ -9,11 +9,13 @@ from phr.chart.visits import Visit, visits
 from phr.fhir.record import Record, Selection
 from phr.views.frame import (
     CAREGIVERS,
+    MOST_ROWS,
     Context,
     Mark,
     Row,
     Sheet,
     View,
+    is_full,
     nothing,
     said_by,
     sheets,
@@ -32,9 +34,7 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     empty = Sheet("Visits", empty=nothing(context, ("Encounter",), "visits"))
     return sheets(
         context,
-        (f"The newest {count}" if len(found) == VIEW.selection.limit else count)
-        if found
-        else "No visits yet",
+        (f"The newest {count}" if is_full(VIEW, records) else count) if found else "No visits yet",
         "Future appointments are often not part of what a hospital's interface offers.",
         *(years or [empty]),
     )
@@ -64,7 +64,7 @@ def _row(one: Visit, context: Context) -> Row:
 VIEW = View(
     "visits",
     "Visits",
-    Selection(types=("Encounter", "Appointment"), limit=100),
+    Selection(types=("Encounter", "Appointment"), limit=MOST_ROWS),
     build,
     also=(CAREGIVERS, Selection(types=("Location",), limit=200)),
 )

@@ -9,7 +9,8 @@ from phr.chart.plain import clip, counted, joined, moment_words
 from phr.chart.results import component_sentence
 from phr.chart.vitals import Reading, Vital, vitals
 from phr.fhir.record import Record, Selection
-from phr.views.frame import CAREGIVERS, Context, Mark, View, nothing
+from phr.views.frame import CAREGIVERS, Context, Mark, View, is_full, nothing
+from phr.views.results import size_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class VitalRow:
     href: str | None
     value: str
     unit: str
-    long: bool
+    size: str
     mark: Mark | None
     taken: str
     before: str
@@ -35,10 +36,17 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     found = vitals(records)
     return {
         "heading": _heading(found),
-        "lead": "",
+        "lead": _lead(records),
         "rows": [_row(one, context) for one in found],
         "empty": "" if found else nothing(context, ("Observation",), "vital signs"),
     }
+
+
+def _lead(records: Sequence[Record]) -> str:
+    """Say how far back this page looks, when it does not look at everything."""
+    if not is_full(VIEW, records):
+        return ""
+    return f"From the newest {VIEW.selection.limit} measurements. Older ones are under All records."
 
 
 def _heading(found: Sequence[Vital]) -> str:
@@ -68,7 +76,7 @@ def _row(vital: Vital, context: Context) -> VitalRow:
         href=series or context.link(one.record),
         value=clip(value or "No value given", 300),
         unit=newest.unit,
-        long=len(value) > 18,
+        size=size_of(value),
         mark=Mark(flagged.word.mark, flagged.word.words, flagged.word.said) if flagged else None,
         taken=joined(moment_words(one.taken) or "no date given", context.origin(one.record)),
         before=_before(old),
@@ -93,7 +101,7 @@ def _before(old: Reading | None) -> str:
     value = _main(old)[0] if old else ""
     if old is None or not value:
         return ""
-    return joined(moment_words(old.first.taken.partition("T")[0]), clip(value, 24), by=": ")
+    return joined(moment_words(old.first.taken.partition("T")[0]), clip(value, 14), by=": ")
 
 
 def _last(readings: Sequence[Reading]) -> list[str]:

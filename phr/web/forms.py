@@ -5,6 +5,7 @@ A field that comes twice counts by its first value (`get`); `all` gives every on
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
@@ -16,6 +17,9 @@ from phr.errors import InvalidInput
 MAX_BODY = 256 * 1024  # bytes of all plain fields of one form together
 MAX_FIELDS = 1000
 MAX_NAME = 200  # characters of a field's name
+SILENCE = 30.0  # seconds without a byte after which an upload has broken off
+# Files are read in threads of their own: an upload that dawdles must not stop pages and doors.
+UPLOADS = ThreadPoolExecutor(4, thread_name_prefix="upload")
 
 TOO_LARGE = "That is more than this form takes. Nothing was changed."
 NOT_A_FORM = "This address takes a form. Nothing was changed."
@@ -186,7 +190,8 @@ async def open_stream(receive: Receive, headers: Mapping[str, str]) -> Form:
         raise InvalidInput(NOT_A_FORM)
     parser = _parser(options.get("boundary", ""))
     loop = asyncio.get_running_loop()
-    return await asyncio.to_thread(_until_first_file, parser, _pulled(receive, loop))
+    chunks = _pulled(receive, loop)
+    return await loop.run_in_executor(UPLOADS, _until_first_file, parser, chunks)
 
 
 def _pulled(receive: Receive, loop: asyncio.AbstractEventLoop) -> Iterator[bytes]:
@@ -196,7 +201,15 @@ def _pulled(receive: Receive, loop: asyncio.AbstractEventLoop) -> Iterator[bytes
     async def following() -> bytes | None:
         return await anext(source, None)
 
-    while (chunk := asyncio.run_coroutine_threadsafe(following(), loop).result()) is not None:
+    while True:
+        waiting = asyncio.run_coroutine_threadsafe(following(), loop)
+        try:
+            chunk = waiting.result(SILENCE)
+        except TimeoutError as error:
+            waiting.cancel()
+            raise InvalidInput(BROKEN) from error
+        if chunk is None:
+            return
         yield chunk
 
 
@@ -208,6 +221,8 @@ def _until_first_file(parser: PushMultipartParser, chunks: Iterator[bytes]) -> F
             if event.filename is not None:
                 return Form(pairs, _uploads(event, events))
             pairs.append(_field(event, events))
+            if sum(len(name) + len(value) for name, value in pairs) > MAX_BODY:
+                raise InvalidInput(TOO_LARGE)
     return Form(pairs)
 
 

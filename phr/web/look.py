@@ -10,10 +10,14 @@ import mimetypes
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined
+from markupsafe import Markup
+
+from phr.chart.plain import visible
 
 WEB = Path(__file__).parent
 VIEWS = WEB.parent / "views"
@@ -75,6 +79,12 @@ def moment(at: datetime) -> str:
     return f"{day(at)}, {at.astimezone():%H:%M}"
 
 
+@cache
+def look_at(base: str) -> "Look":
+    """Return the look of an application below `base`; files are read and compiled only once."""
+    return Look(base)
+
+
 class Look:
     """Templates, static files and addresses of one application; `base` is its sub-path."""
 
@@ -91,6 +101,7 @@ class Look:
                 ]
             ),
             autoescape=True,
+            finalize=visible,
             undefined=StrictUndefined,
             auto_reload=False,
             trim_blocks=True,
@@ -99,8 +110,13 @@ class Look:
         self.environment.filters.update(day=day, moment=moment)
         scripts = [self.static(name) for name in (HTMX, "app.js") if name in self.files]
         self.environment.globals.update(
-            url=self.url, static=self.static, scripts=scripts, sheet=self.static(ALL_SHEETS)
+            url=self.url,
+            static=self.static,
+            scripts=scripts,
+            sheet=self.static(ALL_SHEETS),
+            nav=self.nav,
         )
+        self._nav = lru_cache(maxsize=256)(self._draw_nav)
 
     def url(self, path: str) -> str:
         """Return the address of an own path, below the sub-path."""
@@ -109,6 +125,26 @@ class Look:
     def static(self, name: str) -> str:
         """Return the address of a static file, its version in the path."""
         return f"{self.base}/static/{self.version}/{name}"
+
+    def nav(self, patient_id: str, path: str, administrator: bool) -> Markup:
+        """Return the navigation of a record (of the household, without one), marked for `path`.
+
+        It is the same on every page of a place: a third of the layout's time, so it is kept.
+        """
+        base = f"/p/{patient_id}" if patient_id else ""
+        inside = path == base or path.startswith(base + "/")
+        place, more, _ = path[len(base) + 1 :].partition("/") if inside else ("-", "", "")
+        return self._nav(patient_id, place, not more, administrator)
+
+    def _draw_nav(self, patient_id: str, place: str, exact: bool, administrator: bool) -> Markup:
+        given = {
+            "patient_id": patient_id,
+            "base": f"/p/{patient_id}" if patient_id else "",
+            "place": place,
+            "exact": exact,
+            "administrator": administrator,
+        }
+        return Markup(self.draw("nav.html", given))  # noqa: S704 (autoescaped)
 
     def draw(self, template: str, context: Mapping[str, Any], block: str | None = None) -> str:
         """Return a template as HTML, or only one of its blocks (for htmx)."""

@@ -4,13 +4,14 @@ What a route lets in is declared here by `Access` and decided in one place, `phr
 """
 
 import asyncio
+import gzip
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, partial
 from inspect import Parameter, iscoroutinefunction, signature
 from typing import Any, cast, get_type_hints
 from urllib.parse import quote, urlsplit
@@ -26,8 +27,8 @@ from phr.store import accounts, sessions
 from phr.store.accounts import PatientView
 from phr.store.sessions import Browser
 from phr.store.vault import Vault
-from phr.web.forms import Form
-from phr.web.look import Look
+from phr.web.forms import UPLOADS, Form
+from phr.web.look import WORTH_PACKING, Look
 
 __all__ = ["Access", "Form", "Visit", "action", "live_page", "page", "slow_page"]
 
@@ -158,9 +159,11 @@ class Visit:
     def require_step_up(self) -> str:
         """Return the fresh factor ("password" or "totp"), or raise StepUpNeeded (DESIGN §7.10)."""
         browser = self._signed_in()
-        at = browser.stepped_up_at
+        at, factor = browser.stepped_up_at, browser.stepped_up_with
         if at is None or clock.now() - at > FRESH:
             raise StepUpNeeded
+        if factor != "totp" and accounts.has_totp(self.appliance.house, browser.account_id):
+            raise StepUpNeeded  # a password does not stand in for the code that is enrolled
         return browser.stepped_up_with or "password"
 
     # ------------------------------------------------------------ the request
@@ -233,7 +236,19 @@ class Visit:
             self.extra_headers["form-action"] = " ".join(form_targets)
         piece = block if self.is_htmx else None
         html = self.look.draw(template, self._context(context, whole=piece is None), piece)
-        return Response(html.encode(), media_type=HTML, status_code=status)
+        return self._packed(html.encode(), status)
+
+    def _packed(self, body: bytes, status: int) -> Response[bytes]:
+        """Answer with HTML, gzipped where that gains something.
+
+        What is secret in a page (the form token) is masked anew each time, so its length tells
+        nothing (BREACH).
+        """
+        headers = {"Vary": "Accept-Encoding, HX-Request"}
+        if len(body) > WORTH_PACKING and "gzip" in self.headers.get("accept-encoding", ""):
+            body = gzip.compress(body, 4, mtime=0)
+            headers["Content-Encoding"] = "gzip"
+        return Response(body, media_type=HTML, status_code=status, headers=headers)
 
     def _context(self, context: dict[str, Any], *, whole: bool) -> dict[str, Any]:
         given = {
@@ -328,10 +343,10 @@ def _route(
         name=name,
         status_code=200,
         sync_to_thread=None if threaded or iscoroutinefunction(handler) else False,
-    )(_endpoint(handler, threaded=threaded))
+    )(_endpoint(handler, threaded=threaded, uploads=bool(options.get("uploads"))))
 
 
-def _endpoint(handler: Callable[..., Any], *, threaded: bool) -> Callable[..., Any]:
+def _endpoint(handler: Callable[..., Any], *, threaded: bool, uploads: bool) -> Callable[..., Any]:
     """Return what Litestar calls: it fills `visit`, `form`, path and query parameters by name.
 
     Threads are ours too: Litestar wraps a handler twice when its path is declared twice.
@@ -346,7 +361,9 @@ def _endpoint(handler: Callable[..., Any], *, threaded: bool) -> Callable[..., A
         return {name: each.of(name, request) for name, each in wanted.items()}
 
     async def in_thread(request: Request[Any, Any, Any]) -> Response[Any]:
-        answer: Response[Any] = await asyncio.to_thread(handler, **filled(request))
+        call = partial(handler, **filled(request))
+        pool = UPLOADS if uploads else None
+        answer: Response[Any] = await asyncio.get_running_loop().run_in_executor(pool, call)
         return answer
 
     async def awaited(request: Request[Any, Any, Any]) -> Response[Any]:

@@ -8,6 +8,7 @@ import asyncio
 import ipaddress
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -25,6 +26,7 @@ from phr.web.routing import CSRF_FIELD, KEY, Access, Desk, Visit
 
 COOKIE = "hp"
 FORM_COOKIE = "hp-form"  # what forms of a browser that is not signed in are bound to
+DOOR_COOKIE = "hp-door"  # the same at the public address (ports of one host share cookies)
 STEP_UP_PASSWORD = "confirm.password"  # noqa: S105 - the name of a field
 STEP_UP_TOTP = "confirm.totp"
 STEP_UP_FIELDS = frozenset({STEP_UP_PASSWORD, STEP_UP_TOTP})
@@ -90,9 +92,11 @@ class Doorkeeper:
         self._recognise(visit)
         self._check_account(visit, access, always=options.get("always", False))
         if checked:
+            visit.form = Form()  # who is turned away now is not led back to what was posted
+        self._check_patient(visit, access, scope["path_params"], options.get("sealed", False))
+        if checked:  # only now: a stranger must not keep a thread busy with an upload
             visit.form = await _read_form(visit, receive, uploads=options.get("uploads", False))
             self._check_token(visit)
-        self._check_patient(visit, access, scope["path_params"], options.get("sealed", False))
         await self._note(visit)
 
     # ------------------------------------------------------------ the request
@@ -134,15 +138,12 @@ class Doorkeeper:
         if visit.session is not None:
             visit.csrf_mark = f"session {visit.session.public_id}"
             return
-        name = FORM_COOKIE if self.home else "hp-door"
+        name = FORM_COOKIE if self.home else DOOR_COOKIE
         mark = visit.cookie(name)
         if len(mark) < 40:
             mark = ids.new_secret()
-            visit.set_cookie(name, mark, path=self._cookie_path())
+            visit.set_cookie(name, mark, path=cookie_path(visit))
         visit.csrf_mark = f"browser {mark}"
-
-    def _cookie_path(self) -> str:
-        return "/" if self.secure else self.look.base or "/"
 
     def _check_token(self, visit: Visit) -> None:
         given = visit.headers.get("x-csrf-token") or (visit.form or Form()).get(CSRF_FIELD)
@@ -229,9 +230,14 @@ def _cookies(header: str) -> dict[str, str]:
 
 def network_of(client: Any) -> str:
     """Return the peer's address as limits count it: IPv4 whole, IPv6 by its /64."""
+    return _network(client[0]) if client and isinstance(client[0], str) else "unknown"
+
+
+@lru_cache(maxsize=256)
+def _network(host: str) -> str:
     try:
-        address = ipaddress.ip_address(client[0])
-    except (TypeError, ValueError, IndexError):
+        address = ipaddress.ip_address(host)
+    except ValueError:
         return "unknown"
     if address.version == 6 and address.ipv4_mapped is None:
         return str(ipaddress.ip_network((address, 64), strict=False))

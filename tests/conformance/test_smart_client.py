@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
 import time_machine
 
@@ -89,9 +90,7 @@ def ada(cast: Cast, provider: Provider) -> Patience:
 
 
 def refreshes(provider: Provider) -> list[int]:
-    return [
-        event["status"] for event in provider.events() if event.get("token") == "refresh_token"
-    ]
+    return [event["status"] for event in provider.events() if event.get("token") == "refresh_token"]
 
 
 def test_all_267_records_of_patient_85_are_pulled(ada, provider):
@@ -108,6 +107,20 @@ def test_pages_of_20_bring_the_same_records(ada, provider):
     assert sorted(ada.kept()) == sorted(provider.names())
     line = ada.ledger()["Observation"]
     assert (line.pages, line.got, line.claimed) == (4, 66, 66)
+
+
+def test_what_is_kept_is_what_the_provider_wrote(ada, provider):
+    """Medplum's own bytes, whatever its order of names and its way to write numbers."""
+    ada.connect()
+    ada.pull()
+    for kind in ("Observation", "Encounter", "DocumentReference"):
+        url = f"{provider.base}/{kind}?patient={provider.patient}&_count=100"
+        bearer = ada.credentials().access_token
+        page = httpx.get(url, headers={"authorization": f"Bearer {bearer}"}).content
+        with ada.vault.read() as session:
+            found = records.select(session, ada.vault, Selection(types=(kind,)))
+        assert found
+        assert all(record.body in page for record in found)
 
 
 def test_a_second_full_pull_writes_no_record(ada):
@@ -195,9 +208,7 @@ def test_the_answer_names_its_issuer_and_another_one_is_refused(ada, provider):
     answer = ada.browser.submit(ada.base + "/add", typed, page=ada.base + "/add")
     landed = provider.sign_in(ada.way_out(answer))
     assert landed["iss"] == f"http://{provider.place}"
-    page = ada.browser.get(
-        "/connect/callback", params=landed | {"iss": "https://other.example"}
-    )
+    page = ada.browser.get("/connect/callback", params=landed | {"iss": "https://other.example"})
     assert page.status_code == 400
 
 

@@ -36,7 +36,7 @@ class Provider:
         httpx.post(f"http://{self.place}/sim/settings", json=settings).raise_for_status()
 
     def events(self) -> list[dict[str, Any]]:
-        """Return what was asked since the last `set`: {path, status}, {token, status}, {revoked}."""
+        """Return what happened since `set`: {path, status}, {token, status} or {revoked}."""
         return httpx.get(f"http://{self.place}/sim/events").json()
 
     def names(self) -> list[str]:
@@ -62,9 +62,7 @@ class Provider:
         raise AssertionError("the provider's pages did not end")
 
     @staticmethod
-    def _fill_in(
-        browser: httpx.Client, page: httpx.Response, *, consent: bool
-    ) -> httpx.Response:
+    def _fill_in(browser: httpx.Client, page: httpx.Response, *, consent: bool) -> httpx.Response:
         assert page.status_code == 200, page.text[:500]
         form = forms(page.text)[0]
         if not consent and form.fields.get("prompt") == "consent":

@@ -73,6 +73,7 @@ function authorizationServer(issuer) {
     ],
     scopes: SCOPES,
     claims: { openid: ['sub'], fhirUser: ['fhirUser'] },
+    conformIdTokenClaims: false, // SMART puts fhirUser into the id_token
     pkce: { required: () => true },
     rotateRefreshToken: true,
     extraParams: ['aud', 'launch'],

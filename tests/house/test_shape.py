@@ -7,7 +7,7 @@ from statistics import median
 from tests.house.look import ROOT, modules, tree
 
 HARD_FUNCTION = 70  # lines; the habit is 50
-HARD_MODULE = 900  # lines; a thought starts at 300
+HARD_MODULE = 1000  # lines; a thought starts at 300
 TABLES = {"phr.store.models", "phr.fhir.kinds", "phr.fhir.labels"}  # data, not flow
 
 

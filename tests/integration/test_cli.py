@@ -23,7 +23,9 @@ def run(cheap_kdf: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
         monkeypatch.delenv(name, raising=False)
 
     def run_(*arguments: str, given: str | None = None) -> Result:
-        options = [*arguments, "--data", str(tmp_path / "data")]
+        options = list(arguments)
+        if "--data" not in options:
+            options += ["--data", str(tmp_path / "data")]
         return CliRunner().invoke(phr, options, input=given, standalone_mode=False)
 
     return run_

@@ -49,6 +49,13 @@ def test_a_foreign_host_name_is_refused_before_anything_else(cast: Cast, host: s
     assert "content-security-policy" in answer.headers
 
 
+def test_endless_headers_are_refused(cast: Cast):
+    browser = cast.browser()
+    assert browser.get("/healthz", headers={"x": "a" * 65_536}).status_code == 431
+    many = {f"x{number}": "a" for number in range(10_000)}
+    assert browser.get("/healthz", headers=many).status_code == 431
+
+
 def test_forwarded_host_is_never_looked_at(cast: Cast):
     ada = cast.browser("Ada")
     headers = {"x-forwarded-host": "evil.example", "forwarded": "host=evil.example"}

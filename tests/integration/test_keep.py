@@ -188,6 +188,20 @@ def test_a_file_about_several_people_brings_only_the_first(vault, early):
     assert again.quarantined == 1
 
 
+def test_a_strangers_resource_under_the_same_id_does_not_take_ours_away(vault):
+    upload = house.connection(vault, kind="upload")
+    ours = item(lab("1", subject={"reference": "Patient/a"}))
+    theirs = item(lab("1", "9", subject={"reference": "Patient/b"}))
+    items = [ours, theirs, person("a", "1970-01-01"), person("b", "1971-01-01")]
+    keep_all(vault, upload, items)
+    assert only(vault).body == ours.body
+    before = rows(vault, "SELECT pk, key, version, body FROM record")
+    again = keep_all(vault, upload, items)
+    assert (again.new, again.changed) == (0, 0)
+    assert before == rows(vault, "SELECT pk, key, version, body FROM record")
+    assert rows(vault, "SELECT * FROM record_version") == []
+
+
 def test_entered_in_error_is_kept_and_marked(vault, hospital):
     keep_all(vault, hospital, [item(lab(status="entered-in-error"))])
     with vault.read() as session:
@@ -398,6 +412,20 @@ def test_the_first_import_builds_its_indexes_at_the_end_and_after_a_crash(vault,
     assert wanted <= present()
     keep_all(vault, hospital, [item(lab("2"))])
     assert wanted <= present()
+
+
+def test_a_first_import_knows_what_it_wrote_without_an_index(vault, hospital):
+    keeper = keep.Keeper(vault, hospital, house.pull(vault, hospital), now=clock.now())
+    kept = keep.Kept()
+    for body in (lab("1"), lab("1"), lab("1", "7"), lab("2")):
+        keeper.page("x", [item(body)])
+        kept += keeper.flush()
+    assert (kept.new, kept.changed, kept.unchanged) == (2, 1, 1)
+    keeper.finish()
+    assert [tuple(row) for row in rows(vault, "SELECT remote_id, version FROM record")] == [
+        ("1", 2),
+        ("2", 1),
+    ]
 
 
 def test_entries_are_rebuilt_from_the_records(vault, hospital):

@@ -453,3 +453,23 @@ def test_the_patient_is_told_of_a_locked_link(cast: Cast, share: Share) -> None:
     (warning,) = cast.appliance.house.warnings(share.vault.id)
     assert "five wrong codes" in warning
     assert "Pell" not in warning
+
+
+def test_every_shared_record_is_reachable_by_its_kind(cast: Cast, share: Share) -> None:
+    goal = {
+        "resourceType": "Goal",
+        "id": "g1",
+        "lifecycleStatus": "active",
+        "description": {"text": "Walk to the lighthouse"},
+        "subject": {"reference": "Patient/1"},
+        "startDate": recent(30)[:10],
+    }
+    keep_all(share.vault, "Third", [goal])
+    link = share.link()
+    doctor = opened(cast, link)
+    kinds = doctor.get(f"/s/{link.handle_id}/other").text
+    assert f"/s/{link.handle_id}/other?type=Goal" in kinds
+    assert "Walk to the lighthouse" in doctor.get(f"/s/{link.handle_id}/other?type=Goal").text
+    assert "Walk to the lighthouse" in doctor.get(f"/s/{link.handle_id}/print").text
+    hidden = doctor.get(f"/s/{link.handle_id}/other?type=Practitioner").text
+    assert "Hiddenpractitioner" not in hidden

@@ -259,10 +259,38 @@ def test_home_answers_the_three_questions(ada, base):
     assert "Hello, Ada" in words
     assert "Penicillin (severe: throat swelling) · Latex (skin rash)" in words
     assert "14 new things" in words
-    assert "2 flagged of 6 in the newest report" in words
+    assert "2 flagged of the 6 newest results, 19 Nov 2026" in words
     assert "2 medicines and 1 problem listed as active" in words
     assert "Up to date" in words
     assert "Nobody outside the household" in words
+
+
+def test_newest_means_every_report_of_the_newest_day(cast, base):
+    """One report of the day is all in range, another of the same minute is not: both count."""
+    day = "2026-11-13T07:40:00Z"
+    calm = [lab(f"Calm {n}", f"c{n}", "5", low="1", high="9", on=day) for n in range(3)]
+    high = [lab("Loud", "l1", "50", low="1", high="9", flag="H", on=day)]
+    reports = [
+        {
+            "resourceType": "DiagnosticReport",
+            "id": name,
+            "status": "final",
+            "category": [concept(code="LAB")],
+            "code": concept(name),
+            "effectiveDateTime": day,
+            "result": [{"reference": f"Observation/{one['id']}"} for one in some],
+        }
+        for name, some in (("quiet", calm), ("loud", high))
+    ]
+    older = [lab("Old", "o1", "50", flag="H", on="2026-11-12")]
+    keep_records(cast.vault("Ada"), [*calm, *high, *older, *reports])
+    browser = cast.browser("Ada")
+    words = " ".join(re.sub(r"<[^>]+>", " ", browser.get(f"{base}/").text).split())
+    assert "1 flagged of the 4 newest results, 13 Nov 2026" in words
+    assert "No source flagged" not in words
+    page = browser.get(f"{base}/results").text
+    assert "1 of the 4 newest results is flagged by the source" in page
+    assert "The newest results are those of 13 Nov 2026." in page
 
 
 def test_what_was_seen_is_no_longer_new(cast, ada, base):

@@ -184,6 +184,23 @@ def test_one_tls_handshake_of_our_own_is_good_under_every_address(
     assert running.facts["ca_fingerprint"].count(":") == 31
 
 
+def test_the_trust_page_is_there_before_the_first_account(
+    start: Callable[..., Running], tmp_path: Path
+) -> None:
+    running = start(PHR_TLS="own")
+    ca = tmp_path / "data" / "tls" / "ca.pem"
+    status, page = running.get("/trust", ca=ca)
+    assert status == 200
+    assert running.facts["ca_fingerprint"].replace(":", " ") in page
+    assert "PRIVATE KEY" not in page
+    assert running.get("/trust/code.svg", ca=ca)[0] == 200
+    assert running.get("/trust", ca=ca, door=True)[0] == 404
+
+
+def test_without_an_authority_there_is_nothing_to_trust(running: Running) -> None:
+    assert running.get("/trust/code.svg")[0] == 404
+
+
 @pytest.mark.parametrize("tls", ["off", "own"])
 def test_the_health_check_of_the_image_needs_no_curl(
     start: Callable[..., Running], tls: str

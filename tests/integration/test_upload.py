@@ -103,6 +103,14 @@ def test_ndjson_may_have_a_mark_blank_lines_and_broken_lines():
     assert found[3].place == "labs.ndjson line 4"
 
 
+@pytest.mark.parametrize("broken", [b'{"broken', b'{"a":{"b":', b'{"a":"x', b'{"a":[}]'])
+def test_a_broken_line_does_not_take_the_next_one_with_it(broken):
+    found = items_of(lab("1") + b"\n" + broken + b"\n" + lab("2") + b"\n" + lab("3"))
+    assert [item.body for item in found] == [lab("1"), broken, lab("2"), lab("3")]
+    found = items_of(broken + b"\n" + lab("2"))
+    assert [item.body for item in found] == [broken, lab("2")]
+
+
 def test_a_single_resource_and_an_array_of_them_are_read():
     assert [lab("1")] == [item.body for item in items_of(lab("1") + b"\n")]
     assert [lab("1"), lab("2")] == [

@@ -338,7 +338,8 @@ def test_a_vault_that_was_never_finished_is_swept_away(
             home.patient(ada)
         monkeypatch.undo()
         assert list(home.house.vaults_folder.glob("*.db"))
-        (home.house.vaults_folder / "x.slots.new").touch()
+        for name in ("x.slots.new", "x.coming", "x.coming-wal", "x.coming-slots.new"):
+            (home.house.vaults_folder / name).touch()
         home.reopen()
         assert list(home.house.vaults_folder.iterdir()) == []
 

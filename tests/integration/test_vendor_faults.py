@@ -1,4 +1,4 @@
-"""Every behaviour recorded in vendor-faults.json becomes a ledger line; no kind is lost silently."""
+"""Every behaviour in vendor-faults.json becomes a ledger line; no kind is lost silently."""
 
 import json
 import threading

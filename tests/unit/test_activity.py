@@ -69,3 +69,20 @@ def test_braces_in_a_name_stay_braces() -> None:
         "ada",
     )
     assert shown.what == "stopped sharing with Dr. {factor} %s."
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [({3: "Saltmarsh"}, "asked Saltmarsh for news."), ({}, "asked a source for")],
+)
+def test_a_pull_names_the_place_and_not_its_number(places: dict[int, str], said: str) -> None:
+    entry = AuditEntry(
+        seq=1, at=clock.now(), event="pull.done", actor=HOMEPORT, detail={"connection": 3}
+    )
+    assert activity.line(entry, {}, None, places).what.startswith(said)
+
+
+def test_removing_a_connection_says_what_became_of_its_records() -> None:
+    assert line("connection.removed", ADA, connection=1, records="kept").aside == (
+        "its records are kept"
+    )

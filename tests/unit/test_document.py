@@ -158,6 +158,38 @@ def test_nothing_of_a_page_that_breaks_off_is_taken(at):
 
 
 @pytest.mark.parametrize(
+    "bad",
+    [
+        b'{"resourceType":"Basic","a":"\\ud800"}',
+        b'{"resourceType":"Basic","a":"\xff"}',
+        b'{"resourceType":"Basic","a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"resourceType":"Basic","a":nonsense}',
+    ],
+)
+def test_one_entry_that_is_broken_inside_does_not_hurt_its_neighbours(bad):
+    good = b'{"resourceType":"Observation","id":"1"}'
+    body = b'{"resourceType":"Bundle","entry":[{"resource":%s},{"fullUrl":"u","resource":%s},'
+    body += b'{"resource":%s}],"link":[{"relation":"next","url":"b"}],"total":3}'
+    page = document.slice_bundle(body % (good, bad, good))
+    assert [item.body for item in page.entries] == [good, bad, good]
+    assert (page.next, page.total) == ("b", 3)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"resourceType":"Bundle","entry":[' + b"{}," * 1_100_000 + b"{}]}",
+        b'{"resourceType":"OperationOutcome","issue":[' + b"{}," * 1_100_000 + b"{}]}",
+    ],
+)
+def test_millions_of_tiny_values_are_refused_before_they_are_made(body):
+    with pytest.raises(InvalidInput):
+        document.slice_bundle(body)
+    with pytest.raises(InvalidInput):
+        document.loads(body)
+
+
+@pytest.mark.parametrize(
     "body",
     [
         b'{"resourceType":"Bundle"}',

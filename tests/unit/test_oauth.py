@@ -122,6 +122,14 @@ def test_nobody_at_the_address_is_unreachable(http):
 # ---------------------------------------------------------------------------- authorisation
 
 
+def test_consent_is_asked_for_where_renewal_is_wanted(endpoint):
+    assert query_of(oauth.begin(endpoint, CLIENT, now=NOW).url)["prompt"] == "consent"
+    switched_off = replace(endpoint, quirks={"prompt": ""})
+    assert "prompt" not in query_of(oauth.begin(switched_off, CLIENT, now=NOW).url)
+    once = replace(CLIENT, scopes="openid fhirUser patient/*.rs")
+    assert "prompt" not in query_of(oauth.begin(endpoint, once, now=NOW).url)
+
+
 def query_of(url: str) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
 

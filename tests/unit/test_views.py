@@ -224,16 +224,10 @@ _RESOURCES = st.dictionaries(_NAMES, _JSON, max_size=12).flatmap(
 )
 
 
-def _record(pk, resource):
-    made = as_record({"resourceType": resource["resourceType"]}, pk=pk)
-    made.__dict__["document"] = resource
-    return made
-
-
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(_RESOURCES, min_size=1, max_size=4))
 def test_any_fhir_shaped_json_gives_html_in_every_view(resources):
-    records = [_record(pk, one) for pk, one in enumerate(resources, start=1)]
+    records = [as_record(one, pk=pk) for pk, one in enumerate(resources, start=1)]
     for view in EVERY_VIEW:
         made = views.show(view, records, context())
         assert made.heading
@@ -264,7 +258,7 @@ def test_every_published_example_is_shown_with_the_digits_of_its_source(name):
     path = corpus() / "fhir" / "uscore-packages" / name
     count = 0
     for resource, _ in _examples(path):
-        records = [_record(1, resource)]
+        records = [as_record(resource)]
         for view in EVERY_VIEW:
             views.show(view, records, context())
         body = text_of(views.render(views.RECORD, records, context()))
@@ -280,7 +274,7 @@ def test_every_published_example_is_shown_with_the_digits_of_its_source(name):
 def test_a_whole_reference_patient_is_shown_in_every_view():
     path = corpus() / "fhir" / "uscore-reference" / "uscore_bundle_patient_85.json"
     entries = document.loads(path.read_bytes())["entry"]
-    records = [_record(pk, one["resource"]) for pk, one in enumerate(entries, start=1)]
+    records = [as_record(one["resource"], pk=pk) for pk, one in enumerate(entries, start=1)]
     for view in EVERY_VIEW:
         assert views.show(view, records, context()).heading
     assert len(records) == 267
@@ -405,3 +399,19 @@ def test_the_digits_of_a_result_survive_into_its_page():
     )
     assert "5.40 mmol/L" in body
     assert "3.50 to 5.10" in body
+
+
+def test_a_count_that_may_be_too_low_says_at_least():
+    many = [
+        {"resourceType": "Immunization", "status": "completed", "vaccineCode": concept("V")}
+        for _ in range(1000)
+    ]
+    assert shown("immunizations", *many).heading == "At least 1,000 vaccine doses on record"
+    measured = [lab("Pulse", "8867-4", "60", "/min") for _ in range(400)]
+    assert "From the newest 400 measurements" in shown("vitals", *measured).lead
+    assert (
+        "From the newest 150 results"
+        in views.show(views.BY_TEST, as_records(*measured), context()).lead
+    )
+    seen = [{"resourceType": "Encounter", "status": "finished"} for _ in range(60)]
+    assert shown("visits", *seen).heading == "The newest 60 visits"

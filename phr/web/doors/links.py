@@ -21,6 +21,7 @@ from phr import clock
 from phr.chart import documents
 from phr.chart.titles import title
 from phr.errors import Denied, Ended, NotFound, Sealed, TooManyTries
+from phr.fhir.kinds import KINDS
 from phr.fhir.record import Record
 from phr.sharing import cover, endings, gate, handles, links, package
 from phr.sharing.gate import Presented, Released
@@ -157,7 +158,7 @@ def printed(visit: Visit, routing_id: str, request: Request[Any, Any, Any]) -> R
         routing_id,
         released,
         body=cover.body(cover.cover(released, now=now)),
-        whole=cover.whole(released, cover.sections(released), now=now),
+        whole=cover.whole(released, now=now),
     )
 
 
@@ -183,7 +184,8 @@ def section(
     visit: Visit, routing_id: str, section: str, request: Request[Any, Any, Any]
 ) -> Response[bytes]:
     """Show one section of what is shared."""
-    view = VIEWS.get(section)
+    kind = visit.query.get("type", "")
+    view = cover.of_kind(kind) if section == "other" and kind in KINDS else VIEWS.get(section)
     if view is None:
         raise NotFound
     _refuse_head(request)
@@ -265,7 +267,12 @@ def _view_page(
         return visit.url(f"/s/{routing_id}/record/{record.type}/{record.local_id}/file/{place}")
 
     context = Context(
-        origins=released.origins(), now=clock.now(), link=link, attachment_link=file_link
+        origins=released.origins(),
+        now=clock.now(),
+        link=link,
+        attachment_link=file_link,
+        type_link=lambda kind: visit.url(f"/s/{routing_id}/other?type={kind}"),
+        counts=released.count_by_type(),
     )
     shown = show(view, records, context)
     return _draw(visit, "doors/section.html", routing_id, released, view=view, shown=shown)

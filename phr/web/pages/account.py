@@ -37,6 +37,7 @@ def show(visit: Visit) -> Response[Any]:
 def change_password(visit: Visit, form: Form) -> Response[Any]:
     """Change the password; all other browsers are signed out, this one gets a new session."""
     appliance, account_id = visit.appliance, visit.account_id
+    _ask_for_the_code(visit)
     try:
         accounts.change_password(
             appliance.house,
@@ -51,14 +52,21 @@ def change_password(visit: Visit, form: Form) -> Response[Any]:
     return visit.redirect("/account", flash="Your password is changed. Other browsers signed out.")
 
 
+def _ask_for_the_code(visit: Visit) -> None:
+    """Where a second factor is enrolled, a password alone changes no factor (ASVS 7.5.1)."""
+    if accounts.has_totp(visit.appliance.house, visit.account_id):
+        visit.require_step_up()
+
+
 # ------------------------------------------------------------------ recovery kit
 
 
 @action("/account/kit", access=Access.ACCOUNT)
 def new_kit(visit: Visit, form: Form) -> Response[Any]:
     """Make a new recovery kit; the password must be given because the kit opens the same key."""
+    _ask_for_the_code(visit)
     try:
-        kits.offer(visit, form.get("password"))
+        kits.offer(visit, form.get("password"), "/account/kit")
     except REFUSED as error:
         return _draw(visit, about="kit", sentence=error.sentence)
     return visit.redirect("/account/kit")

@@ -3,22 +3,23 @@
 Handlers fetch a Selection and hand it to a view; what is shown is decided in `phr.views`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from litestar import Response
+from litestar.handlers import HTTPRouteHandler
 from sqlalchemy.orm import Session
 
 from phr import clock, keep, views
 from phr.chart import documents
 from phr.chart.plain import counted, mapping, sentence_case, string
 from phr.chart.timeline import FILTERS
-from phr.chart.titles import kind_words, record_title
+from phr.chart.titles import list_words, record_title
 from phr.errors import NotFound
 from phr.fhir.kinds import KINDS
-from phr.fhir.record import Origin, Record, Selection
+from phr.fhir.record import Record, Selection
 from phr.store import connections, records
 from phr.store.models import LedgerState
 from phr.store.vault import Vault
@@ -27,7 +28,7 @@ from phr.views.frame import day, minute
 from phr.web.routing import Access, Form, Visit, action, page, slow_page
 
 LOINC = "http://loinc.org"
-SEARCH_LIMIT = 60
+SEARCH_LIMIT = 60  # as many as one page shows
 POINTED_LIMIT = 100  # records that one record points to and that are named on its page
 _RECORD = "/p/{patient_id:str}/record/{type_:str}/{local_id:str}"
 
@@ -44,14 +45,6 @@ def fetch(session: Session, vault: Vault, view: views.View, main: Selection) -> 
         found += [record for record in extra if record.pk not in seen]
         seen.update(record.pk for record in extra)
     return found
-
-
-def origins(session: Session) -> dict[int, Origin]:
-    """Return every connection as the origin of its records, also removed ones."""
-    return {
-        row.id: Origin(row.id, row.name, row.kind, bool(row.demo), row.last_pull_at)
-        for row in connections.listed(session)
-    }
 
 
 def answered(session: Session, types: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -72,7 +65,7 @@ def context(visit: Visit, session: Session, **more: Any) -> views.Context:
     """Return a Context whose links lead to the pages of this patient."""
     base = f"{visit.url('')}/p/{visit.patient.id if visit.patient else ''}"
     return views.Context(
-        origins=origins(session),
+        origins=connections.origins(session),
         now=clock.now(),
         link=lambda record: f"{base}/record/{record.type}/{record.local_id}",
         test_link=lambda system, code: _test_href(base, system, code),
@@ -267,7 +260,7 @@ def record(visit: Visit, type_: str, local_id: str) -> Response[Any]:
         "pages/record.html",
         shown=shown,
         found=found,
-        kind=kind_words(found.type),
+        kind=list_words(found.type),
         base=f"/p/{visit.patient.id if visit.patient else ''}/record/{type_}/{local_id}",
         narrative=isinstance(mapping(found.document.get("text")).get("div"), str),
         private=bool(found.labels & found.labels.PRIVATE),
@@ -394,6 +387,8 @@ def file(visit: Visit, type_: str, local_id: str, place: int) -> Response[Any]:
         size=documents.size_words(str(len(content))) if content else "",
         said=one.said_type,
         differs=bool(content and one.said_type and not _same_type(one.said_type, kind)),
+        otherwise=content is not None
+        and documents.announced_otherwise(found.document, place, content),
         held=content is not None,
         why=why,
         text=text,
@@ -435,10 +430,8 @@ def file_save(visit: Visit, type_: str, local_id: str, place: int) -> Response[b
 
 
 _OWN: tuple[str, ...] = ("results", "timeline", "other")
-_PLAIN: list[Callable[..., Any]] = [
-    _section(view) for slug, view in views.VIEWS.items() if slug not in _OWN
-]
-ROUTES = [
+_PLAIN = [_section(view) for slug, view in views.VIEWS.items() if slug not in _OWN]
+ROUTES: list[HTTPRouteHandler] = [
     *_PLAIN,
     results,
     test,

@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 from phr import clock, views
 from phr.chart.allergies import Knowledge, allergies
 from phr.chart.medications import Standing, medications
-from phr.chart.plain import counted
+from phr.chart.plain import counted, moment_words
 from phr.chart.problems import problems
-from phr.chart.results import Group, flagged, groups
+from phr.chart.results import groups, newest
 from phr.fhir.record import Record, Selection
 from phr.sharing import grants
 from phr.store import connections, records
@@ -26,7 +26,6 @@ from phr.web.pages import chart
 from phr.web.routing import Access, Form, Visit, action, slow_page
 
 SHOWN = 5  # new things and current medicines on Home; the rest is one tap away
-_NEWEST = Selection(types=("Observation",), categories=("laboratory",), limit=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +108,20 @@ def _news(
 
 
 def _newest(session: Session, vault: Vault) -> dict[str, Any]:
-    """Return the newest group of results and what its source flagged."""
-    found: list[Record] = [
-        *records.select(session, vault, _NEWEST),
-        *records.select(session, vault, Selection(types=("DiagnosticReport",), limit=10)),
-    ]
-    group: Group | None = next((one for one in groups(found) if one.results), None)
-    marked = flagged(group.results) if group else ()
+    """Return what sources flagged among all results of the newest day."""
+    view = views.VIEWS["results"]
+    found: list[Record] = list(records.select(session, vault, view.selection))
+    for selection in view.also:
+        found += records.select(session, vault, selection)
+    latest = newest(groups(found))
+    marked = latest.flagged
+    labs = dict.fromkeys(group.lab for group in latest.groups if group.lab)
     return {
-        "group": group,
-        "count": len(group.results) if group else 0,
+        "count": len(latest.results),
+        "day": moment_words(latest.day),
         "flagged": len(marked),
-        "names": ", ".join(one.name for one in marked[:4]),
+        "names": [one.name for one in marked[:4]],
+        "labs": list(labs)[:3],
     }
 
 

@@ -28,8 +28,9 @@ WRONG_NAME = "That is not the name of this record. Nothing was deleted."
 @page("/", access=Access.ACCOUNT)
 def front(visit: Visit) -> Response[Any]:
     """Lead to the record that is most likely meant; first of all to an unconfirmed kit."""
-    if visit.kept("kit") is not None:
-        return visit.redirect("/setup/kit")
+    kit: kits.Kit | None = visit.kept("kit")
+    if kit is not None:
+        return visit.redirect(kit.page)
     return visit.redirect(f"/p/{visit.people[0].id}/" if visit.people else "/household")
 
 
@@ -293,7 +294,7 @@ def _new_account(visit: Visit, form: Form) -> None:
         visit.appliance.house, form.text("name", limit=80), password
     )
     begin(visit, account_id, "password")
-    kits.offer(visit, password)
+    kits.offer(visit, password, "/join/kit")
 
 
 @page("/join/kit", access=Access.ACCOUNT)

@@ -21,10 +21,11 @@ WRONG = "Group {} is not the same as on your kit. Please look again."
 
 @dataclass(frozen=True, slots=True)
 class Kit:
-    """A kit that waits to be confirmed; `asked` are two group numbers from 1."""
+    """A kit that waits on `page` to be confirmed; `asked` are two group numbers from 1."""
 
     code: str
     asked: tuple[int, int]
+    page: str
 
     @property
     def groups(self) -> list[str]:
@@ -32,12 +33,12 @@ class Kit:
         return self.code.replace("-", " ").split()
 
 
-def offer(visit: Visit, password: str) -> None:
+def offer(visit: Visit, password: str, page: str) -> None:
     """Make a new kit for the account signed in; an older one no longer works."""
     appliance = visit.appliance
     code = accounts.make_kit(appliance.house, appliance.vaults, visit.account_id, password)
     count = len(code.replace("-", " ").split())
-    visit.put_down("kit", Kit(code, _two_of(count)))
+    visit.put_down("kit", Kit(code, _two_of(count), page))
 
 
 def _two_of(count: int) -> tuple[int, int]:

@@ -99,7 +99,7 @@ def _create(visit: Visit, claim: Claim) -> None:
         opens_by_itself=False,
     )
     begin(visit, account_id, "password")
-    kits.offer(visit, claim.password)
+    kits.offer(visit, claim.password, "/setup/kit")
 
 
 @page("/setup/kit", access=Access.ACCOUNT)

@@ -21,6 +21,7 @@ from phr import clock, ids
 from phr.chart.titles import title
 from phr.errors import InvalidInput, NotFound
 from phr.fhir.labels import Label
+from phr.fhir.references import key_of
 from phr.sharing import activity, cover, gate, grants, handles, links, outbox, package
 from phr.sharing import provision as policy
 from phr.sharing.gate import Presented
@@ -215,16 +216,23 @@ def _asked(form: Form) -> Asked:
         parts=frozenset(form.all("part")) & PARTS.keys(),
         reach=form.get("reach") if form.get("reach") in REACH else "",
         also=frozenset(form.all("also")) & SENSITIVE.keys(),
-        places=frozenset(int(each) for each in form.all("from")[:200] if each.isdecimal()),
-        ticked=frozenset(form.all("private")[:PRIVATE_SHOWN]),
+        places=frozenset(int(each) for each in form.all("from")[:200] if _is_number(each)),
+        ticked=frozenset(
+            each for each in form.all("private")[:PRIVATE_SHOWN] if key_of(each) is not None
+        ),
         whom=form.get("whom")[:200],
         why=form.get("why")[:400],
-        hours=int(hours) if hours.isdecimal() and int(hours) in HOURS else 24,
+        hours=int(hours) if _is_number(hours) and int(hours) in HOURS else 24,
         uses=form.get("uses") if form.get("uses") in USES else "",
         may_print=form.has("print"),
         may_download=form.has("download"),
         once=once if _is_id(once) else ids.new_id(),
     )
+
+
+def _is_number(text: str) -> bool:
+    """Tell a whole number that fits into a column; `int` refuses thousands of digits by raising."""
+    return text.isascii() and text.isdigit() and len(text) < 19
 
 
 def _is_id(text: str) -> bool:
@@ -319,7 +327,7 @@ def paper(visit: Visit, patient_id: str, grant_id: str) -> Response[Any]:  # noq
         "pages/shares_paper.html",
         grant_id=grant_id,
         body=cover.body(cover.cover(released, now=now)),
-        whole=cover.whole(released, cover.sections(released), now=now),
+        whole=cover.whole(released, now=now),
     )
 
 
@@ -494,7 +502,7 @@ def resume(visit: Visit, patient_id: str, grant_id: str) -> Response[Any]:  # no
 def extend(visit: Visit, form: Form, patient_id: str, grant_id: str) -> Response[Any]:  # noqa: ARG001
     """Let a grant run longer, counted from now; needs the password."""
     hours = form.get("hours")
-    if not hours.isdecimal() or int(hours) not in HOURS:
+    if not _is_number(hours) or int(hours) not in HOURS:
         raise InvalidInput("Please choose how long.")
     step_up = _step_up(visit)
     now = clock.now()
@@ -561,7 +569,8 @@ def _lines(
 ) -> list[activity.Line]:
     names = _recipients(session)
     found = audit.entries(session, grant_id=grant_id, limit=limit, before=before)
-    return [activity.line(entry, names, visit.account_id) for entry in found]
+    places = {number: origin.name for number, origin in gate.origins(session).items()}
+    return [activity.line(entry, names, visit.account_id, places) for entry in found]
 
 
 def _recipients(session: Any) -> Mapping[str, str]:

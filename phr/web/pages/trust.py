@@ -10,7 +10,7 @@ from phr.errors import NotFound
 from phr.web.routing import Access, Visit, page
 
 
-@page("/trust", access=Access.ANYONE, sealed=True)
+@page("/trust", access=Access.ANYONE, always=True)
 def trust(visit: Visit) -> Response[bytes]:
     """Show the CA's fingerprint, its certificate to download and the way there for a phone."""
     settings = visit.appliance.settings
@@ -22,13 +22,13 @@ def trust(visit: Visit) -> Response[bytes]:
     )
 
 
-@page("/trust/homeport-ca.crt", access=Access.ANYONE, sealed=True)
+@page("/trust/homeport-ca.crt", access=Access.ANYONE, always=True)
 def certificate(visit: Visit) -> Response[bytes]:
     """Serve the CA certificate (DER), in the type that phones offer to install (RFC 2585 §4.2)."""
     return Response(_authority(visit).der, media_type="application/x-x509-ca-cert")
 
 
-@page("/trust/code.svg", access=Access.ANYONE, sealed=True)
+@page("/trust/code.svg", access=Access.ANYONE, always=True)
 def code(visit: Visit) -> Response[bytes]:
     """Draw this page's address as a QR code."""
     _authority(visit)

@@ -1,0 +1,113 @@
+"""Rows A of the list of bad inputs (docs/security-rows.md) that no other test covers."""
+
+import json
+
+import pytest
+
+from phr import clock, pull
+from phr.connectors import rest
+from phr.fhir.record import Selection
+from phr.store import connections, records
+from phr.store.models import LedgerState, PullState
+from tests.fixtures_hospital import FHIR, connected, observation
+from tests.fixtures_net import plain
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Pauses between repetitions are real but short."""
+    monkeypatch.setattr(rest, "backoff", lambda _attempt: 0.01)
+    monkeypatch.setattr(rest.Conversation.__init__, "__defaults__", (lambda _attempt: 0.01,))
+
+
+@pytest.fixture
+def vault(cast):
+    return cast.vault("Ada")
+
+
+def go(vault, connection_id, http, **more):
+    return pull.run(vault, connection_id, http=http, now=clock.now(), **more)
+
+
+def ledger(vault, connection_id):
+    with vault.read() as session:
+        last = connections.last_pull(session, connection_id)
+        return {line.chain: line for line in connections.lines(session, last.id)}
+
+
+def stored(vault, kind):
+    with vault.read() as session:
+        return records.select(session, vault, Selection(types=(kind,)))
+
+
+def page_of(number, following):
+    """One page with one record, leading on to `following`."""
+    whole = {
+        "resourceType": "Bundle",
+        "link": [{"relation": "next", "url": following}],
+        "entry": [{"resource": json.loads(observation(number))}],
+    }
+    return plain(json.dumps(whole).encode(), "200 OK", FHIR)
+
+
+def test_two_pages_that_point_at_each_other_end_the_chain(vault, hospital, to_hospital):
+    def in_a_circle(asked):
+        other = 2 if asked.params.get("page") == "1" else 1
+        return page_of(other, f"{hospital.base}/Observation?page={other}")
+
+    hospital.faults["Observation"] = in_a_circle
+    cid = connected(vault, hospital)
+    assert go(vault, cid, to_hospital) == PullState.PARTIAL
+    assert hospital.count("Observation") < 10
+    assert "circle" in ledger(vault, cid)["Observation"].sentence
+    assert len(stored(vault, "Observation")) == 2
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "{base}.evil.example/Observation?page=2",
+        "{scheme}evil@{place}/fhir/Observation?page=2",
+        "{scheme}{place}@evil.example/fhir/Observation?page=2",
+        "{scheme}{host}:1/fhir/Observation?page=2",
+        "{base}/../../other/Observation?page=2",
+        "{base}\\@evil.example/Observation",
+    ],
+    ids=["suffix", "userinfo", "userinfo host", "port", "dots", "backslash"],
+)
+def test_a_next_link_that_only_looks_like_ours_gets_no_token(vault, hospital, to_hospital, link):
+    host, _, _ = hospital.server.place.partition(":")
+    url = link.format(base=hospital.base, scheme="http://", place=hospital.server.place, host=host)
+    hospital.faults["Observation"] = lambda _: page_of(1, url)
+    cid = connected(vault, hospital)
+    assert go(vault, cid, to_hospital) == PullState.PARTIAL
+    assert ledger(vault, cid)["Observation"].sentence
+    assert not [asked for asked in hospital.asked if "page=2" in asked.url or "evil" in asked.url]
+
+
+ODD = {
+    "login page": plain(b"<html><body>Sign in</body></html>", "200 OK", "Content-Type: text/html"),
+    "204": plain(b"", "204 No Content"),
+    "206": plain(b'{"resourceType":"Bundle"', "206 Partial Content", FHIR),
+    "304": plain(b"", "304 Not Modified"),
+    "418": plain(b"tea", "418 Teapot"),
+    "500": plain(b"", "500 Oops"),
+    "502": plain(b"<html>bad gateway</html>", "502 Bad Gateway", "Content-Type: text/html"),
+}
+
+
+@pytest.mark.parametrize("answer", ODD.values(), ids=ODD.keys())
+def test_an_odd_answer_is_a_line_in_words_and_takes_nothing_away(
+    vault, hospital, to_hospital, answer
+):
+    cid = connected(vault, hospital)
+    assert go(vault, cid, to_hospital) == PullState.DONE
+    hospital.faults["Observation"] = lambda _: answer
+    go(vault, cid, to_hospital, full_days=0)
+    line = ledger(vault, cid)["Observation"]
+    assert line.state != LedgerState.DONE
+    assert line.sentence
+    assert "None" not in line.sentence
+    assert len(stored(vault, "Observation")) == 6
+    assert not any(record.withdrawn for record in stored(vault, "Observation"))
+    assert ledger(vault, cid)["Condition"].got == 1
