@@ -1,6 +1,9 @@
 """The only place that asks what time it is. Everything inside is aware UTC."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
 
 
 def now() -> datetime:
@@ -9,8 +12,11 @@ def now() -> datetime:
 
 
 def to_ms(at: datetime) -> int:
-    """Return whole milliseconds since 1970-01-01T00:00Z; the form in which instants are stored."""
-    return round(at.timestamp() * 1000)
+    """Return whole milliseconds since 1970-01-01T00:00Z; the form in which instants are stored.
+
+    Cut, never rounded up: what begins now must not begin in the future.
+    """
+    return (at - EPOCH) // MILLISECOND
 
 
 def from_ms(ms: int) -> datetime:
