@@ -18,8 +18,7 @@ PhrError
 ├── VaultError
 │   ├── Sealed              no key in memory: a member must sign in
 │   ├── NewerSchema         written by a newer program; the file was not touched
-│   ├── Damaged             an integrity check failed
-│   └── RolledBack          older than the high-water mark kept outside
+│   └── Damaged             an integrity check failed
 ├── NetError                an outgoing connection
 │   ├── AddressRefused      the address guard said no, before any packet
 │   ├── AnswerRefused       too large, too slow, compressed unasked, redirected
@@ -149,12 +148,6 @@ class Damaged(VaultError):
     """An integrity check failed."""
 
     sentence = "This record's file is damaged. Nothing was changed; restore a backup to go on."
-
-
-class RolledBack(VaultError):
-    """The file is older than the high-water mark kept outside it."""
-
-    sentence = "This record's file is older than it should be. Somebody restored or exchanged it."
 
 
 class NetError(PhrError):
