@@ -14,7 +14,7 @@ import click
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from lighthouse import catalogue
+from lighthouse import catalogue, commands, publishing
 from lighthouse.ingest import ingest as take_in
 from lighthouse.search import Hit, Search
 
@@ -30,6 +30,13 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object 
 @click.group()
 def main() -> None:
     """Lighthouse: a catalogue of provider endpoints that an appliance can search offline."""
+
+
+main.add_command(commands.fetch)
+main.add_command(commands.agree)
+main.add_command(commands.probe)
+for command in publishing.COMMANDS:
+    main.add_command(command)
 
 
 @main.command()
@@ -73,7 +80,9 @@ def ingest(folders: tuple[Path, ...], where: str, *, as_json: bool) -> None:
 @click.option("--json/--text", "as_json", default=True, help="One JSON object a line (default).")
 def search(where: str, limit: int, *, as_json: bool) -> None:
     """Answer the queries on standard input, one a line. Nothing that was typed is kept."""
-    index = Search(catalogue.organizations(_existing(where)))
+    engine = _existing(where)
+    with publishing.of_this_version(where):
+        index = Search(catalogue.organizations(engine))
     for line in sys.stdin:
         typed = line.rstrip("\n")
         if not typed.strip():
@@ -94,7 +103,7 @@ def stats(where: str, *, as_json: bool) -> None:
     """Say what the catalogue holds, by vendor and by defect class."""
     engine = _existing(where)
     table = catalogue.endpoint
-    with engine.connect() as connection:
+    with publishing.of_this_version(where), engine.connect() as connection:
         counted = {
             name: connection.scalar(
                 select(func.count()).select_from(catalogue.metadata.tables[name])

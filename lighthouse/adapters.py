@@ -11,6 +11,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ BRAND_SYSTEMS = {"urn:ietf:rfc:3986"}
 NPI_SYSTEMS = {"http://hl7.org/fhir/sid/us-npi", "http://hl7.org.fhir/sid/us-npi"}
 PORTAL = "http://hl7.org/fhir/StructureDefinition/organization-portal"
 VERSION = "http://hl7.org/fhir/StructureDefinition/endpoint-fhir-version"
+PLATFORMS = {"payer": "ins", "ehr": "prov", "aggregator": "prov", "lab": "laboratory",
+             "government": "prov"}  # fmt: skip
 LIMIT = 200 * 1024 * 1024  # bytes of one list, unpacked
 
 Place = tuple[str, str]  # origin, as_of
@@ -29,27 +32,42 @@ Place = tuple[str, str]  # origin, as_of
 def lists_below(folder: Path) -> list[Path]:
     """Return the list files below a folder, in an order that does not depend on the disk."""
     endings = (".json", ".json.gz", ".csv", ".csv.gz")
-    return sorted(path for path in folder.rglob("*") if path.name.endswith(endings))
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.name.endswith(endings)
+        and not path.name.startswith(".")
+        and not re.search(r"_pfile_", path.name)  # NPPES is streamed (lighthouse.nppes)
+        and path.relative_to(folder).parts[0] != "held"  # waits for a human (lighthouse.register)
+    )
 
 
-def read(path: Path, root: Path) -> Iterator[Row]:
-    """Read one list file. An unknown shape yields nothing; a broken file raises ValueError."""
+DATED = re.compile(r"\b(20\d\d-\d\d(?:-\d\d)?)\b")
+
+
+def read(path: Path, root: Path, publisher: str = "") -> Iterator[Row]:
+    """Read one list file. An unknown shape yields nothing; a broken file raises ValueError.
+
+    A date in the path names the edition; the same path without it names the list. `publisher` is
+    whose list it is, for addresses that do not show their vendor.
+    """
     name = path.relative_to(root).as_posix()
     origin = re.sub(r"\.(?:json|csv)(?:\.gz)?$", "", name)
-    dated = re.search(r"\b(20\d\d-\d\d(?:-\d\d)?)\b", name)
+    dated = DATED.search(name)
     place = (origin, dated[1] if dated else "")
     text = _text(path)
-    if path.name.endswith((".csv", ".csv.gz")):
-        yield from _csv(text, place)
-    else:
-        yield from _json(json.loads(text), place)
+    is_csv = path.name.endswith((".csv", ".csv.gz"))
+    found = _csv(text, place) if is_csv else _json(json.loads(text), place)
+    series = DATED.sub("*", origin)
+    for row in found:
+        yield replace(row, list=series, vendor=row.vendor or publisher)
 
 
 def _text(path: Path) -> str:
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
         raw = stream.read(LIMIT + 1)
     if len(raw) > LIMIT:
-        raise ValueError(f"{path.name} is larger than {LIMIT} bytes")
+        raise ValueError(f"{path.name} is larger than {LIMIT // 2**20} MB")
     return raw.decode("utf-8-sig", errors="replace")
 
 
@@ -69,13 +87,14 @@ def _json(data: Any, place: Place) -> Iterator[Row]:
         yield from _oldest(data["endpoints"], place)
     elif "participating_issuers" in data:
         return  # card issuers are no record endpoints
-    elif data.get("type") in {"payer", "ehr", "aggregator"} and "fhir_base_url" in data:
+    elif data.get("type") in PLATFORMS and "fhir_base_url" in data:
         yield from _platform(data, place)
 
 
 def _lantern(items: Any, place: Place) -> Iterator[Row]:
     origin, as_of = place
     publisher = re.sub(r"_?EndpointSources$", "", origin.rsplit("/", 1)[-1]).replace("_", " ")
+    publisher = "" if DATED.fullmatch(publisher) else publisher  # an edition of a register
     for item in _objects(items):
         url = _word(item.get("URL"))
         yield Row(
@@ -123,7 +142,7 @@ def _platform(data: Mapping[str, Any], place: Place) -> Iterator[Row]:
         _word(data.get("name")),
         url,
         aliases=tuple(_word(a) for a in data.get("aliases") or () if not _word(a).isdigit()),
-        kind="ins" if data.get("type") == "payer" else "prov",
+        kind=PLATFORMS[data["type"]],
         fhir_version=_word(data.get("fhir_version")),
         authorize=_word((oauth or {}).get("authorize_url")),
         token=_word((oauth or {}).get("token_url")),
@@ -131,6 +150,18 @@ def _platform(data: Mapping[str, Any], place: Place) -> Iterator[Row]:
 
 
 # --------------------------------------------------------------------------- FHIR Bundles
+
+
+@dataclass(frozen=True, slots=True)
+class Portal:
+    """A portal that a brand publishes: where its people sign in, and who may."""
+
+    name: str = ""
+    url: str = ""
+    about: str = ""
+
+
+NO_PORTAL = Portal()
 
 
 def _bundle(data: Mapping[str, Any], place: Place) -> Iterator[Row]:
@@ -146,8 +177,10 @@ def _bundle(data: Mapping[str, Any], place: Place) -> Iterator[Row]:
             yield _row(organization, endpoint, place, portal, organizations)
     for endpoint in _distinct(endpoints):
         if id(endpoint) not in claimed:
-            for organization in _contained(endpoint) or [{"name": endpoint.get("name")}]:
-                yield _row(organization, endpoint, place, "", organizations)
+            managing = _resolve(_reference(endpoint.get("managingOrganization")), organizations)
+            named = [managing] if managing else [{"name": endpoint.get("name")}]
+            for organization in _contained(endpoint) or named:
+                yield _row(organization, endpoint, place, NO_PORTAL, organizations)
 
 
 def _table(bundle: Mapping[str, Any], kind: str) -> dict[str, Mapping[str, Any]]:
@@ -163,8 +196,10 @@ def _table(bundle: Mapping[str, Any], kind: str) -> dict[str, Mapping[str, Any]]
 
 
 def _contained(endpoint: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the organisations inside an Endpoint, less their ids, which mean nothing outside."""
     held = _objects(endpoint.get("contained"))
-    return [resource for resource in held if resource.get("resourceType") == "Organization"]
+    found = [resource for resource in held if resource.get("resourceType") == "Organization"]
+    return [{key: value for key, value in one.items() if key != "id"} for one in found]
 
 
 def _distinct(table: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -178,20 +213,20 @@ def _endpoints_of(
     organization: Mapping[str, Any],
     organizations: Mapping[str, Mapping[str, Any]],
     endpoints: Mapping[str, Mapping[str, Any]],
-) -> list[tuple[Mapping[str, Any], str]]:
-    """Return (endpoint, portal name) of an organisation: its own, its portals', else a parent's."""
+) -> list[tuple[Mapping[str, Any], Portal]]:
+    """Return (endpoint, portal) of an organisation: its own, its portals', else a parent's."""
     holder: Mapping[str, Any] | None = organization
     for _ in range(5):  # the guide says two levels; real lists have more, and cycles
         if holder is None:
             return []
-        found = [(reference, "") for reference in _references(holder.get("endpoint"))]
+        found = [(reference, NO_PORTAL) for reference in _references(holder.get("endpoint"))]
         for extension in _objects(holder.get("extension")):
             if extension.get("url") == PORTAL:
                 found += _portal(extension)
-        known: dict[int, tuple[Mapping[str, Any], str]] = {}
+        known: dict[int, tuple[Mapping[str, Any], Portal]] = {}
         for reference, portal in found:
             endpoint = _resolve(reference, endpoints)
-            if endpoint is not None and (portal or id(endpoint) not in known):
+            if endpoint is not None and (portal.name or id(endpoint) not in known):
                 known[id(endpoint)] = (endpoint, portal)
         if known:
             return list(known.values())
@@ -199,11 +234,19 @@ def _endpoints_of(
     return []
 
 
-def _portal(extension: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _portal(extension: Mapping[str, Any]) -> list[tuple[str, Portal]]:
     parts = _objects(extension.get("extension"))
-    name = next((_word(p.get("valueString")) for p in parts if p.get("url") == "portalName"), "")
+
+    def said(name: str, kind: str) -> str:
+        return next((_word(part.get(kind)) for part in parts if part.get("url") == name), "")
+
+    portal = Portal(
+        said("portalName", "valueString"),
+        said("portalUrl", "valueUrl"),
+        said("portalDescription", "valueMarkdown") or said("portalDescription", "valueString"),
+    )
     return [
-        (_reference(part.get("valueReference")), name)
+        (_reference(part.get("valueReference")), portal)
         for part in parts
         if part.get("url") == "portalEndpoint"
     ]
@@ -213,10 +256,11 @@ def _row(
     organization: Mapping[str, Any],
     endpoint: Mapping[str, Any],
     place: Place,
-    portal: str,
+    portal: Portal,
     organizations: Mapping[str, Mapping[str, Any]],
 ) -> Row:
-    address = next(iter(_objects(organization.get("address"))), {})
+    addresses = [_address(one) for one in _objects(organization.get("address"))]
+    street, city, state, zip_code, country = addresses[0] if addresses else ("",) * 5
     parent = _resolve(_reference(organization.get("partOf")), organizations) or {}
     url = _word(endpoint.get("address"))
     return Row(
@@ -229,11 +273,14 @@ def _row(
         origin_id=_word(endpoint.get("id")),
         brand_id=_identifier(organization, BRAND_SYSTEMS),
         npi=_identifier(organization, NPI_SYSTEMS),
-        street=", ".join(_word(line) for line in address.get("line") or ()),
-        city=_word(address.get("city")),
-        state=_word(address.get("state")),
-        zip=_word(address.get("postalCode")),
-        country=_word(address.get("country")),
+        street=street,
+        city=city,
+        state=state,
+        zip=zip_code,
+        country=country,
+        places=tuple(addresses[1:]),
+        org_id=_word(organization.get("id")),
+        parent_id=_word(parent.get("id")),
         website=next(
             (
                 _word(telecom.get("value"))
@@ -242,7 +289,9 @@ def _row(
             ),
             "",
         ),
-        portal=portal,
+        portal=portal.name,
+        portal_url=portal.url,
+        portal_about=portal.about,
         parent=_word(parent.get("name")),
         fhir_version=next(
             (
@@ -253,6 +302,13 @@ def _row(
             "",
         ),
     )
+
+
+def _address(one: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+    line = ", ".join(_word(line) for line in one.get("line") or ())
+    where = (_word(one.get(name)) for name in ("city", "state", "postalCode", "country"))
+    city, state, zip_code, country = where
+    return line, city, state, zip_code, country
 
 
 def _kind(organization: Mapping[str, Any]) -> str:

@@ -1,125 +1,37 @@
-"""The catalogue itself: organisations, their names and places, and the endpoints behind them.
+"""The catalogue as a searcher and the snapshot see it: opened, its ids remembered, read.
 
-SQLAlchemy tables (SQLite by default, PostgreSQL by URL). Nothing is ever deleted: an organisation
-that a list no longer names stays, its ids are for ever, and every value keeps who said it.
+The tables are in `lighthouse.tables`; how they are filled is in `lighthouse.writing`.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    Column,
-    Engine,
-    ForeignKey,
-    Index,
-    Integer,
-    MetaData,
-    Table,
-    Text,
-    create_engine,
-    select,
-)
+from sqlalchemy import Connection, Engine, create_engine, select
 
-from lighthouse import repair
-from lighthouse.merge import Found, Merged, Seen, anchor, endpoint_id
+from lighthouse.tables import (
+    alias,
+    anchors,
+    defect,
+    door,
+    endpoint,
+    forward,
+    location,
+    metadata,
+    organization,
+    probe,
+)
+from lighthouse.writing import statuses
 
-metadata = MetaData()
-organization = Table(
-    "organization",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("kind", Text, nullable=False),
-    Column("parent", Text, nullable=False),
-    Column("city", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("zip", Text, nullable=False),
-    Column("country", Text, nullable=False),
-    Column("website", Text, nullable=False),
-    Column("hidden", Text, nullable=False),  # why it is not found by search ("test entry"), or ""
-)
-alias = Table(
-    "alias",
-    metadata,
-    Column("organization", Text, ForeignKey("organization.id"), primary_key=True),
-    Column("text", Text, primary_key=True),
-    Column("kind", Text, nullable=False),  # also, former, place, claimed
-    Column("origin", Text, nullable=False),
-    Column("as_of", Text, nullable=False),
-)
-identifier = Table(
-    "identifier",
-    metadata,
-    Column("organization", Text, ForeignKey("organization.id"), primary_key=True),
-    Column("system", Text, primary_key=True),
-    Column("value", Text, primary_key=True),
-    Column("origin", Text, nullable=False),
-    Column("confidence", Text, nullable=False),  # stated, claimed (by a third party), invalid
-)
-endpoint = Table(
-    "endpoint",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("key", Text, nullable=False, unique=True),
-    Column("url", Text, nullable=False),  # as published: `aud` may have to equal it byte for byte
-    Column("vendor", Text, nullable=False),
-    Column("fhir_version", Text, nullable=False),
-    Column("authorize", Text, nullable=False),
-    Column("token", Text, nullable=False),
-    Column("origin", Text, nullable=False),
-    Column("as_of", Text, nullable=False),
-)
-door = Table(  # organisation -> endpoint, grouped by portal
-    "door",
-    metadata,
-    Column("organization", Text, ForeignKey("organization.id"), primary_key=True),
-    Column("endpoint", Text, ForeignKey("endpoint.id"), primary_key=True),
-    Column("portal", Text, nullable=False),
-)
-Index("door_endpoint", door.c.endpoint)
-provenance = Table(
-    "provenance",
-    metadata,
-    Column("organization", Text, ForeignKey("organization.id"), primary_key=True),
-    Column("field", Text, primary_key=True),
-    Column("value", Text, primary_key=True),
-    Column("origin", Text, primary_key=True),
-    Column("as_of", Text, nullable=False),
-    Column("evidence", Integer, nullable=False),
-)
-anchors = Table(
-    "anchor",
-    metadata,
-    Column("anchor", Text, primary_key=True),
-    Column("organization", Text, ForeignKey("organization.id"), nullable=False),
-)
-refused = Table(  # addresses that must never be requested, with the reason
-    "refused",
-    metadata,
-    Column("url", Text, primary_key=True),
-    Column("reason", Text, nullable=False),
-    Column("origin", Text, nullable=False),
-)
-defect = Table(
-    "defect",
-    metadata,
-    Column("class", Text, primary_key=True),
-    Column("rows", Integer, nullable=False),
-)
-question = Table(
-    "question",
-    metadata,
-    Column("one", Text, primary_key=True),
-    Column("other", Text, primary_key=True),
-)
+__all__ = ["defect", "endpoint", "metadata"]
 
 
 def connect(where: str | Path) -> Engine:
     """Open a catalogue by database URL or file path, making its tables where they are missing."""
     text = str(where)
+    if text.startswith("postgresql://"):  # the driver that is declared, whatever else is installed
+        text = text.replace("postgresql://", "postgresql+psycopg://", 1)
     engine = create_engine(text if "://" in text else f"sqlite:///{text}")
     metadata.create_all(engine)
     return engine
@@ -132,179 +44,9 @@ def known_anchors(engine: Engine) -> dict[str, str]:
         return {row[0]: row[1] for row in rows}
 
 
-def write(engine: Engine, merged: Merged) -> None:
-    """Write a merge over the catalogue, in one transaction. What is not seen again stays."""
-    tables: dict[Table, dict[tuple[Any, ...], Mapping[str, Any]]] = defaultdict(dict)
-    for found in merged.organizations:
-        for table, row in _rows_of(found):
-            key = tuple(row[column.name] for column in table.primary_key)
-            tables[table].setdefault(key, row)
-    counts = Counter(name for f in merged.organizations for s in f.rows for name in s.defects)
-    for name, number in counts.items():
-        tables[defect][name,] = {"class": name, "rows": number}
-    for one, other in merged.questions:
-        tables[question][one, other] = {"one": one, "other": other}
-    with engine.begin() as connection:
-        for table in metadata.sorted_tables:
-            rows = [tables[table][key] for key in sorted(tables[table])]
-            _replace(connection, table, rows)
-
-
-def _replace(connection: Any, table: Table, rows: list[Mapping[str, Any]]) -> None:
-    """Insert or replace by primary key (the same on SQLite and PostgreSQL)."""
-    keys = [column.name for column in table.primary_key]
-    if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert  # noqa: PLC0415  (per dialect)
-    else:
-        from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]  # noqa: PLC0415
-    statement = insert(table)
-    others = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in keys}
-    if others:
-        statement = statement.on_conflict_do_update(index_elements=keys, set_=others)
-    else:
-        statement = statement.on_conflict_do_nothing(index_elements=keys)
-    for start in range(0, len(rows), 2000):
-        connection.execute(statement, rows[start : start + 2000])
-
-
-# --------------------------------------------------------------------------- from rows to tables
-
-
-def _rows_of(found: Found) -> Iterator[tuple[Table, Mapping[str, Any]]]:
-    own = [s for s in found.rows if not s.row.evidence] or found.rows
-    name = _best_name(own)
-    yield (
-        organization,
-        {
-            "id": found.id,
-            "name": name,
-            "kind": _newest(own, lambda s: s.row.kind),
-            "parent": _newest(own, lambda s: s.row.parent),
-            "city": _newest(own, lambda s: s.row.city.strip()),
-            "state": _newest(own, lambda s: s.state),
-            "zip": _newest(own, lambda s: s.zip),
-            "country": _newest(own, lambda s: repair.country_code(s.row.country)),
-            "website": _newest(own, lambda s: s.website),
-            "hidden": _why_hidden(own, name),
-        },
-    )
-    for seen in found.rows:
-        yield from _names_of(
-            found, seen, name, evidence=seen.row.evidence and own is not found.rows
-        )
-        yield from _facts_of(found, seen)
-        yield anchors, {"anchor": anchor(seen), "organization": found.id}
-        if seen.address.key:
-            yield from _endpoint_of(found, seen)
-        elif seen.row.url.strip():
-            reason = seen.address.refused
-            yield (
-                refused,
-                {"url": seen.row.url.strip(), "reason": reason, "origin": seen.row.origin},
-            )
-
-
-_UNUSABLE = {"N-missing", "N-placeholder", "N-is-an-id", "N-too-short"}
-
-
-def _best_name(own: list[Seen]) -> str:
-    """Choose the name to show: newest list first, repaired spelling, never a code or placeholder.
-
-    Names drift towards legal entities; the others stay findable as aliases.
-    """
-    usable = [s for s in own if not s.defects & _UNUSABLE] or own
-    newest = max((s.row.as_of for s in usable), default="")
-    counts = Counter(s.name.name for s in usable if s.row.as_of == newest or not s.row.as_of)
-    counts = counts or Counter(s.name.name for s in usable)
-    return min(counts, key=lambda text: (-counts[text], len(text), text))
-
-
-def _newest(own: list[Seen], value: Any) -> str:
-    """Return the value that the newest rows say most often."""
-    said: Counter[tuple[str, str]] = Counter()
-    for seen in own:
-        text = value(seen)
-        if text:
-            said[seen.row.as_of, text] += 1
-    if not said:
-        return ""
-    return max(said, key=lambda pair: (pair[0], said[pair], pair[1]))[1]
-
-
-def _why_hidden(own: list[Seen], name: str) -> str:
-    if all("N-test-entry" in s.defects for s in own):
-        return "test entry"
-    return "" if name and any(not s.defects & _UNUSABLE for s in own) else "no usable name"
-
-
-def _names_of(
-    found: Found, seen: Seen, name: str, *, evidence: bool
-) -> Iterator[tuple[Table, Mapping[str, Any]]]:
-    texts = [(seen.name.name, "claimed" if evidence else "also")]
-    texts += [(repair.name(text).name, "also") for text in seen.row.aliases]
-    for text, kind in texts:
-        if text and text != name and not seen.defects & (_UNUSABLE - {"N-too-short"}):
-            row = {"organization": found.id, "text": text, "kind": kind}
-            yield alias, row | {"origin": seen.row.origin, "as_of": seen.row.as_of}
-
-
-def _facts_of(found: Found, seen: Seen) -> Iterator[tuple[Table, Mapping[str, Any]]]:
-    row = seen.row
-    said = {"name": row.name.strip(), "city": row.city, "state": row.state, "zip": row.zip}
-    for name, value in said.items():
-        if value:
-            yield (
-                provenance,
-                {
-                    "organization": found.id,
-                    "field": name,
-                    "value": value,
-                    "origin": row.origin,
-                    "as_of": row.as_of,
-                    "evidence": int(row.evidence),
-                },
-            )
-    for system, value in (("npi", row.npi), ("brand", row.brand_id)):
-        if value:
-            valid = system != "npi" or repair.npi_is_valid(value)
-            stated = "claimed" if row.evidence else "stated"
-            yield (
-                identifier,
-                {
-                    "organization": found.id,
-                    "system": system,
-                    "value": value,
-                    "origin": row.origin,
-                    "confidence": stated if valid else "invalid",
-                },
-            )
-
-
-def _endpoint_of(found: Found, seen: Seen) -> Iterator[tuple[Table, Mapping[str, Any]]]:
-    row, identity = seen.row, endpoint_id(seen.address.key)
-    yield (
-        endpoint,
-        {
-            "id": identity,
-            "key": seen.address.key,
-            "url": seen.address.published,
-            "vendor": row.vendor,
-            "fhir_version": repair.fhir_version(row.url, row.fhir_version),
-            "authorize": row.authorize,
-            "token": row.token,
-            "origin": row.origin,
-            "as_of": row.as_of,
-        },
-    )
-    yield door, {"organization": found.id, "endpoint": identity, "portal": row.portal}
-
-
-# --------------------------------------------------------------------------- reading
-
-
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An endpoint as a searcher sees it."""
+    """An endpoint as a searcher sees it. Dates are ISO text; "" means that nobody said it."""
 
     id: str
     url: str
@@ -313,6 +55,17 @@ class Endpoint:
     authorize: str
     token: str
     portal: str
+    portal_url: str = ""
+    status: str = "listed"  # missing, retired: no list names it any more
+    last_listed: str = ""
+    probed: str = ""
+    last_ok: str = ""
+    answer: str = ""  # of the last probe: alive, not FHIR, no answer, refused
+    software: str = ""
+    registration: str = ""  # RFC 7591
+    pkce: str = ""  # space separated
+    token_auth: str = ""  # space separated
+    forward: str = ""  # id of the endpoint that took its place
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,35 +83,97 @@ class Organization:
     country: str
     website: str
     endpoints: tuple[Endpoint, ...]
+    part_of: str = ""
+    street: str = ""
+    about: str = ""
+    places: tuple[tuple[str, str, str], ...] = ()  # city, state, ZIP of further locations
 
 
 def organizations(engine: Engine) -> list[Organization]:
-    """Return what may be found by search, by id: named, not a test entry, with an endpoint."""
+    """Return what may be found by search, by id: named, no test entry, with an endpoint.
+
+    The one door of a whole country (kind "national") is found without one.
+    """
     with engine.connect() as connection:
         names: dict[str, list[str]] = defaultdict(list)
-        for row in connection.execute(select(alias).order_by(alias.c.organization, alias.c.text)):
-            if row.kind != "claimed":
-                names[row.organization].append(row.text)
-        ends: dict[str, list[Endpoint]] = defaultdict(list)
-        joined = select(door.c.organization, door.c.portal, endpoint).join_from(door, endpoint)
-        for row in connection.execute(joined.order_by(door.c.organization, endpoint.c.key)):
-            ends[row.organization].append(
-                Endpoint(
-                    row.id,
-                    row.url,
-                    row.vendor,
-                    row.fhir_version,
-                    row.authorize,
-                    row.token,
-                    row.portal,
-                )
-            )
-        query = select(organization).where(organization.c.hidden == "").order_by(organization.c.id)
-        return [
+        for row in connection.execute(select(alias).where(alias.c.kind != "claimed")):
+            names[row.organization].append(row.text)
+        places: dict[str, set[tuple[str, str, str]]] = defaultdict(set)
+        for row in connection.execute(select(location).where(location.c.confidence == "stated")):
+            places[row.organization].add((row.city, row.state, row.zip))
+        ends = _endpoints(connection)
+        query = select(organization).where(organization.c.hidden == "")
+        found = [
             Organization(
-                row.id, row.name, tuple(names[row.id]), row.kind, row.parent, row.city, row.state,
-                row.zip, row.country, row.website, tuple(ends[row.id]),
+                row.id, row.name, tuple(sorted(names[row.id])), row.kind, row.parent, row.city,
+                row.state, row.zip, row.country, row.website, tuple(ends[row.id]), row.part_of,
+                row.street, row.about, tuple(sorted(places[row.id])),
             )
             for row in connection.execute(query)
-            if ends[row.id]
+            if ends[row.id] or row.kind == "national"
         ]  # fmt: skip
+    return sorted(found, key=lambda one: one.id)  # databases sort text differently
+
+
+def endpoints(engine: Engine) -> list[Endpoint]:
+    """Return every endpoint by id, also those behind test entries; portals are left out."""
+    with engine.connect() as connection:
+        every = {
+            end.id: replace(end, portal="", portal_url="")
+            for ends in _endpoints(connection).values()
+            for end in ends
+        }
+    return [every[identity] for identity in sorted(every)]
+
+
+def forwards(engine: Engine) -> list[tuple[str, str, str]]:
+    """Return the forwarding records: old endpoint id, new endpoint id, ISO date last listed."""
+    with engine.connect() as connection:
+        rows = connection.execute(select(forward))
+        return sorted((row.old, row.new, row.as_of) for row in rows)
+
+
+def _endpoints(connection: Connection) -> dict[str, list[Endpoint]]:
+    """Return the endpoints of each organisation: those that lists still name first."""
+    life = statuses(connection)
+    moved = {row.old: row.new for row in connection.execute(select(forward))}
+    visited = {row.endpoint: row for row in connection.execute(select(probe))}
+    found: dict[str, list[tuple[bool, str, Endpoint]]] = defaultdict(list)
+    joined = select(door.c.organization, door.c.portal, door.c.portal_url, endpoint)
+    for row in connection.execute(joined.join_from(door, endpoint)):
+        state, last = life.get(row.id, ("listed", ""))
+        one = Endpoint(
+            row.id,
+            row.url,
+            row.vendor,
+            row.fhir_version,
+            row.authorize,
+            row.token,
+            row.portal,
+            row.portal_url,
+            state,
+            last,
+            forward=moved.get(row.id, ""),
+        )
+        one = _with_probe(one, visited[row.id]) if row.id in visited else one
+        found[row.organization].append((state != "listed", row.key, one))
+    for members in found.values():
+        members.sort(key=lambda pair: pair[:2])
+    return defaultdict(list, {one: [end for *_, end in ends] for one, ends in found.items()})
+
+
+def _with_probe(one: Endpoint, seen: Any) -> Endpoint:
+    """Add what the crawler found; what a list says about addresses and version goes first."""
+    return replace(
+        one,
+        fhir_version=one.fhir_version or seen.fhir_version,
+        authorize=one.authorize or seen.authorize,
+        token=one.token or seen.token,
+        probed=seen.probed,
+        last_ok=seen.last_ok,
+        answer=seen.answer,
+        software=seen.software,
+        registration=seen.registration,
+        pkce=seen.pkce,
+        token_auth=seen.token_auth,
+    )

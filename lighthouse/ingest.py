@@ -1,6 +1,6 @@
 """Takes published lists from folders into a catalogue: read, repair, merge, write.
 
-Asks no server.
+The one doors of countries come along, NPPES only supports what is there. Asks no server.
 """
 
 from collections import Counter
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from lighthouse import adapters, catalogue, merge
+from lighthouse import adapters, catalogue, merge, national, nppes, register, writing
 from lighthouse.rows import Row
 
 
@@ -25,24 +25,28 @@ class Report:
     refused: int
     questions: int
     broken: tuple[tuple[str, str], ...]
+    supported: int = 0  # organisations that NPPES has evidence for
 
 
 def ingest(folders: Iterable[Path], engine: Engine) -> Report:
     """Ingest every list below the folders. The same lists again change nothing."""
+    folders = list(folders)
     rows: list[Row] = []
     per_list: Counter[str] = Counter()
     broken: list[tuple[str, str]] = []
     for folder in folders:
+        vendors = register.publishers(folder)
         for path in adapters.lists_below(folder):
             try:
-                found = list(adapters.read(path, folder))
+                found = list(adapters.read(path, folder, vendors.get(path.parent.name, "")))
             except (ValueError, OSError) as error:
                 broken.append((path.relative_to(folder).as_posix(), str(error)[:200]))
                 continue
             rows += found
             per_list.update(row.origin for row in found)
-    merged = merge.merge(rows, catalogue.known_anchors(engine))
-    catalogue.write(engine, merged)
+    merged = merge.merge([*rows, *national.rows()], catalogue.known_anchors(engine))
+    writing.write(engine, merged)
+    supported = sum(nppes.support(engine, folder).matched for folder in folders)
     keys = {s.address.key for f in merged.organizations for s in f.rows if s.address.key}
     bad = {s.row.url.strip() for f in merged.organizations for s in f.rows if not s.address.key}
     return Report(
@@ -53,4 +57,5 @@ def ingest(folders: Iterable[Path], engine: Engine) -> Report:
         len(bad - {""}),
         len(merged.questions),
         tuple(broken),
+        supported,
     )

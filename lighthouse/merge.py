@@ -76,7 +76,7 @@ def endpoint_id(key: str) -> str:
 
 def anchor(seen: Seen) -> str:
     """Return what ties a row to its organisation between two ingests."""
-    return f"{seen.key}|{tenant_of(seen.row.url) or seen.address.key or seen.row.url.strip()}"
+    return "|".join(_unit(seen))
 
 
 class _Sets:
@@ -117,6 +117,7 @@ class Merged:
     """What came of a merge: organisations, and the joins that were refused and want a person."""
 
     organizations: list[Found]
+    shared: set[str]  # addresses of many names: they say nothing about who is who
     questions: list[tuple[str, str]]  # names that share a strong reason but contradict each other
 
 
@@ -138,8 +139,8 @@ def merge(rows: Iterable[Row], known: dict[str, str]) -> Merged:
     for number, unit in enumerate(units):
         found.setdefault(sets.root(number), Found("")).rows.extend(groups[unit])
     organizations = list(found.values())
-    _name_ids(organizations, known)
-    return Merged(organizations, questions)
+    _name_ids(organizations, known, shared)
+    return Merged(organizations, shared, questions)
 
 
 def _order(seen: Seen) -> tuple[str, ...]:
@@ -149,18 +150,26 @@ def _order(seen: Seen) -> tuple[str, ...]:
 
 def _unit(seen: Seen) -> tuple[str, str]:
     """Rows with one name at one tenant (or address) are one thing from the start."""
-    return seen.key, tenant_of(seen.row.url) or seen.address.key or seen.row.url.strip()
+    url = seen.row.url.strip()
+    place = tenant_of(url) or seen.address.key or url
+    # Who has no address at all (the one door of a country) is told apart by the list's own id.
+    return seen.key, place or f"{seen.row.country}:{seen.row.org_id}".strip(":")
 
 
 def _shared(seen: list[Seen]) -> set[str]:
-    """Return tenants, addresses and customer identifiers that one list gives to several names."""
+    """Return tenants, addresses and customer identifiers that one list gives to several names.
+
+    What a list calls part of another is no new name of it, though both answer at one address.
+    """
     places: dict[tuple[str, str], set[str]] = defaultdict(set)
     brands: dict[tuple[str, str], set[str]] = defaultdict(set)
     for one in seen:
         if one.key and not one.row.evidence:
             places[_unit(one)[1], one.row.origin].add(one.key)
             brands[one.row.brand_id, one.row.origin].add(one.key)
+    parts = {_unit(one)[1] for one in seen if one.row.parent_id not in {"", one.row.org_id}}
     found = {place for (place, _), keys in places.items() if len(keys) >= SHARED_NAMES}
+    found |= {place for (place, _), keys in places.items() if place in parts and len(keys) > 1}
     return found | {brand for (brand, _), keys in brands.items() if len(keys) >= SHARED_BRANDS}
 
 
@@ -175,11 +184,13 @@ def _reasons(
 ) -> Iterator[tuple[str, ...]]:
     """Yield why a unit may be joined with another that gives the same reason."""
     key, place = unit
-    if place not in shared:
+    if place and place not in shared:
         yield "place", place
     for one in members:
         if one.row.evidence and place not in alone:
             continue  # a third party's link was made by name: it supports, it never decides
+        if one.row.org_id and key:
+            yield "own", one.row.origin, one.row.org_id, key
         if one.row.brand_id and one.row.brand_id not in shared:
             yield "brand", one.row.brand_id
         if not key or one.name.defects & {
@@ -205,26 +216,38 @@ def _join(
 ) -> list[tuple[str, str]]:
     first: dict[tuple[str, ...], int] = {}
     questions = []
-    for strength in (("brand", "place"), ("state", "zip", "vendor")):
+    for strength in (("own", "brand", "place"), ("state", "zip", "vendor")):
         for number, unit in enumerate(units):
             for reason in dict.fromkeys(_reasons(unit, groups[unit], *special)):
                 if reason[0] not in strength:
                     continue
                 other = first.setdefault(reason, number)
-                if not sets.join(other, number) and strength[0] == "brand":
+                if not sets.join(other, number) and strength[0] == "own":
                     questions.append((groups[units[other]][0].row.name, groups[unit][0].row.name))
     return questions
 
 
-def _name_ids(organizations: list[Found], known: dict[str, str]) -> None:
+def anchors_of(found: Found, shared: set[str]) -> list[str]:
+    """Return the anchors of an organisation: name and place of each row, then each place alone.
+
+    A place alone ties a renamed site to its id even when only the new name is taken in.
+    """
+    exact = dict.fromkeys(map(anchor, found.rows))
+    places = {_unit(one)[1] for one in found.rows} - shared - {""}
+    return [*exact, *(f"|{place}" for place in sorted(places) if f"|{place}" not in exact)]
+
+
+def _name_ids(organizations: list[Found], known: dict[str, str], shared: set[str]) -> None:
     """Give each organisation the id its anchors had before, else one made of its first anchor."""
     taken: set[str] = set()
     for organization in organizations:
-        anchors = list(dict.fromkeys(map(anchor, organization.rows)))
-        before = Counter(known[a] for a in anchors if a in known)
+        before = Counter(known[a] for a in anchors_of(organization, shared) if a in known)
         likeliest = sorted(before.items(), key=lambda pair: (-pair[1], pair[0]))
         chosen = _first(identity for identity, _ in likeliest if identity not in taken)
-        organization.id = chosen or uuid.uuid5(NAMESPACE, f"organization|{min(anchors)}").hex
+        made = f"organization|{min(map(anchor, organization.rows))}"
+        while not chosen or chosen in taken:  # an id that another organisation took with it
+            chosen, made = uuid.uuid5(NAMESPACE, made).hex[:16], made + "'"
+        organization.id = chosen
         taken.add(organization.id)
 
 

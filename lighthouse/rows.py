@@ -36,4 +36,13 @@ class Row:
     fhir_version: str = ""
     authorize: str = ""
     token: str = ""
+    list: str = ""  # which list, whatever its edition; the origin itself where "" is said
+    org_id: str = ""  # the list's own id of the organisation, and of what it is part of
+    parent_id: str = ""
+    portal_url: str = ""
+    portal_about: str = ""
+    about: str = ""
+    places: tuple[
+        tuple[str, str, str, str, str], ...
+    ] = ()  # further street, city, state, zip, country
     evidence: bool = False  # a third party's claim: supports names and places, decides nothing

@@ -11,8 +11,9 @@ import sqlite3
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 from lighthouse import words
@@ -20,6 +21,7 @@ from lighthouse.catalogue import Organization
 
 FEW = 60  # candidates of one kind that are scored
 THRESHOLD = 0.55  # under it a hit is a guess
+MEANT = 0.9  # how well a name must be met for a nickname to mean it
 KNOWN = 0.18  # the most that being well known adds
 PLACED = 0.8  # how good a match a place is
 PREFIX = 0.92  # how sure a word is of which only the beginning was typed
@@ -42,6 +44,7 @@ class Word:
     text: str
     meanings: dict[str, float]
     prefix: bool
+    weight: float  # how much it tells, as its likeliest meaning
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,29 +61,31 @@ class Query:
         return {part for name in self.states.values() for part in name.split()}
 
 
+_SYSTEM = re.compile(r"\b(?:health system|healthcare system|health network|health care system)\b")
+_CENTER = re.compile(r"\bmedical center\b")
+_LARGE = {"hospital", "university", "medicine", "clinic", "health", "healthcare"}
+_ALONE = {"md", "do", "dpm", "np"}
+_ASIDE = {"sandbox", "lab", "test", "foundation"}
+_TELLING = _LARGE | _ALONE | _ASIDE | {"medical"}
+
+
 def _known(organization: Organization) -> float:
     """Return how well known an organisation is (0..1), from what it is and how it appears."""
-    name = words.plain(organization.name)
+    told = _TELLING.intersection(words.split(organization.name))
     score = 0.0
-    if re.search(
-        r"\b(?:health system|healthcare system|health network|health care system)\b", name
-    ):
-        score += 0.5
-    elif re.search(
-        r"\b(?:hospital|medical center|university|medicine|clinic|health|healthcare)\b", name
-    ):
-        score += 0.35
+    if told:
+        name = words.plain(organization.name)
+        if not _LARGE.isdisjoint(told) or _CENTER.search(name):
+            score += 0.5 if _SYSTEM.search(name) else 0.35
     vendors = {end.vendor for end in organization.endpoints}
-    if vendors & {"Epic"}:
+    if "Epic" in vendors:
         score += 0.35
     elif vendors & {"Oracle Health", "MEDITECH", "Altera"}:
         score += 0.2
-    if organization.kind == "ins":
-        score += 0.15
-    if re.search(r"\b(?:md|do|dpm|np)\b", name):
-        score -= 0.1
-    if re.search(r"\b(?:sandbox|lab|test|foundation)\b", name):
-        score -= 0.15
+    score += {"ins": 0.15, "national": 0.6}.get(organization.kind, 0.0)
+    if told:
+        score -= 0.0 if _ALONE.isdisjoint(told) else 0.1
+        score -= 0.0 if _ASIDE.isdisjoint(told) else 0.15
     return max(0.0, min(1.0, score))
 
 
@@ -94,40 +99,60 @@ class Search:
         self._all = [one for _, one in pairs]
         self._prior = [known for known, _ in pairs]
         self._db = sqlite3.connect(":memory:", check_same_thread=False)
+        # Words are asked for alone and rows come by number: neither places nor lengths are kept.
         self._db.execute(
-            "CREATE VIRTUAL TABLE docs USING fts5(names, place, content='', prefix='1 2 3')"
+            "CREATE VIRTUAL TABLE docs USING fts5(names, place, content='', columnsize=0, "
+            "detail='column', tokenize='ascii', prefix='1 2 3')"
         )
+        # One segment, written once: merging many would take as long again.
+        self._db.execute("INSERT INTO docs(docs, rank) VALUES ('hashsize', ?)", (1 << 26,))
         self._acronyms: dict[str, list[int]] = defaultdict(list)
         self._squashed: dict[str, list[int]] = defaultdict(list)
         self._zips: dict[str, list[int]] = defaultdict(list)
         self._count: Counter[str] = Counter()
         self._cities: set[str] = set()
         self._fill()
-        self._vocabulary = sorted(self._count)
-        self._grams: dict[str, list[int]] = defaultdict(list)
-        for number, word in enumerate(self._vocabulary):
-            for gram in _grams(word):
-                self._grams[gram].append(number)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make ready to answer (also by `lighthouse.index`, from its file)."""
         self._tokens = lru_cache(maxsize=4096)(self._tokens_of)
+        self._place = lru_cache(maxsize=4096)(lambda number: frozenset(_place(self._all[number])))
         self._spell = lru_cache(maxsize=2048)(self._spelling)
 
+    @cached_property
+    def _vocabulary(self) -> list[str]:
+        return sorted(self._count)
+
+    @cached_property
+    def _grams(self) -> dict[str, list[int]]:
+        """Pairs of letters with the words that have them: made when a misspelling is looked up."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for number, word in enumerate(self._vocabulary):
+            for gram in _grams(word):
+                found[gram].append(number)
+        return found
+
     def _fill(self) -> None:
-        rows = []
+        rows: list[tuple[int, str, str]] = []
+        counted: list[str] = []
         for number, one in enumerate(self._all):
-            names = [one.name, *one.aliases]
-            found = [words.tokens(name) for name in names]
-            place = words.tokens(f"{one.city} {one.parent}")
-            self._cities.update(words.tokens(one.city))
-            for name, split in zip(names, found, strict=True):
+            named: dict[str, None] = {}  # a set that keeps its order
+            for name in _names(one):
+                split = words.tokens(name)
+                named |= dict.fromkeys(split)
+                self._squashed["".join(split)].append(number)
                 for acronym in words.acronyms(name):
                     self._acronyms[acronym].append(number)
-                self._squashed["".join(split)].append(number)
-            if one.zip and one.country in ("", "US"):
-                self._zips[one.zip].append(number)
-            every = {word for split in found for word in split}
-            self._count.update(every | set(place))
-            text = " ".join(dict.fromkeys(word for split in found for word in split))
-            rows.append((number, text, " ".join([*place, one.state.lower()])))
+            if one.country in {"", "US"}:
+                for zip_code in {one.zip, *(place[2] for place in one.places)} - {""}:
+                    self._zips[zip_code].append(number)
+            place = _place(one)
+            self._cities.update(words.tokens(one.city))
+            counted += named | dict.fromkeys(place) if place else named
+            where = " ".join([*place, one.state.lower()])
+            rows.append((number, " ".join(named), where))
+        self._count.update(counted)
         self._db.executemany("INSERT INTO docs(rowid, names, place) VALUES (?, ?, ?)", rows)
 
     # ----------------------------------------------------------------- asking
@@ -141,12 +166,25 @@ class Search:
         query = Query(self._words(words.tokens(text)), states, zip_code[0] if zip_code else "")
         if query.zip and not query.words:
             return self._near(query.zip, limit)
-        scored = (self._score(number, query) for number in self._candidates(query, text))
-        hits = [hit for hit in scored if hit.score >= THRESHOLD]
-        hits.sort(
-            key=lambda hit: (-round(hit.score, 6), hit.organization.name, hit.organization.id)
+        best = {hit.organization.id: hit for hit in self._ranked(query, text)}
+        typed_words = words.tokens(text)
+        for rank, (meant, whole) in enumerate(words.meant(typed_words)):
+            again = Query(self._words(words.tokens(meant)), states, query.zip)
+            for hit in self._ranked(again, meant):
+                # A nickname means one name; what merely resembles that name is not meant.
+                score = hit.score + (0.25 if whole else 0.0) - 0.04 * rank
+                before = best.get(hit.organization.id)
+                if hit.score >= MEANT and (before is None or before.score < score):
+                    best[hit.organization.id] = replace(hit, score=score)
+        hits = sorted(
+            best.values(),
+            key=lambda hit: (-round(hit.score, 6), hit.organization.name, hit.organization.id),
         )
         return hits[:limit]
+
+    def _ranked(self, query: Query, text: str) -> list[Hit]:
+        scored = (self._score(number, query) for number in self._candidates(query, text))
+        return [hit for hit in scored if hit.score >= THRESHOLD]
 
     def _near(self, zip_code: str, limit: int) -> list[Hit]:
         """Return who is at a ZIP, then who shares its first three digits, best known first."""
@@ -160,14 +198,25 @@ class Search:
         found = [(number, 1.0) for number in sorted(exact)] + [(number, 0.7) for number in area]
         return [Hit(self._all[n], self._all[n].name, score) for n, score in found[:limit]]
 
-    def _words(self, typed: list[str]) -> tuple[Word, ...]:
-        query = [
-            Word(text, self._meanings(text), number == len(typed) - 1 or len(text) >= 3)
-            for number, text in enumerate(self._rejoin(typed))
-        ]
-        return tuple(query[:12])
+    def _words(self, typed: Sequence[str]) -> tuple[Word, ...]:
+        found = []
+        for number, text in enumerate(self._rejoin(typed)[:12]):
+            meanings = self._meanings(text)
+            prefix = number == len(typed) - 1 or len(text) >= 3
+            likeliest = self._likeliest(text, meanings)
+            weight = self._weight(likeliest) if likeliest else UNKNOWN_WORD
+            found.append(Word(text, meanings, prefix, weight))
+        return tuple(found)
 
-    def _rejoin(self, typed: list[str]) -> list[str]:
+    def _likeliest(self, text: str, meanings: dict[str, float]) -> str:
+        """Return the word that is meant: lists have misspellings of "clinic" as well."""
+        if self._count[text] <= FEW // 10 and len(text) >= 5:
+            for other, sure in meanings.items():
+                if other in words.GENERIC and len(other) >= 6 and sure >= 0.85:
+                    return other
+        return max(meanings, key=lambda other: (meanings[other], self._count[other]), default="")
+
+    def _rejoin(self, typed: Sequence[str]) -> list[str]:
         """Join "well star" and part "newhaven" where the catalogue knows the other form."""
         out: list[str] = []
         position = 0
@@ -194,7 +243,10 @@ class Search:
             return None
         best: tuple[int, list[str]] | None = None
         for cut in range(3, len(word) - 2):
-            left, right = words.tokens(word[:cut])[:1] or [""], words.tokens(word[cut:])[:1] or [""]
+            left, right = (
+                words.tokens(word[:cut])[:1] or ("",),
+                words.tokens(word[cut:])[:1] or ("",),
+            )
             known = min(self._count[left[0]], self._count[right[0]])
             if known >= 3 and (best is None or known > best[0]):
                 best = known, [*left, *right]
@@ -236,7 +288,7 @@ class Search:
             return found
         squashed = words.squash(text)
         found.update(self._squashed.get(squashed, ())[:FEW])
-        for initials in (*(word.text for word in query.words), squashed):
+        for initials in (*(word.text for word in query.words), squashed, *_contracted(query)):
             found.update(self._acronyms.get(initials, ())[:FEW])
         placed = query.state_words
         without_place = [word for word in query.words if word.text not in placed]
@@ -244,12 +296,16 @@ class Search:
         for chosen in (query.words, without_place, telling):
             if chosen:
                 clause = " AND ".join(map(_any_of, chosen))
+                exact = " AND ".join(map(_as_typed, chosen))
                 found.update(self._match(clause, 2 * FEW))
+                if exact != clause:  # misspellings of a word must not crowd out the word
+                    found.update(self._match(exact, 2 * FEW))
                 for code in query.states:
                     found.update(self._match(f"({clause}) AND place : {code.lower()}", FEW))
         rare = sorted(telling, key=self._frequency)
         for word in rare[:3]:
             found.update(self._match(_any_of(word), FEW))
+            found.update(self._match(f'"{word.text}"', FEW) if word.text in word.meanings else ())
         for one, other in pairwise(rare):
             found.update(self._match(f"{_any_of(one)} AND {_any_of(other)}", FEW))
         return found
@@ -268,7 +324,7 @@ class Search:
 
     def _tokens_of(self, number: int) -> tuple[tuple[str, tuple[str, ...]], ...]:
         one = self._all[number]
-        return tuple((name, tuple(words.tokens(name))) for name in (one.name, *one.aliases))
+        return tuple((name, words.tokens(name)) for name in _names(one))
 
     def _weight(self, word: str) -> float:
         weight = math.log(1 + len(self._all) / (1 + self._count[word]))
@@ -276,7 +332,7 @@ class Search:
 
     def _score(self, number: int, query: Query) -> Hit:
         one = self._all[number]
-        place = set(words.tokens(f"{one.city} {one.parent}"))
+        place = self._place(number)
         best, matched = -1.0, one.name
         for name, split in self._tokens(number):
             score = self._coverage(query, split, place, one.state) if split else 0.0
@@ -289,7 +345,9 @@ class Search:
             best += KNOWN * self._prior[number]
         return Hit(one, matched, best)
 
-    def _coverage(self, query: Query, split: tuple[str, ...], place: set[str], state: str) -> float:
+    def _coverage(
+        self, query: Query, split: tuple[str, ...], place: AbstractSet[str], state: str
+    ) -> float:
         """Score how much of what was typed a name covers, and how little else it says."""
         total = gained = 0.0
         used: set[str] = set()
@@ -299,17 +357,21 @@ class Search:
             if quality < PLACED and (named_state or self._is_place(word, place)):
                 quality, hit = PLACED, ""
             weight = self._missing_weight(word, query, place, state) if not quality else 0.0
-            weight = weight or max(map(self._weight, word.meanings), default=UNKNOWN_WORD)
+            weight = weight or word.weight
             total += weight
             gained += weight * quality
             used.update({hit} - {""})
+        if "".join(word.text for word in query.words) == "".join(split):
+            return 1.0 + self._bonus(query, split)  # "united health care", "UnitedHealthcare"
         whole = sum(map(self._weight, split)) or 1.0
         tight = min(1.0, sum(map(self._weight, used)) / whole)
         return gained / total * (0.72 + 0.28 * tight) + self._bonus(query, split)
 
-    def _missing_weight(self, word: Word, query: Query, place: set[str], state: str) -> float:
+    def _missing_weight(
+        self, word: Word, query: Query, place: AbstractSet[str], state: str
+    ) -> float:
         """Return how much a word that a name lacks counts against it, or 0 for "in full"."""
-        weight = max(map(self._weight, word.meanings), default=UNKNOWN_WORD)
+        weight = word.weight
         if word.text not in word.meanings:
             return min(weight, UNKNOWN_WORD)
         unplaced = not place and word.text in self._cities
@@ -334,21 +396,64 @@ class Search:
                 best, hit = sure, token
         return best, hit
 
-    def _is_place(self, word: Word, place: set[str]) -> bool:
+    def _is_place(self, word: Word, place: AbstractSet[str]) -> bool:
         return word.text in place or any(meaning in place for meaning in word.meanings)
 
     def _acronym_score(
-        self, query: Query, name: str, split: tuple[str, ...], place: set[str]
+        self, query: Query, name: str, split: tuple[str, ...], place: AbstractSet[str]
     ) -> float:
         """Score "UTMB" against the initials of a name; other typed words must fit as well."""
         initials = words.acronyms(name)
         hits = [word for word in query.words if word.text in initials]
+        run = 0
+        if not hits and len(query.words) > 1 and len(query.words[0].text) <= 5:
+            run = _leading(query.words[0].text, split)  # "IU Health"
+            hits = [query.words[0]] if run else []
         if not hits:
             return 0.0
         rest = [word for word in query.words if word not in hits]
-        fitting = sum(self._quality(word, split)[0] > 0.7 or word.text in place for word in rest)
+        left = split[run:]
+        fitting = sum(self._quality(word, left)[0] > 0.7 or word.text in place for word in rest)
         sure = {2: 0.5, 3: 0.82}.get(len(hits[0].text), 0.95)
+        if run and fitting == len(rest):
+            sure = max(sure, 0.8) if len(left) == len(rest) else max(sure, 0.6)
         return sure * (1 + fitting) / (1 + len(rest))
+
+
+def _leading(initials: str, split: Sequence[str]) -> int:
+    """Return how many words a name begins with that have these initials, or 0."""
+    wanted, at = list(initials), 0
+    for at, token in enumerate(split, 1):
+        if token[0] == wanted[0]:
+            wanted.pop(0)
+        elif token not in words.SMALL:
+            return 0
+        if not wanted:
+            return at if len(initials) > 1 else 0
+    return 0
+
+
+def _contracted(query: Query) -> list[str]:
+    """Return the initials a query stands for if its first word is some already ("IU Health")."""
+    first, *rest = [word.text for word in query.words]
+    short = 2 <= len(first) <= 5 and 0 < len(rest) <= 3
+    return [first + "".join(word[0] for word in rest)] if short else []
+
+
+def _names(one: Organization) -> list[str]:
+    """Return what an organisation goes by: its names, and its portals' where they tell anything."""
+    names = [one.name, *one.aliases]
+    portals = {end.portal for end in one.endpoints if end.portal}
+    if portals:
+        names += sorted(p for p in portals.difference(names) if not words.is_desk(p))
+    return names
+
+
+def _place(one: Organization) -> tuple[str, ...]:
+    """Return the words that say where an organisation is: city, parent, street, country."""
+    cities = " ".join(place[0] for place in one.places)
+    country = words.COUNTRIES.get(one.country, "")
+    return words.tokens(f"{one.city} {one.parent} {one.street} {cities} {country}")
 
 
 def _place_score(query: Query, one: Organization) -> float:
@@ -360,6 +465,13 @@ def _place_score(query: Query, one: Organization) -> float:
         near = one.zip[:3] == query.zip[:3]
         score += 0.2 if one.zip == query.zip else 0.1 if near else -0.1
     return score
+
+
+def _as_typed(word: Word) -> str:
+    """Return an FTS5 clause for a word as it was typed, where the catalogue knows it like that."""
+    if word.text not in word.meanings:
+        return _any_of(word)
+    return f'("{word.text}" OR "{word.text}" *)' if word.prefix else f'"{word.text}"'
 
 
 def _any_of(word: Word) -> str:

@@ -1,6 +1,11 @@
 """Whose software answers at an address: told by host or path, else by the list's publisher."""
 
+import json
 import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
 
 _BY_ADDRESS = tuple(
     (re.compile(pattern, re.IGNORECASE), vendor)
@@ -49,3 +54,20 @@ def tenant_of(url: str) -> str:
         if match:
             return f"{number}:{match[1]}"
     return ""
+
+
+@cache
+def profiles() -> Mapping[str, Mapping[str, Any]]:
+    """Return the habits of vendors by name, as `data/vendors.json` holds them, with its date.
+
+    They were collected from other programs' tables and journals (see docs/lighthouse-spec.md), not
+    tried by us at every vendor: an endpoint's own metadata always counts for more.
+    """
+    kept = files("lighthouse").joinpath("data/vendors.json").read_text(encoding="utf-8")
+    found: dict[str, Mapping[str, Any]] = json.loads(kept)["vendors"]
+    return found
+
+
+def profile(vendor: str) -> Mapping[str, Any]:
+    """Return the habits of one vendor; empty where nothing is known."""
+    return profiles().get(vendor, {})

@@ -2,6 +2,9 @@
 
 import re
 import unicodedata
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
+from importlib.resources import files
 
 from lighthouse.repair import STATE_CODES, STATES
 
@@ -30,6 +33,13 @@ _SAME = {
     "reg": "regional", "regl": "regional", "natl": "national", "intl": "international",
     "clinics": "clinic", "systems": "system", "physician": "physicians",
     "specialists": "specialist",
+    "pediatrician": "pediatric", "pediatricians": "pediatric", "dermatologist": "dermatology",
+    "cardiologist": "cardiology", "cardiologists": "cardiology", "urologist": "urology",
+    "neurologist": "neurology", "oncologist": "oncology", "orthopedist": "orthopedic",
+    "doc": "doctor", "labs": "lab", "laboratory": "lab",
+    "laboratories": "lab", "instit": "institute", "inst": "institute",
+    "phys": "physicians", "surg": "surgery", "surgical": "surgery", "surgeons": "surgery",
+    "int": "internal", "fam": "family", "prac": "practice", "hlthcare": "health",
     "dr": "doctor", "drs": "doctor", "amer": "american", "gen": "general",
     "presby": "presbyterian", "meth": "methodist", "bapt": "baptist",
 }  # fmt: skip
@@ -47,20 +57,36 @@ ZIP = re.compile(r"\b\d{5}\b")
 
 def plain(text: str) -> str:
     """Return lower-case ASCII with possessives closed, initials joined and `&` spelt out."""
-    folded = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    folded = folded.replace("&", " and ").replace("'s", "s").replace("s'", "s").replace("'", "")
-    return re.sub(r"\b(?:[a-z]\.){2,}", lambda found: found[0].replace(".", "") + " ", folded)
+    if not text.isascii():
+        text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    folded = text.lower()
+    if "&" in folded:
+        folded = folded.replace("&", " and ")
+    if "'" in folded:
+        folded = folded.replace("'s", "s").replace("s'", "s").replace("'", "")
+    if "." in folded:
+        folded = _INITIALS.sub(lambda found: found[0].replace(".", "") + " ", folded)
+    return folded
 
 
-def tokens(text: str) -> list[str]:
+_INITIALS = re.compile(r"\b(?:[a-z]\.){2,}")
+
+
+@lru_cache(maxsize=65536)
+def split(text: str) -> tuple[str, ...]:
+    """Return the words of a text as they stand there, in `plain` letters."""
+    return tuple(_WORD.findall(plain(text)))
+
+
+@lru_cache(maxsize=65536)
+def tokens(text: str) -> tuple[str, ...]:
     """Return the words of a name or query in their common form, company forms left out."""
-    found = []
-    for word in _WORD.findall(plain(text)):
-        if word == "healthcare":
-            found += ["health", "care"]
-        elif word not in DROPPED:
-            found.append(_SAME.get(word, word))
-    return found
+    same = _SAME.get
+    found = [same(word, word) for word in split(text) if word not in DROPPED]
+    while "healthcare" in found:
+        at = found.index("healthcare")
+        found[at : at + 1] = ["health", "care"]
+    return tuple(found)
 
 
 def squash(text: str) -> str:
@@ -70,10 +96,39 @@ def squash(text: str) -> str:
 
 def query_text(typed: str) -> str:
     """Drop what people type around a name ("mychart login for …") and open up web addresses."""
-    text = _DOMAIN.sub(lambda found: found[1].replace(".", " ").replace("-", " "), typed.lower())
+    text = _DOMAIN.sub(_opened, typed.lower())
     shorter = _CHATTER.sub(" ", text)
     shorter = re.sub(r"^\s*(?:for|at|the|to)\b|\b(?:for|at|in|to)\s*$", " ", shorter)
     return shorter if _WORD.search(shorter) else typed
+
+
+_DESK = frozenset(
+    [
+        "www",
+        "my",
+        "mychart",
+        "portal",
+        "patient",
+        "patients",
+        "login",
+        "secure",
+        "m",
+        "epic",
+        "fhir",
+    ]
+)
+
+
+def _opened(found: re.Match[str]) -> str:
+    """Return the words of a web address, without the desks that every hospital has."""
+    labels = found[1].split(".")
+    telling = [label for label in labels[:-1] if label not in _DESK] + labels[-1:]
+    return " ".join(telling).replace("-", " ")
+
+
+def is_desk(name: str) -> bool:
+    """Say whether a portal's name tells nothing ("MyChart"): every other hospital has one."""
+    return not _WORD.search(_CHATTER.sub(" ", name.lower()))
 
 
 def states_in(text: str) -> dict[str, str]:
@@ -89,22 +144,64 @@ def states_in(text: str) -> dict[str, str]:
     return found
 
 
-_STOP = frozenset(["of", "and", "the", "for", "at", "in", "on", "by", "an", "a", "to", "de"])
+SMALL = frozenset(["of", "and", "the", "for", "at", "in", "on", "by", "an", "a", "to", "de"])
 
 
 def acronyms(name: str) -> set[str]:
     """Return the initials a name may go by, with and without small words, "(CHOC)" included."""
-    words = _WORD.findall(plain(re.sub(r"\(.*?\)", " ", name)))
-    words = [word for word in words if word not in DROPPED or word == "the"]
-    found = {printed.lower() for printed in re.findall(r"\(([A-Z]{2,7})\)", name)}
-    strong = [word for word in words if word not in _STOP]
-    for chosen in (words, strong):
-        split = [part for word in chosen for part in _parts(word)]
-        for series in (chosen, split):
-            if 2 <= len(series) <= 8:
-                found.add("".join(part[0] for part in series))
+    found: set[str] = set()
+    outside = name
+    if "(" in name:
+        found = {printed.lower() for printed in _PRINTED.findall(name)}
+        outside = _BRACKETS.sub(" ", name)
+    words = [word for word in split(outside) if word not in _COMPANY]
+    joined = "healthcare" in words
+    without = words if SMALL.isdisjoint(words) else [word for word in words if word not in SMALL]
+    for chosen in (words,) if without is words else (words, without):
+        found.add("".join([word[0] for word in chosen[:9]]))
+        if joined:
+            found.add("".join(["hc" if word == "healthcare" else word[0] for word in chosen[:9]]))
     return {text for text in found if 2 <= len(text) <= 7}
 
 
-def _parts(word: str) -> list[str]:
-    return ["health", "care"] if word == "healthcare" else [word]
+_COMPANY = DROPPED - {"the"}
+_PRINTED = re.compile(r"\(([A-Z]{2,7})\)")
+_BRACKETS = re.compile(r"\(.*?\)")
+
+
+# --------------------------------------------------------------------------- nicknames, countries
+
+COUNTRIES = {
+    "AT": "austria", "AU": "australia", "BM": "bermuda", "CA": "canada", "CH": "switzerland",
+    "DE": "germany", "DK": "denmark", "FI": "finland", "FR": "france",
+    "GB": "united kingdom england britain uk", "KY": "cayman islands", "NL": "netherlands",
+    "NO": "norway", "SE": "sweden",
+}  # fmt: skip
+
+
+@cache
+def nicknames() -> Mapping[tuple[str, ...], tuple[str, ...]]:
+    """Return {words of a nickname: the names meant}, from the reviewed list of this project."""
+    kept = files("lighthouse").joinpath("data/nicknames.tsv").read_text(encoding="utf-8")
+    found: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for line in kept.splitlines():
+        if line and not line.startswith("#"):
+            typed, _, meant = line.partition("\t")
+            found[tokens(typed)] = tuple(name.strip() for name in meant.split("|"))
+    return found
+
+
+def meant(typed: Sequence[str]) -> list[tuple[str, bool]]:
+    """Return what a query may mean, its longest nickname replaced, and whether it was all of it.
+
+    Two letters among other words are more often a state or initials than a nickname.
+    """
+    known = nicknames()
+    for size in range(min(len(typed), 4), 0, -1):
+        for at in range(len(typed) - size + 1):
+            run = tuple(typed[at : at + size])
+            whole = size == len(typed)
+            if run in known and (whole or len("".join(run)) > 2):
+                before, after = " ".join(typed[:at]), " ".join(typed[at + size :])
+                return [(f"{before} {name} {after}".strip(), whole) for name in known[run]]
+    return []

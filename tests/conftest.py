@@ -13,7 +13,12 @@ from phr.settings import Settings
 from phr.store import slots
 from tests.cast import Cast, populate, settle
 
-pytest_plugins = ["tests.fixtures_net", "tests.fixtures_smart", "tests.fixtures_hospital"]
+pytest_plugins = [
+    "tests.fixtures_net",
+    "tests.fixtures_smart",
+    "tests.fixtures_hospital",
+    "tests.fixtures_catalogue",
+]
 
 
 @pytest.fixture

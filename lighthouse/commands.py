@@ -1,0 +1,108 @@
+"""Commands of the write side: ask the lists, agree to one that was held, visit the endpoints."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lighthouse import catalogue, clock, register
+from lighthouse.net import Guard
+from lighthouse.probe import Budget, Crawler
+
+FOLDER = click.option(
+    "--register",
+    "folder",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The folder that holds register.toml.",
+)
+ALLOW = click.option(
+    "--allow",
+    "allowed",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="A server of your own network that may be asked; all other private addresses are refused.",
+)
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+
+
+@click.command()
+@FOLDER
+@click.option("--only", default="", help="Ask for this list only.")
+@ALLOW
+@AS_JSON
+def fetch(folder: Path, only: str, allowed: tuple[str, ...], *, as_json: bool) -> None:
+    """Ask for the lists of the register. What looks like an outage is held, not taken."""
+    bad = False
+    try:
+        for outcome in register.fetch(folder, _guard(allowed), _today(), only):
+            bad = bad or outcome.outcome in {"held", "failed"}
+            text = f"{outcome.name}: {outcome.outcome}, {outcome.rows} entries. {outcome.reason}"
+            _say(asdict(outcome), text.rstrip(), as_json=as_json)
+    except register.Wrong as error:
+        raise click.ClickException(str(error)) from None
+    sys.exit(1 if bad else 0)
+
+
+@click.command()
+@FOLDER
+@click.argument("name")
+@AS_JSON
+def agree(folder: Path, name: str, *, as_json: bool) -> None:
+    """Take the list that was held: you looked at it and it is right."""
+    try:
+        outcome = register.agree(folder, name)
+    except register.Wrong as error:
+        raise click.ClickException(str(error)) from None
+    _say(asdict(outcome), f"{name}: taken, {outcome.rows} entries.", as_json=as_json)
+
+
+@click.command()
+@click.option("--catalogue", "where", required=True, help="A file, or a database URL.")
+@click.option("--budget", default=5000, show_default=True, help="Requests in all.")
+@click.option("--per-host", default=60, show_default=True, help="Endpoints of one host.")
+@click.option("--workers", default=32, show_default=True, help="Hosts asked at the same time.")
+@ALLOW
+@AS_JSON
+def probe(
+    where: str,
+    *,
+    budget: int,
+    per_host: int,
+    workers: int,
+    allowed: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Visit the endpoints that were not visited for longest: one request a second to a host."""
+    limits = Budget(budget, per_host)
+    told = Crawler(_guard(allowed), _today(), limits).run(catalogue.connect(where), workers)
+    said = {
+        "visited": told.total(),
+        **{name.replace(" ", "_"): told[name] for name in ("alive", "not FHIR", "no answer")},
+        "refused": told["refused"],
+        "requests": budget - max(0, limits.requests),
+    }
+    text = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in said.items())
+    _say(said, text, as_json=as_json)
+
+
+def _guard(allowed: tuple[str, ...]) -> Guard:
+    pairs = set()
+    for text in allowed:
+        host, colon, port = text.rpartition(":")
+        if not colon or not port.isdecimal():
+            raise click.UsageError(f"--allow wants HOST:PORT, not {text}.")
+        pairs.add((host.strip("[]").lower(), int(port)))
+    return Guard(frozenset(pairs))
+
+
+def _today() -> str:
+    return clock.now().date().isoformat()
+
+
+def _say(answer: Mapping[str, Any], text: str, *, as_json: bool) -> None:
+    click.echo(json.dumps(answer, ensure_ascii=False) if as_json else text)

@@ -1,0 +1,152 @@
+"""What the three small parts that help with sign-ins share: reading a request, answering, silence.
+
+They are plain ASGI so that nothing between the socket and a secret writes anything down. What each
+may be asked is theirs: `redirect`, `assertions`, `proxy`.
+"""
+
+import json
+import logging
+import resource
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Final
+
+log = logging.getLogger("lighthouse.parts")
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Scope = MutableMapping[str, Any]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+WENT: Final = "homeport-upstream"  # what a vendor heard: "untouched", "answered", "lost"
+MOST: Final = 16 * 1024  # bytes of a request's body
+NO_STORE: Final = {
+    "cache-control": "no-store",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+
+class Told(Exception):
+    """A refusal before any vendor was asked: status, one word of RFC 6749 §5.2 or our own."""
+
+    def __init__(self, status: int, word: str) -> None:
+        """Take the status and the word; nothing of the request stands in either."""
+        super().__init__(word)
+        self.status, self.word = status, word
+
+
+async def body_of(receive: Receive) -> bytes:
+    """Return the whole body of a request. Raises Told when it is too large or broke off."""
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise Told(400, "invalid_request")
+        part, more = message.get("body", b""), message.get("more_body", False)
+        size += len(part)
+        if size > MOST:
+            raise Told(413, "invalid_request")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def json_of(body: bytes) -> dict[str, Any]:
+    """Return a small JSON object; a name that stands twice and anything else is refused."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            raise ValueError
+        return made
+
+    try:
+        found = json.loads(body, object_pairs_hook=once)
+    except (ValueError, RecursionError):
+        raise Told(400, "invalid_request") from None
+    if not isinstance(found, dict):
+        raise Told(400, "invalid_request")
+    return found
+
+
+def header(scope: Scope, name: str) -> str:
+    """Return a header of a request; one that stands twice is refused."""
+    found = [value for key, value in scope["headers"] if key == name.encode()]
+    if len(found) > 1:
+        raise Told(400, "invalid_request")
+    return bytes(found[0]).decode("latin-1").strip() if found else ""
+
+
+async def answer(
+    send: Send, status: int, body: bytes, headers: Mapping[str, str], kind: str
+) -> None:
+    """Send a whole answer; never to be stored unless `headers` say otherwise."""
+    said = {**NO_STORE, "content-type": kind, "content-length": str(len(body)), **headers}
+    pairs = [(name.encode(), value.encode("latin-1")) for name, value in said.items()]
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def answer_json(
+    send: Send, status: int, value: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> None:
+    """Send a JSON object."""
+    await answer(send, status, json.dumps(value).encode(), headers or {}, "application/json")
+
+
+def silent(app: App, part: str) -> App:
+    """Wrap a part: whatever goes wrong inside is told by the kind of error, never by its words.
+
+    An error's text and its trace may hold a code or a token, so neither is ever written.
+    """
+
+    async def outside(scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            await send(message)
+            begun = True
+
+        if scope["type"] != "http":
+            await _lifespan(scope, receive, send)
+            return
+        try:
+            await app(scope, receive, sending)
+        except Told as refusal:
+            if not begun:
+                untouched = {WENT: "untouched"}
+                await answer_json(send, refusal.status, {"error": refusal.word}, untouched)
+        except Exception as error:  # noqa: BLE001 - see above
+            log.error("event=failed part=%s kind=%s", part, type(error).__name__)  # noqa: TRY400 - no trace: it may hold secrets
+            if not begun:
+                await answer_json(send, 500, {"error": "server_error"})
+
+    return outside
+
+
+async def _lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+    while scope["type"] == "lifespan":
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+def run(app: App, host: str, port: int) -> None:
+    """Serve one part, without an access log and without core dumps."""
+    import uvicorn  # noqa: PLC0415 - only a process of its own needs a server
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        access_log=False,
+        log_level="critical",  # its errors carry traces
+        server_header=False,
+        h11_max_incomplete_event_size=MOST,
+    )

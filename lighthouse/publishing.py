@@ -1,0 +1,337 @@
+"""The commands around snapshots: key, delegate, build, sign, verify, delta, replica, serve.
+
+They read files and say what happened; the work is done in publish, snapshot, index and app.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from sqlalchemy.exc import SQLAlchemyError
+
+from lighthouse import catalogue, clock, index, lines, publish, snapshot, vendors
+from lighthouse.catalogue import Endpoint, Organization
+
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
+GIVEN = click.Path(exists=True, dir_okay=False, path_type=Path)
+ROOTS = click.option("--root", "roots", multiple=True, required=True, help="A public root key.")
+THRESHOLD = click.option("--threshold", default=1, show_default=True, help="How many must sign.")
+AT = click.option("--at", metavar="TIME", help="Instead of now: ISO 8601 in UTC.")
+
+
+def _say(answer: Mapping[str, Any], text: str, *, as_json: bool) -> None:
+    click.echo(json.dumps(answer, ensure_ascii=False) if as_json else text)
+
+
+def _time(text: str | None) -> datetime:
+    if not text:
+        return clock.now()
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text} is no ISO 8601 time.") from error
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _made(make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except (publish.NotMade, lines.Unreadable, index.NoIndex, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@click.command()
+@click.option("--out", required=True, type=FILE, help="The file to write; must not exist.")
+@AS_JSON
+def key(out: Path, *, as_json: bool) -> None:
+    """Make an Ed25519 key: a root key (keep it offline) or a signing key."""
+    public = _made(lambda: publish.new_key(out))
+    _say({"file": str(out), "public": public}, public, as_json=as_json)
+
+
+@click.command()
+@click.option("--root-key", "roots", multiple=True, required=True, type=GIVEN, help="Root key.")
+@click.option("--signing", multiple=True, required=True, help="A public signing key.")
+@click.option("--days", default=publish.KEY_DAYS, show_default=True, help="How long it may sign.")
+@click.option("--out", required=True, type=FILE, help="The file to write.")
+@AT
+@AS_JSON
+def delegate(
+    roots: tuple[Path, ...], signing: tuple[str, ...], *, days: int, out: Path, at: str | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Let signing keys sign snapshots for a time: done offline, with the root key."""
+    starts = _time(at)
+    keys = [_made(partial(publish.load_key, one)) for one in roots]
+    made = _made(lambda: publish.delegate(keys, signing, starts=starts, days=days))
+    out.write_bytes(made)
+    said = {"file": str(out), "keys": list(signing), "days": days}
+    _say(said, f"{len(signing)} key(s) may sign for {days} days.", as_json=as_json)
+
+
+@click.command()
+@click.option("--catalogue", "where", required=True, help="The catalogue: a file, or a URL.")
+@click.option("--snapshots", "folder", required=True, type=FOLDER, help="The folder to publish.")
+@click.option("--name", default="A lighthouse", help="What people read as its name.")
+@click.option("--serial", default=0, help="Number; otherwise the one after the last.")
+@click.option("--days", default=publish.DAYS, show_default=True, help="How long it is good.")
+@click.option("--deltas", default=publish.DELTAS, show_default=True, help="From how many earlier.")
+@click.option("--vendors", "rules", type=GIVEN, help="Rules by vendor (JSON) instead of ours.")
+@click.option("--clients", type=GIVEN, help="Shared clients by vendor (JSON).")
+@click.option("--endpoints", "overrides", type=GIVEN, help="Rules by endpoint id (JSON).")
+@click.option("--services", type=GIVEN, help="Addresses of own services by name (JSON).")
+@AT
+@AS_JSON
+def build(
+    where: str, folder: Path, name: str, *, serial: int, days: int, deltas: int,
+    rules: Path | None, clients: Path | None, overrides: Path | None, services: Path | None,
+    at: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Pack a catalogue and make the deltas and the manifest that `sign` signs."""
+    content = content_of(where, rules, clients, overrides)
+    plan = publish.Plan(name, _time(at), days, serial, deltas, _object(services))
+    made = _made(lambda: publish.build(content, folder, plan))
+    said = {
+        "serial": made.serial,
+        **made.counts,
+        "file": made.catalogue.file,
+        "bytes": made.catalogue.size,
+        "unpacked": made.content.size,
+        "deltas": [{"from": d.since, "file": d.file, "bytes": d.size} for d in made.deltas],
+    }
+    text = (
+        f"Snapshot {made.serial}: {made.counts['organizations']} organisations, "
+        f"{made.counts['endpoints']} endpoints, {made.catalogue.size} bytes, "
+        f"{len(made.deltas)} deltas. Not signed yet."
+    )
+    _say(said, text, as_json=as_json)
+
+
+def content_of(
+    where: str, rules: Path | None, clients: Path | None, overrides: Path | None
+) -> lines.Content:
+    """Read a catalogue with the rules of its vendors, overlaid by an operator's own."""
+    organizations, ends = _all_of(where)
+    used = {end.vendor for end in ends} - {""}
+    stated: Mapping[str, Any] = _object(rules) if rules else vendors.profiles()
+    own = _object(clients)
+    profiles = {name: dict(stated.get(name, {})) for name in used if name in stated or name in own}
+    for name, client in own.items():
+        profiles.setdefault(name, {})["client"] = client
+    return lines.content_of(organizations, profiles, _object(overrides), ends)
+
+
+def _all_of(where: str) -> tuple[list[Organization], list[Endpoint]]:
+    engine = _opened(where)
+    with of_this_version(where):
+        return catalogue.organizations(engine), catalogue.endpoints(engine)
+
+
+@contextmanager
+def of_this_version(where: str) -> Iterator[None]:
+    """Say in a sentence that a catalogue lacks what this version reads."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        sentence = f"{where} is of another version. Make it again with `lighthouse ingest`."
+        raise click.ClickException(sentence) from error
+
+
+def _opened(where: str) -> Any:
+    if "://" not in where and not Path(where).is_file():
+        raise click.UsageError(f"There is no catalogue at {where}.")
+    try:
+        return catalogue.connect(where)
+    except SQLAlchemyError as error:
+        raise click.ClickException(f"{where} could not be opened as a catalogue.") from error
+
+
+def _object(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise click.ClickException(f"{path.name} is no JSON.") from error
+    if not isinstance(found, dict):
+        raise click.ClickException(f"{path.name} holds no JSON object.")
+    return found
+
+
+@click.command()
+@click.option("--snapshots", "folder", required=True, type=FOLDER, help="What `build` made.")
+@click.option("--key", "keys", multiple=True, required=True, type=GIVEN, help="Signing key.")
+@click.option("--delegation", required=True, type=GIVEN, help="What `delegate` made.")
+@click.option("--zip", "packed", type=FILE, help="Also write one file, to carry by hand.")
+@AS_JSON
+def sign(
+    folder: Path, keys: tuple[Path, ...], delegation: Path, packed: Path | None, *, as_json: bool
+) -> None:
+    """Sign what was built: afterwards the folder can be published as it is."""
+    signing = [_made(partial(publish.load_key, one)) for one in keys]
+    made = _made(lambda: publish.sign(folder, delegation.read_bytes(), signing))
+    if packed:
+        _made(lambda: publish.bundle(folder, made, packed))
+    said = {"serial": made.serial, "expires": made.expires.isoformat(), "file": snapshot.ENVELOPE}
+    _say(said, f"Snapshot {made.serial} is signed, good until {made.expires}.", as_json=as_json)
+
+
+@click.command()
+@click.option("--snapshots", "place", required=True, help="A published folder, or one .zip.")
+@ROOTS
+@THRESHOLD
+@click.option("--newest", default=0, help="Refuse a serial below this one.")
+@click.option("--index", "out", type=FILE, help="Also write the search index to this file.")
+@AT
+@AS_JSON
+def verify(
+    place: str, roots: tuple[str, ...], *, threshold: int, newest: int, out: Path | None,
+    at: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Verify a snapshot as a reader would. Exit code 1 and the reason where it is refused."""
+    trust = snapshot.Trust(roots, threshold)
+    started = time.perf_counter()
+    try:
+        manifest, content = verified(Path(place), trust, _time(at), newest)
+    except snapshot.Refused as error:
+        said = {"ok": False, "reason": error.reason, "sentence": str(error)}
+        _say(said, f"Refused ({error.reason}): {error}", as_json=as_json)
+        sys.exit(1)
+    except OSError as error:
+        raise click.ClickException(f"{place} cannot be read, or a file is missing.") from error
+    checked = time.perf_counter()
+    if out:
+        write_index(out, manifest, content)
+    said = {
+        "ok": True,
+        "serial": manifest.serial,
+        "expires": manifest.expires.isoformat(),
+        **manifest.counts,
+        "bytes": manifest.catalogue.size,
+        "verify_ms": round((checked - started) * 1000),
+        "index_ms": round((time.perf_counter() - checked) * 1000) if out else None,
+    }
+    _say(said, f"Snapshot {manifest.serial} is good until {manifest.expires}.", as_json=as_json)
+
+
+def verified(
+    place: Path, trust: snapshot.Trust, now: datetime, newest: int = 0
+) -> tuple[snapshot.Manifest, lines.Content]:
+    """Verify the snapshot in a folder or .zip and return what it holds. Raises Refused."""
+    fetch = snapshot.reader_of(place)
+    manifest = snapshot.check(
+        fetch(snapshot.ENVELOPE, snapshot.MOST_ENVELOPE), trust, now=now
+    ).manifest
+    if manifest.serial < newest:
+        raise snapshot.Refused("rollback", f"Snapshot {manifest.serial} is older than {newest}.")
+    raw = snapshot.fetch_content(manifest, fetch, None)
+    return manifest, snapshot.read_content(raw)
+
+
+def write_index(out: Path, manifest: snapshot.Manifest, content: lines.Content) -> None:
+    """Write the index of one verified snapshot."""
+    origin = index.Origin(
+        manifest.lighthouse,
+        manifest.serial,
+        manifest.created.isoformat(),
+        manifest.expires.isoformat(),
+    )
+    origins = dict.fromkeys(content.endpoints, origin)
+    index.write(out, content, [origin], {origin.name: content.vendors}, origins)
+
+
+@click.command()
+@click.argument("before", type=GIVEN)
+@click.argument("after", type=GIVEN)
+@click.option("--out", required=True, type=FILE, help="The file to write.")
+@AS_JSON
+def delta(before: Path, after: Path, *, out: Path, as_json: bool) -> None:
+    """Make the delta between two catalogue files (`build` does it by itself)."""
+    old, new = _made(lambda: publish.unpacked(before)), _made(lambda: publish.unpacked(after))
+    made = publish.delta(old, new)
+    out.write_bytes(made)
+    had, has = set(old.split(b"\n")), set(new.split(b"\n"))
+    said = {"file": str(out), "bytes": len(made), "gone": len(had - has), "new": len(has - had)}
+    text = f"{len(made)} bytes: {said['gone']} lines gone, {said['new']} lines new."
+    _say(said, text, as_json=as_json)
+
+
+@click.command()
+@click.option("--catalogue", "where", help="From a catalogue: a file, or a URL.")
+@click.option("--snapshots", "place", help="From a signed snapshot: folder or .zip.")
+@click.option("--root", "roots", multiple=True, help="A public root key.")
+@THRESHOLD
+@click.option("--index", "out", required=True, type=FILE, help="The file to write.")
+@AT
+@AS_JSON
+def replica(
+    where: str | None, place: str | None, roots: tuple[str, ...], *, threshold: int, out: Path,
+    at: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Write the file that `serve --index` reads. A running `serve` takes up the new one."""
+    if (where is None) == (place is None) or (place and not roots):
+        raise click.UsageError("Give --catalogue, or --snapshots with --root.")
+    if where:
+        found, ends = _all_of(where)
+        _made(lambda: index.write_catalogue(out, found, ends))
+    else:
+        try:
+            signed = verified(Path(str(place)), snapshot.Trust(roots, threshold), _time(at))
+        except snapshot.Refused as error:
+            raise click.ClickException(f"Refused ({error.reason}): {error}") from error
+        write_index(out, *signed)
+    with index.open_index(out) as made:
+        said = {
+            "file": str(out),
+            "bytes": out.stat().st_size,
+            "serial": made.origins[0].serial,
+            "organizations": made.organizations,
+            "endpoints": made.endpoints,
+        }
+    _say(said, f"{said['organizations']} organisations in {out}.", as_json=as_json)
+
+
+@click.command()
+@click.option("--index", "file", type=FILE, help="What `replica` wrote; replaced, it is re-read.")
+@click.option("--catalogue", "where", help="Instead: a catalogue, read once at the start.")
+@click.option("--snapshots", "folder", type=FOLDER, help="Also publish this folder.")
+@click.option("--logos", type=FOLDER, help="Reviewed logos: a folder with logos.json.")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8090, show_default=True)
+def serve(
+    file: Path | None, where: str | None, *, folder: Path | None, logos: Path | None, host: str,
+    port: int,
+) -> None:  # fmt: skip
+    """Answer searches and hand out snapshots over HTTP until SIGTERM or Ctrl-C."""
+    from lighthouse import app  # noqa: PLC0415 - a web server is loaded only to serve
+
+    if (file is None) == (where is None):
+        raise click.UsageError("Give --index or --catalogue.")
+    found = _all_of(where) if where else None
+    _made(lambda: app.run(file, found, app.Files(folder, logos), host=host, port=port))
+
+
+@click.command()
+@click.option("--out", type=FILE, help="The file to write; otherwise standard output.")
+def openapi(out: Path | None) -> None:
+    """Write the description of the interface (OpenAPI)."""
+    from lighthouse import app  # noqa: PLC0415 - a web server is loaded only where it is needed
+
+    schema = app.litestar(Path("none"), app.Files()).openapi_schema.to_schema()
+    text = json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+    if out:
+        out.write_text(text, encoding="utf-8")
+    else:
+        click.echo(text, nl=False)
+
+
+COMMANDS = (key, delegate, build, sign, verify, delta, replica, serve, openapi)
