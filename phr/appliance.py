@@ -19,6 +19,7 @@ from phr.store.vault import Vault, Vaults
 from phr.tls import Tls, prepare
 
 if TYPE_CHECKING:
+    from phr.catalogue import Catalogue
     from phr.demo import Demo
 
 SETUP_HOURS = 24  # a set-up code nobody used; a restart prints a new one
@@ -35,9 +36,10 @@ class Appliance:
     vaults: Vaults
     http: Http
     tls: Tls | None = None
-    jobs: Jobs | None = None  # from `start` on
+    jobs: Jobs | None = None  # from `start` on; they begin with `jobs.start`
     demo: "Demo | None" = None
     _setup: "_SetUp | None" = field(default=None, repr=False)
+    _catalogue: "Catalogue | None" = field(default=None, repr=False)
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
@@ -61,16 +63,16 @@ class Appliance:
         return cls(settings, house, vaults, Http(net.Guard(settings.allowed_hosts)), certificate)
 
     def start(self) -> None:
-        """Start what runs by itself: the jobs and, where asked for, the demo hospital."""
+        """Make the jobs, which `phr.cli.serve` begins, and start the demo hospital if asked for."""
         plan = Plan(
             outbox=self.settings.outbox_path,
             public_url=self.settings.public_url,
             full_days=self.settings.pull_full_days,
             backup_hour=self.settings.backup_hour,
             backup_keep=self.settings.backup_keep,
+            tend_catalogue=self._tend_catalogue,
         )
         self.jobs = Jobs(self.house, self.vaults, self.http, plan)
-        self.jobs.start()
         if self.settings.demo:
             self.start_demo()
 
@@ -94,6 +96,8 @@ class Appliance:
             self.jobs.stop()
             self.jobs = None
         self.stop_demo()
+        if self._catalogue is not None:
+            self._catalogue.close()
         self.http.close()
         self.vaults.close()
         self.house.close()
@@ -101,6 +105,23 @@ class Appliance:
     def vault(self, patient_id: str) -> Vault:
         """Return a patient's open vault; raises Sealed or NotFound."""
         return self.vaults.get(patient_id)
+
+    @property
+    def catalogue(self) -> "Catalogue":
+        """The catalogue of hospitals; loaded when somebody looks for one."""
+        if self._catalogue is None:
+            from phr import catalogue  # noqa: PLC0415 - most starts never look for a hospital
+
+            lighthouses = catalogue.configured(self.settings.lighthouses)
+            self._catalogue = catalogue.Catalogue(self.settings.catalogue_path, lighthouses)
+        return self._catalogue
+
+    def _tend_catalogue(self) -> None:
+        """Ask the configured lighthouses when it is time; without one nobody is ever asked."""
+        if self.settings.lighthouses:
+            self.catalogue.fetch_due(self.http, clock.now())
+        if self._catalogue is not None:
+            self._catalogue.rest(clock.now())
 
     def is_ready(self) -> bool:
         """Tell whether every record can be used: none is sealed (or being migrated)."""

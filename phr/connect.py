@@ -4,18 +4,21 @@ Discover -> send the person to sign in -> take the answer back -> tokens into th
 asked for afterwards: `phr.pull`. The OAuth itself, without any store: `phr.oauth`.
 """
 
+import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from sqlalchemy import delete
 
-from phr import clock, ids, keep, oauth, pull
+from phr import beacon, clock, ids, jwt, keep, oauth, pull
+from phr.beacon import Help
 from phr.errors import Conflict, InvalidInput, NotFound, WrongPatient
 from phr.http import Http
 from phr.oauth import Client, Credentials, Endpoint, Pending
@@ -27,15 +30,30 @@ from phr.store.models import (
     ConnectionState,
     PendingAuthorization,
     PullState,
+    VaultFact,
 )
 from phr.store.vault import Vault, Vaults
 
 DRAFT_FOR: Final = timedelta(days=1)
+OWN: Final = "own"  # a client id that somebody registered, with its secret if it has one
+KEYED: Final = "key"  # a registered client id, shown by a signature with our own key
+CLIENT_KEYS: Final = "client_keys"
+REGISTERED: Final = "register"  # the hospital gives us a client of our own (RFC 7591)
 STALE: Final = "This sign-in is too old, was already used, or began in another browser."
 WRONG: Final = (
     "The hospital signed in a different person than before, so nothing was stored and nothing was "
     "mixed. Please sign in there as the person this connection belongs to."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Aid:
+    """Help of a lighthouse that a person agreed to (see `beacon.SEES`)."""
+
+    kind: str
+    url: str
+    lighthouse: str  # whose: the installation has another key for each
+    endpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +65,14 @@ class Wish:
     client_id: str
     secret: str = field(default="", repr=False)
     scopes: str = ""
-    audience: str = "exact"  # or "no_slash", "absent", or an address
+    audience: str = ""  # "exact", "no_slash", "absent" or an address; empty: as the quirks say
     authorize: str = ""  # where a browser signs in, where that is not what the server announces
     registered: str = ""  # the redirect address registered at the vendor, where it is not ours
     demo: bool = False
+    way: str = OWN
+    quirks: Mapping[str, Any] = field(default_factory=dict)  # habits known of the vendor
+    aid: Aid | None = None  # a lighthouse that signs, or passes on with its secret
+    back: Aid | None = None  # a lighthouse whose page leads the browser back here
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +101,13 @@ def add(
 
     Raises InvalidInput (no usable sign-in there, or something missing) and NetError.
     """
-    if not wish.client_id.strip():
+    if wish.way != REGISTERED and not wish.client_id.strip():
         raise InvalidInput("A client id is needed: the hospital gives it to registered apps.")
     base_url, registered = wish.base_url.strip(), wish.registered.strip()
-    known = {"aud": wish.audience or "exact", "redirect": registered, "authorize": wish.authorize}
-    quirks = {name: value for name, value in known.items() if value}
+    known = {"aud": wish.audience, "redirect": registered, "authorize": wish.authorize}
+    quirks = {**wish.quirks, **{name: value for name, value in known.items() if value}}
     endpoint = oauth.discover(http, base_url, quirks)
-    client = Client(
-        wish.client_id.strip(),
-        registered or redirect_uri,
-        wish.secret.strip() or None,
-        wish.scopes.strip(),
-    )
+    client = _client(vault, http, endpoint, wish, registered or redirect_uri)
     now = clock.now()
     with vault.write() as session:
         connections.forget_drafts(session, before=now - DRAFT_FOR)
@@ -106,6 +123,81 @@ def add(
         )
         audit.append(session, vault, "connection.added", actor, connection=connection_id)
     return connection_id
+
+
+def _client(vault: Vault, http: Http, endpoint: Endpoint, wish: Wish, redirect_uri: str) -> Client:
+    """Return how we shall be known there, in the way that was wished for."""
+    scopes = " ".join(wish.scopes.split())
+    if wish.way == REGISTERED:
+        keys = client_keys(vault, make=True)
+        made = oauth.register(http, endpoint, redirect_uri, keys=keys)
+        return replace(made, scopes=scopes)
+    key = _signing_key(vault, endpoint) if wish.way == KEYED else None
+    return Client(
+        wish.client_id.strip(),
+        redirect_uri,
+        wish.secret.strip() or None,
+        scopes,
+        key,
+        _agreed(vault.house, http, wish.aid),
+        _agreed(vault.house, http, wish.back),
+    )
+
+
+def _agreed(house: House, http: Http, aid: Aid | None) -> Help | None:
+    """Introduce this house to a lighthouse whose help was agreed to. Raises TryLater."""
+    if aid is None:
+        return None
+    made = Help(aid.kind, aid.url.rstrip("/"), aid.endpoint, _installation(house, aid.lighthouse))
+    beacon.introduce(http, made)
+    return made
+
+
+def _installation(house: House, lighthouse: str) -> Mapping[str, Any]:
+    """Return this house's key for a lighthouse: another for each, so that they cannot compare."""
+    name = f"installation {lighthouse}"
+    kept: Mapping[str, Any] | None = house.get_setting(name)
+    if kept is None:
+        kept = jwt.new_key("EdDSA")
+        house.set_setting(name, kept)
+    return kept
+
+
+# ------------------------------------------------------------------------- keys of our own
+
+
+def client_keys(vault: Vault, *, make: bool = False) -> dict[str, dict[str, Any]]:
+    """Return the private keys (JWK by algorithm) with which this record's connections sign.
+
+    They lie in the vault; their public halves are published by `published_keys`.
+    """
+    kept = vault.fact(CLIENT_KEYS)
+    if kept is None and not make:
+        return {}
+    keys: dict[str, dict[str, Any]] = json.loads(kept) if kept else {}
+    if not keys:
+        keys = {name: jwt.new_key(name) for name in jwt.SIGNING_ALGORITHMS}
+        with vault.write() as session:
+            session.merge(VaultFact(name=CLIENT_KEYS, value=json.dumps(keys).encode()))
+    name = f"client_jwks {vault.id}"
+    if vault.house.get_setting(name) is None:
+        vault.house.set_setting(name, [jwt.public_half(key) for key in keys.values()])
+    return keys
+
+
+def published_keys(house: House, vaults: Vaults) -> dict[str, list[dict[str, Any]]]:
+    """Return the public keys of all records as one JWK Set (RFC 7517 §5), sealed ones too."""
+    sets = [house.get_setting(f"client_jwks {vault_id}", []) for vault_id in vaults.ids()]
+    return {"keys": [key for some in sets for key in some]}
+
+
+def _signing_key(vault: Vault, endpoint: Endpoint) -> Mapping[str, Any]:
+    keys = client_keys(vault, make=True)
+    signing = endpoint.token_auth_algorithms
+    fitting = [name for name in jwt.SIGNING_ALGORITHMS if not signing or name in signing]
+    if not fitting:
+        raise InvalidInput("This hospital takes no signature of the kinds that Homeport makes.")
+    return keys[fitting[0]]
 
 
 def begin(
@@ -126,15 +218,18 @@ def begin(
     with vault.read() as session:
         row = connections.get(session, connection_id)
         known = Endpoint.from_json(row.endpoint)
-        redirect_uri = str(known.quirks.get("redirect") or redirect_uri)
-        client = Client.from_json(row.client | {"redirect_uri": redirect_uri})
+        registered = str(known.quirks.get("redirect") or redirect_uri)
+        client = Client.from_json(row.client | {"redirect_uri": registered})
         fresh = row.state == ConnectionState.DRAFT
     endpoint = oauth.discover(http, known.base_url, known.quirks)
     host = _host(endpoint.sign_in_url)
     moved = None if fresh else _moved(known, endpoint)
     if moved and not moved_is_fine:
         return Begun(connection_id, "", host, moved)
-    begun = oauth.begin(endpoint, client, now=clock.now())
+    seal = None
+    if client.back is not None:
+        seal = partial(beacon.seal, http, client.back, return_to=redirect_uri)
+    begun = oauth.begin(endpoint, client, now=clock.now(), seal=seal)
     with vault.write(Priority.URGENT) as session:
         row = connections.get(session, connection_id)
         row.endpoint, row.client = endpoint.to_json(), client.to_json()

@@ -15,6 +15,7 @@ PhrError
 ├── StepUpNeeded            the password (or second factor) must be given again first
 ├── Denied                  policy said no; `reason` is for the audit log
 ├── Ended                   a link, grant or session that was live once and is no more
+├── OutOfMemory             this step needs more than there is; the rest goes on
 ├── VaultError
 │   ├── Sealed              no key in memory: a member must sign in
 │   ├── NewerSchema         written by a newer program; the file was not touched
@@ -126,6 +127,15 @@ class Ended(PhrError):
     """A link, grant or session that was live once and is no more."""
 
     sentence = "This link has ended. Ask the person who sent it for a new one."
+
+
+class OutOfMemory(PhrError):
+    """More memory would be needed than the machine, or its limit, gives."""
+
+    sentence = (
+        "There is not enough memory for this step. It was not stored; what was stored before is"
+        " safe."
+    )
 
 
 class VaultError(PhrError):

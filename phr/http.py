@@ -1,29 +1,33 @@
 """The only maker of HTTP requests: `Http` on top of the address guard of `phr.net`.
 
 No redirects, cookies, proxies from the environment or shared headers; a bearer token leaves only
-towards the connection it belongs to. Every httpx error becomes one of ours here.
+towards the connection it belongs to. Every httpx error becomes one of ours here. httpx is loaded
+at the first request: a tenth of every start and 5 MB, and many boxes ask nobody for days.
 """
 
 import logging
-import ssl
 import threading
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from functools import partial
+from hashlib import sha256
 from io import BytesIO
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
-
-import httpcore
-import httpx
-from httpcore._backends.sync import SyncStream  # the ready-made stream over a socket
 
 from phr.errors import AddressRefused, AnswerRefused, PhrError, Unreachable
 from phr.net import Guard, NotSent, Place
+
+if TYPE_CHECKING:
+    import ssl
+
+    import httpcore
+    import httpx
 
 AGENT: Final = "Homeport"
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -47,6 +51,7 @@ class Limits:
 
 
 DEFAULT: Final = Limits()
+MOST_CERTIFICATES: Final = 10_000  # remembered, one for each server
 SMALL: Final = Limits(size=256 << 10, first_byte=20.0, total=45.0)
 
 
@@ -123,12 +128,15 @@ def _too_slow() -> AnswerRefused:
     return AnswerRefused("The other server answered too slowly and was cut off.")
 
 
-class _Stream(httpcore.NetworkStream):
-    """A socket's stream that keeps to the budget of the exchange."""
+class _Stream:
+    """A socket's stream that keeps to the budget of the exchange: an httpcore.NetworkStream."""
 
-    def __init__(self, inner: httpcore.NetworkStream, budget: _Budget) -> None:
+    def __init__(
+        self, inner: "httpcore.NetworkStream", budget: _Budget, show: Callable[[Any], None]
+    ) -> None:
         self._inner = inner
         self._budget = budget
+        self._show = show
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - httpcore's signature; our budget decides
         data = self._inner.read(max_bytes, self._budget.seconds())
@@ -143,22 +151,30 @@ class _Stream(httpcore.NetworkStream):
 
     def start_tls(
         self,
-        ssl_context: ssl.SSLContext,
+        ssl_context: "ssl.SSLContext",
         server_hostname: str | None = None,
         timeout: float | None = None,
-    ) -> httpcore.NetworkStream:
-        return _Stream(self._inner.start_tls(ssl_context, server_hostname, timeout), self._budget)
+    ) -> "_Stream":
+        inner = self._inner.start_tls(ssl_context, server_hostname, timeout)
+        self._show(inner.get_extra_info("ssl_object"))
+        return _Stream(inner, self._budget, self._show)
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)
 
 
-class _Backend(httpcore.NetworkBackend):
-    """Dials through the guard: the name is resolved once and the checked address is used."""
+class _Backend:
+    """Dials through the guard: the name is resolved once and the checked address is used.
 
-    def __init__(self, guard: Guard, budget: _Budget) -> None:
+    An httpcore.NetworkBackend.
+    """
+
+    def __init__(
+        self, guard: Guard, budget: _Budget, certificates: dict[tuple[str, int], str]
+    ) -> None:
         self._guard = guard
         self._budget = budget
+        self._certificates = certificates
 
     def connect_tcp(
         self,
@@ -167,9 +183,16 @@ class _Backend(httpcore.NetworkBackend):
         timeout: float | None = None,
         local_address: str | None = None,  # noqa: ARG002 - httpcore's signature
         socket_options: Iterable[Any] | None = None,  # noqa: ARG002 - httpcore's signature
-    ) -> httpcore.NetworkStream:
+    ) -> _Stream:
+        from httpcore._backends.sync import SyncStream  # noqa: PLC0415 - see above; ready-made
+
         channel = self._guard.dial(host, port, timeout or DEFAULT.connect)
-        return _Stream(SyncStream(channel), self._budget)
+        return _Stream(SyncStream(channel), self._budget, partial(self._seen, (host.lower(), port)))
+
+    def _seen(self, where: tuple[str, int], tls: Any) -> None:
+        certificate = tls.getpeercert(True)
+        if certificate and len(self._certificates) < MOST_CERTIFICATES:
+            self._certificates[where] = sha256(certificate).hexdigest()
 
 
 class Http:
@@ -180,7 +203,7 @@ class Http:
         guard: Guard,
         *,
         limits: Limits = DEFAULT,
-        tls: ssl.SSLContext | None = None,
+        tls: "ssl.SSLContext | None" = None,
         connections: int = 32,
     ) -> None:
         """Take the address guard, the default limits and, for private CAs, a TLS context."""
@@ -188,18 +211,40 @@ class Http:
         self.guard = guard
         self.limits = limits
         self._budget = _Budget()
-        tls = tls or httpx.create_ssl_context(trust_env=False)
-        backend = _Backend(guard, self._budget)
-        self._kept = _transport(tls, backend, connections, connections // 2)
-        # A reused connection can die just as the request goes out, and then nobody knows whether
-        # it was heard. For a POST (tokens!) that matters, so each one gets a fresh connection.
-        self._fresh = _transport(tls, backend, connections, 0)
+        self._certificates: dict[tuple[str, int], str] = {}
+        self._tls, self._connections = tls, connections
+        self._pools: tuple[httpx.HTTPTransport, httpx.HTTPTransport] | None = None
+        self._making = threading.Lock()
         self._turns: defaultdict[tuple[str, str, int], threading.Lock] = defaultdict(threading.Lock)
+
+    def certificate(self, url: str) -> str | None:
+        """Return the SHA-256 of the certificate this address showed last, in hex; None: no TLS."""
+        place = self.guard.check(url)
+        return self._certificates.get((place.host, place.port))
 
     def close(self) -> None:
         """Close every pooled connection."""
-        self._kept.close()
-        self._fresh.close()
+        for pool in self._pools or ():
+            pool.close()
+
+    def _transports(self) -> "tuple[httpx.HTTPTransport, httpx.HTTPTransport]":
+        """Return the transport whose connections are kept, and the one with fresh connections.
+
+        A reused connection can die just as the request goes out, and then nobody knows whether it
+        was heard. For a POST (tokens!) that matters, so each one gets a fresh connection.
+        """
+        import httpx  # noqa: PLC0415 - see above
+
+        with self._making:
+            if self._pools is None:
+                tls = self._tls or httpx.create_ssl_context(trust_env=False)
+                backend = _Backend(self.guard, self._budget, self._certificates)
+                most = self._connections
+                self._pools = (
+                    _transport(tls, backend, most, most // 2),
+                    _transport(tls, backend, most, 0),
+                )
+            return self._pools
 
     def get(
         self,
@@ -250,6 +295,9 @@ class Http:
         body: bytes | None,
         limits: Limits | None,
     ) -> Answer:
+        import httpx  # noqa: PLC0415 - see above
+
+        kept, fresh = self._transports()
         limits = limits or self.limits
         self._budget.start(limits, time.monotonic() + limits.total)
         request = httpx.Request(
@@ -262,17 +310,21 @@ class Http:
             },
         )
         if method != "GET":
-            return self._once(self._fresh, request, place, limits)
+            return self._once(fresh, request, place, limits)
         try:
-            return self._once(self._kept, request, place, limits)
+            return self._once(kept, request, place, limits)
         except BrokenOff:
             if self._budget.first is not None:
                 raise
         # Not a byte came: a kept connection had died. A GET may be repeated on a new one.
-        return self._once(self._fresh, request, place, limits)
+        return self._once(fresh, request, place, limits)
 
     def _once(
-        self, transport: httpx.HTTPTransport, request: httpx.Request, place: Place, limits: Limits
+        self,
+        transport: "httpx.HTTPTransport",
+        request: "httpx.Request",
+        place: Place,
+        limits: Limits,
     ) -> Answer:
         with _translated(place.host):
             response = transport.handle_request(request)
@@ -281,7 +333,7 @@ class Http:
             finally:
                 response.close()
 
-    def _read(self, response: httpx.Response, place: Place, limits: Limits) -> Answer:
+    def _read(self, response: "httpx.Response", place: Place, limits: Limits) -> Answer:
         answer_headers = {name.lower(): value for name, value in response.headers.items()}
         if response.status_code in REDIRECTS:
             raise AnswerRefused(_redirect_sentence(place, answer_headers.get("location", "")))
@@ -323,8 +375,11 @@ class Http:
 
 
 def _transport(
-    tls: ssl.SSLContext, backend: _Backend, connections: int, keep: int
-) -> httpx.HTTPTransport:
+    tls: "ssl.SSLContext", backend: Any, connections: int, keep: int
+) -> "httpx.HTTPTransport":
+    import httpcore  # noqa: PLC0415 - see above
+    import httpx  # noqa: PLC0415 - as above
+
     transport = httpx.HTTPTransport(verify=tls, trust_env=False)
     # The hook for an own network backend is public in httpcore but not in httpx 0.28.1, which is
     # pinned for this line.
@@ -386,6 +441,8 @@ def _redirect_sentence(place: Place, location: str) -> str:
 @contextmanager
 def _translated(host: str) -> Iterator[None]:
     """Turn every httpx, TLS and zlib error into one of ours; ours pass through."""
+    import httpx  # noqa: PLC0415 - see above
+
     try:
         yield
     except PhrError:
@@ -406,7 +463,7 @@ def _translated(host: str) -> Iterator[None]:
         raise BrokenOff(f"The connection to {host} broke off.") from None
 
 
-def _connect_sentence(host: str, problem: httpx.ConnectError) -> str:
+def _connect_sentence(host: str, problem: Exception) -> str:
     if "CERTIFICATE_VERIFY_FAILED" in str(problem):
         return f"The certificate of {host} is not valid, so nothing was sent."
     return f"{host} could not be reached."

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import secrets
+import uuid
 
 ROUTING_BYTES = 16  # 128 bits: public, random, unguessable, but not a secret
 SECRET_BYTES = 32
@@ -11,6 +12,11 @@ SECRET_BYTES = 32
 def new_id() -> str:
     """Return a random 128-bit identifier as 32 hex digits (patients, accounts, grants, ...)."""
     return secrets.token_hex(16)
+
+
+def new_uuid() -> str:
+    """Return a random UUID (RFC 9562 §5.4), where a standard asks for one."""
+    return str(uuid.uuid4())
 
 
 def new_secret(size: int = SECRET_BYTES) -> str:

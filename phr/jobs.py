@@ -11,18 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from apscheduler.executors.pool import ThreadPoolExecutor as Runners
-from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import delete
 
-from phr import clock, connect, logs, pull, push
-from phr.errors import Conflict, NotFound, PhrError, Sealed
+from phr import clock, connect, gather, logs, pull, push
+from phr.errors import Conflict, NotFound, PhrError, Sealed, VaultError
 from phr.http import Http
 from phr.sharing import channels, gate, outbox
-from phr.store import backup, connections
+from phr.store import backup, connections, entries
 from phr.store.house import House
 from phr.store.models import PendingAuthorization, Session
 from phr.store.vault import Vault, Vaults
@@ -35,7 +34,9 @@ EVERY: Final = {  # seconds between looks; what is due decides, not how often on
     "expiry": 60,
     "housekeeping": 600,
     "backup": 300,
+    "catalogue": 900,
 }
+AT_OPENING: Final = ("entries", "missed")  # done in the background when a vault opens
 PULLS_AT_ONCE: Final = 2  # over all connections together: a small machine stays usable
 LEAVING: Final = 2.0  # seconds that running pulls are waited for at the end
 
@@ -49,6 +50,7 @@ class Plan:
     full_days: int = pull.FULL_DAYS
     backup_hour: int = 3
     backup_keep: int = 14
+    tend_catalogue: Callable[[], None] | None = None  # fetches what is due, lets go what is unused
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +73,13 @@ class Jobs:
         self._pullers = ThreadPoolExecutor(PULLS_AT_ONCE, thread_name_prefix="pull")
         self._asked: set[tuple[str, int]] = set()
         self._lock = threading.Lock()
-        self._ticks = {name: Tick(name) for name in EVERY}
-        self._scheduler = BackgroundScheduler(
-            executors={"default": Runners(len(EVERY))},
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
-            timezone="UTC",
-        )
+        self._ticks = {name: Tick(name) for name in (*EVERY, *AT_OPENING)}
+        self._behind = ThreadPoolExecutor(1, thread_name_prefix="catch-up")
+        self._scheduler: Any = None  # from `start` on
 
     def start(self) -> None:
         """Begin to look for what is due; also whenever a vault opens."""
+        self._scheduler = _scheduler()
         for vault_id in self._vaults.open_ids():
             self._opened(self._vaults.get(vault_id))
         self._vaults.on_open.append(self._opened)
@@ -89,6 +89,7 @@ class Jobs:
             "expiry": self.expire_grants,
             "housekeeping": self.keep_house,
             "backup": self.back_up_if_due,
+            "catalogue": self._plan.tend_catalogue or (lambda: None),
         }
         for name, work in works.items():
             self._scheduler.add_job(
@@ -100,8 +101,9 @@ class Jobs:
         """End within a few seconds; interrupted pulls resume at the next start."""
         with suppress(ValueError):
             self._vaults.on_open.remove(self._opened)
-        if self._scheduler.running:
+        if self._scheduler is not None and self._scheduler.running:
             self._scheduler.shutdown(wait=False)
+        self._behind.shutdown(wait=False, cancel_futures=True)
         self._pullers.shutdown(wait=False, cancel_futures=True)
         pull.stop_all(wait=LEAVING)
 
@@ -125,9 +127,32 @@ class Jobs:
                 yield self._vaults.get(vault_id)
 
     def _opened(self, vault: Vault) -> None:
-        """Deal with deliveries that a crash left half sent, before any is tried again."""
+        """Deal with deliveries that a crash left half sent, before any is tried again.
+
+        What else has waited for the opening is made up in the background.
+        """
         with vault.write() as session:
             outbox.recover(session, vault, self._channels, now=clock.now())
+        with suppress(RuntimeError):  # the pool was shut down: we are stopping
+            self._behind.submit(self._look, "entries", partial(self.refresh_entries, vault.id))
+            self._behind.submit(self._look, "missed", partial(self.make_up_backup, vault.id))
+
+    def refresh_entries(self, vault_id: str) -> None:
+        """Make the entries of a vault anew when they were made by older rules."""
+        with suppress(Sealed, NotFound):  # sealed or shredded since it was opened
+            vault = self._vaults.get(vault_id)
+            with vault.read() as session:
+                outdated = entries.outdated(session)
+            if outdated:
+                gather.refresh(vault)
+                logs.event(log, "entries.refreshed", vault=vault_id)
+
+    def make_up_backup(self, vault_id: str) -> None:
+        """Back up a vault that was sealed when the backup hour came."""
+        since = _latest(clock.now(), self._plan.backup_hour)
+        with suppress(Sealed, NotFound):
+            keep = self._plan.backup_keep
+            backup.make_up(self._house, self._vaults, vault_id, since=since, keep=keep)
 
     # ------------------------------------------------------------------------- pulls
 
@@ -169,6 +194,10 @@ class Jobs:
             )
         except (Sealed, NotFound, Conflict):
             logs.event(log, "pull.not_now", connection=connection_id)
+        except VaultError as problem:  # the disk: nothing could be written about it in the vault
+            logs.event(log, "pull.not_kept", logging.ERROR, connection=connection_id)
+            with suppress(PhrError):
+                self._house.warn(vault_id, problem.sentence)
         except Exception:
             log.exception("pull.broke")
         finally:
@@ -212,6 +241,18 @@ class Jobs:
         at = clock.from_ms(last["at"]) if last else self._began
         if at < _latest(clock.now(), self._plan.backup_hour):
             backup.back_up_all(self._house, self._vaults, keep=self._plan.backup_keep)
+
+
+def _scheduler() -> Any:
+    """Return the scheduler; the import costs tens of milliseconds that no start should wait for."""
+    from apscheduler.executors.pool import ThreadPoolExecutor as Runners  # noqa: PLC0415 - see above
+    from apscheduler.schedulers.background import BackgroundScheduler  # noqa: PLC0415 - see above
+
+    return BackgroundScheduler(
+        executors={"default": Runners(len(EVERY))},
+        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        timezone="UTC",
+    )
 
 
 def _latest(now: datetime, hour: int) -> datetime:

@@ -7,16 +7,19 @@ about keys (`jwk`, `jku`, `x5u`, `x5c`) is never looked at. Not here: where keys
 import base64
 import binascii
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from joserfc import jws
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, OKPKey, RSAKey, import_key
 
 from phr.errors import TrustError
+
+if TYPE_CHECKING:
+    from joserfc.jwk import ECKey, OKPKey, RSAKey
+
+# joserfc is imported where it is used: 20 ms of every start, and few starts see a token.
 
 MAX_TOKEN: Final = 16 * 1024  # characters
 MAX_KEYS: Final = 100
@@ -27,7 +30,10 @@ ID_TOKEN_ALGORITHMS: Final = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 )
 FAMILIES: Final = {"R": "RSA", "P": "RSA", "E": "EC"}
-Key = RSAKey | ECKey | OKPKey
+SIGNING_ALGORITHMS: Final = ("RS384", "ES384")  # SMART App Launch 2.2 §5.1.1; RSA is taken by more
+NEW_RSA_BITS: Final = 3072
+PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+Key: TypeAlias = "RSAKey | ECKey | OKPKey"
 
 
 def verify(
@@ -83,6 +89,9 @@ def _part(text: str) -> dict[str, Any]:
 def _signed_claims(
     token: str, algorithm: str, kid: object, key_set: Mapping[str, Any]
 ) -> dict[str, Any]:
+    from joserfc import jws  # noqa: PLC0415 - see above
+    from joserfc.errors import JoseError  # noqa: PLC0415 - see above
+
     for number, key in enumerate(_usable_keys(key_set, algorithm, kid)):
         if number == MAX_TRIES:
             break
@@ -114,8 +123,11 @@ def _family(algorithm: str) -> str:
     return "OKP" if algorithm == "EdDSA" else FAMILIES[algorithm[0]]
 
 
-def _sound_key(raw: Mapping[str, Any]) -> Key | None:
+def _sound_key(raw: Mapping[str, Any]) -> "Key | None":
     """Return a public key strong enough to believe; None for private, short or broken ones."""
+    from joserfc.errors import JoseError  # noqa: PLC0415 - see above
+    from joserfc.jwk import ECKey, OKPKey, RSAKey, import_key  # noqa: PLC0415 - see above
+
     if "d" in raw or any(isinstance(value, str) and len(value) > 4096 for value in raw.values()):
         return None
     if raw["kty"] == "RSA" and len(str(raw.get("n", ""))) * 6 < MIN_RSA_BITS:
@@ -169,3 +181,47 @@ def _seconds(claims: Mapping[str, Any], name: str, default: float) -> float:
     if name in claims and not 0 <= value < 1e12:
         raise TrustError
     return float(value)
+
+
+# ------------------------------------------------------------------------- our own keys
+
+
+def new_key(algorithm: str) -> dict[str, Any]:
+    """Return a new private key as JWK (RFC 7517) for RS384, ES384 or EdDSA; its id is RFC 7638's.
+
+    Raises KeyError for any other algorithm.
+    """
+    from joserfc.jwk import ECKey, OKPKey, RSAKey  # noqa: PLC0415 - see above
+
+    makers: dict[str, Callable[[], Key]] = {
+        "RS384": lambda: RSAKey.generate_key(NEW_RSA_BITS),
+        "ES384": lambda: ECKey.generate_key("P-384"),
+        "EdDSA": lambda: OKPKey.generate_key("Ed25519"),
+    }
+    made = makers[algorithm]()
+    kept = dict(made.as_dict(private=True))
+    return kept | {"kid": made.thumbprint(), "alg": algorithm, "use": "sig"}
+
+
+def public_half(key: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JWK without anything that signs."""
+    return {name: value for name, value in key.items() if name not in PRIVATE_MEMBERS}
+
+
+def sign(claims: Mapping[str, Any], key: Mapping[str, Any]) -> str:
+    """Return claims as a signed token (RFC 7515 §7.1); the key says with which algorithm."""
+    from joserfc import jws  # noqa: PLC0415 - see above
+    from joserfc.jwk import import_key  # noqa: PLC0415 - see above
+
+    algorithm = str(key["alg"])
+    header = {"alg": algorithm, "kid": str(key["kid"]), "typ": "JWT"}
+    private = import_key(dict(key))
+    payload = json.dumps(dict(claims), separators=(",", ":")).encode()
+    return jws.serialize_compact(header, payload, private, algorithms=[algorithm])
+
+
+def sign_words(words: Sequence[str], key: Mapping[str, Any]) -> str:
+    """Return the Ed25519 signature (RFC 8032) of lines of text, base64url: to a lighthouse."""
+    raw = base64.urlsafe_b64decode(str(key["d"]) + "=" * (-len(str(key["d"])) % 4))
+    made = Ed25519PrivateKey.from_private_bytes(raw).sign("\n".join(words).encode())
+    return base64.urlsafe_b64encode(made).rstrip(b"=").decode()

@@ -7,17 +7,16 @@ caller (`phr.connect`, `phr.pull`). Not here: FHIR itself.
 import base64
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
-from urllib.parse import parse_qsl, quote_plus, urlsplit
+from urllib.parse import parse_qsl, quote_plus, urlencode, urlsplit
 
 import msgspec
-from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
-from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
-from phr import ids, jwt
+from phr import beacon, clock, ids, jwt
+from phr.beacon import Help
 from phr.errors import (
     AnswerRefused,
     InvalidInput,
@@ -35,11 +34,20 @@ from phr.net import NotSent
 PENDING_FOR: Final = timedelta(minutes=10)
 LONGEST_LIFE: Final = 24 * 3600  # seconds; a longer `expires_in` is not believed
 METADATA: Final = Limits(size=8 << 20, first_byte=30.0, total=90.0)  # some statements are huge
+MARKS: Final = 400_000  # `{ [ , :` in one document: bounds what reading it may cost in memory
+NUMBER: Final = 40  # characters of a number
 FHIR_ID: Final = re.compile(r"[A-Za-z0-9.\-]{1,64}\Z")  # R4 §2.24.0.1 id
 OAUTH_URIS: Final = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
 WILDCARDS: Final = ("patient/*.rs", "patient/*.read", "patient/*.r")
 LATER: Final = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 CLIENT_UNKNOWN: Final = frozenset({"invalid_client", "unauthorized_client"})
+ASSERTED: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"  # RFC 7523 §2.2
+ASSERTION_LIFE: Final = 60  # seconds
+NO_REGISTRATION: Final = (
+    "This hospital does not register apps by itself. Register an own app there and type its client "
+    "id here."
+)
+LONGEST_GRANT: Final = 20 * 366 * 24 * 3600  # seconds; a longer permission is not believed
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +60,11 @@ class Endpoint:
     issuer: str | None = None
     jwks_uri: str | None = None
     revocation_endpoint: str | None = None
+    registration_endpoint: str | None = None  # RFC 7591
     iss_promised: bool = False  # RFC 9207 §3
     scopes_supported: tuple[str, ...] = ()
     token_auth_methods: tuple[str, ...] = ()
+    token_auth_algorithms: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
     fhir_version: str | None = None
     software: str | None = None
@@ -80,12 +90,20 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """How we are known there. Without a secret we are a public client."""
+    """How we are known there. Without secret, key and help we are a public client."""
 
     id: str
     redirect_uri: str
     secret: str | None = field(default=None, repr=False)
     scopes: str = ""  # empty: chosen from what the endpoint supports
+    key: Mapping[str, Any] | None = field(default=None, repr=False)  # private_key_jwt: our JWK
+    help: Help | None = None  # a lighthouse that signs or passes on
+    back: Help | None = None  # a lighthouse whose page leads the browser back here
+
+    @property
+    def is_confidential(self) -> bool:
+        """Whether the token endpoint is shown more than a client id."""
+        return bool(self.secret or self.key or self.help)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values to keep."""
@@ -115,6 +133,7 @@ class Credentials:
     fhir_user: str | None = None
     rotates: bool | None = None
     renewing: bool = False
+    ends_at: datetime | None = None  # of the permission as a whole, where the hospital told it
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values to keep."""
@@ -197,21 +216,49 @@ def _fetch_json(http: Http, url: str, limits: Limits) -> dict[str, Any]:
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    """Read a JSON object; a name that stands twice (two patients!) is refused."""
+    """Read a JSON object; a name that stands twice (two patients!) is refused.
 
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) != len(pairs):
-            raise ValueError
-        return made
-
+    Bounded before it is read: 8 MB of `[{},{}…` would become gigabytes of small objects.
+    """
+    if sum(body.count(mark) for mark in (b"{", b"[", b",", b":")) > MARKS:
+        raise RemoteBroken
     try:
-        value = json.loads(body, object_pairs_hook=once)
+        value = json.loads(
+            body,
+            object_pairs_hook=_once,
+            parse_int=_whole,
+            parse_float=_broken,
+            parse_constant=_nothing,
+        )
     except (ValueError, RecursionError):
         raise RemoteBroken from None
     if not isinstance(value, dict):
         raise RemoteBroken
     return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError
+    return made
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > NUMBER:
+        raise ValueError
+    return int(digits)
+
+
+def _broken(digits: str) -> float:
+    if len(digits) > NUMBER:
+        raise ValueError
+    return float(digits)
+
+
+def _nothing(name: str) -> None:
+    """Refuse NaN and infinities: they are no JSON (RFC 8259 §6)."""
+    raise ValueError(name)
 
 
 def _endpoint(
@@ -236,9 +283,11 @@ def _endpoint(
         issuer=_text(found, "issuer"),
         jwks_uri=_text(found, "jwks_uri"),
         revocation_endpoint=_text(found, "revocation_endpoint"),
+        registration_endpoint=_text(found, "registration_endpoint"),
         iss_promised=found.get("authorization_response_iss_parameter_supported") is True,
         scopes_supported=_texts(found.get("scopes_supported")),
         token_auth_methods=_texts(found.get("token_endpoint_auth_methods_supported")),
+        token_auth_algorithms=_texts(found.get("token_endpoint_auth_signing_alg_values_supported")),
         capabilities=_texts(found.get("capabilities")),
         fhir_version=_text(statement, "fhirVersion"),
         software=_text(software, "name") if isinstance(software, dict) else None,
@@ -266,6 +315,7 @@ def _refuse_unsafe(http: Http, endpoint: Endpoint, found: Mapping[str, Any]) -> 
         endpoint.token_endpoint,
         endpoint.jwks_uri,
         endpoint.revocation_endpoint,
+        endpoint.registration_endpoint,
     ):
         if address:
             http.guard.check(address)
@@ -277,6 +327,7 @@ def _oauth_uris(statement: Mapping[str, Any]) -> dict[str, Any]:
         "authorize": "authorization_endpoint",
         "token": "token_endpoint",
         "revoke": "revocation_endpoint",
+        "register": "registration_endpoint",
     }
     found: dict[str, Any] = {}
     security = _first(statement.get("rest")).get("security")
@@ -306,39 +357,137 @@ def _texts(value: Any) -> tuple[str, ...]:
     return tuple(text for text in _list(value)[:500] if isinstance(text, str))
 
 
+# ------------------------------------------------------------------------------ registration
+
+
+def register(
+    http: Http, endpoint: Endpoint, redirect_uri: str, *, keys: Mapping[str, Mapping[str, Any]]
+) -> Client:
+    """Have a site give us a client of our own (RFC 7591 §3), for this house alone.
+
+    `keys` are our private JWKs by algorithm; only public halves are sent. Raises InvalidInput where
+    the site does not do so, NetError where it does not answer.
+    """
+    if not endpoint.registration_endpoint:
+        raise InvalidInput(NO_REGISTRATION)
+    method, key = _method(endpoint, keys)
+    wish: dict[str, Any] = {
+        "client_name": "Homeport",
+        "redirect_uris": [redirect_uri],
+        "grant_types": ["authorization_code", "refresh_token"],
+        "response_types": ["code"],
+        "token_endpoint_auth_method": method,
+        "scope": scopes_for(endpoint, confidential=method != "none"),
+    }
+    if key is not None:
+        wish["jwks"] = {"keys": [jwt.public_half(key)]}
+        wish["token_endpoint_auth_signing_alg"] = key["alg"]
+    kind = {"content-type": "application/json", "accept": "application/json"}
+    url, body = endpoint.registration_endpoint, json.dumps(wish).encode()
+    answer = http.post(url, body, headers=kind, limits=SMALL)
+    given = _token_object(answer)
+    if answer.status not in {200, 201} or not _text(given, "client_id"):
+        said = plain_words(str(given.get("error_description") or given.get("error") or ""), 100)
+        raise InvalidInput(NO_REGISTRATION + (f" It said: {said}" if said else ""))
+    return _registered(given, redirect_uri, method, key)
+
+
+def _method(
+    endpoint: Endpoint, keys: Mapping[str, Mapping[str, Any]]
+) -> tuple[str, Mapping[str, Any] | None]:
+    """Choose how to show who we are: a key of our own, else nothing, else a secret."""
+    listed, signing = endpoint.token_auth_methods, endpoint.token_auth_algorithms
+    if "private_key_jwt" in listed:
+        for algorithm in jwt.SIGNING_ALGORITHMS:
+            if algorithm in keys and (not signing or algorithm in signing):
+                return "private_key_jwt", keys[algorithm]
+    if not listed or "none" in listed:
+        return "none", None
+    way = "client_secret_basic" if "client_secret_basic" in listed else "client_secret_post"
+    return way, None
+
+
+def _registered(
+    given: Mapping[str, Any], redirect_uri: str, method: str, key: Mapping[str, Any] | None
+) -> Client:
+    """Read what a site made of our wish (RFC 7591 §3.2.1); it may choose another method."""
+    chosen, secret = given.get("token_endpoint_auth_method") or method, given.get("client_secret")
+    if chosen == "private_key_jwt" and key is None:
+        raise InvalidInput(NO_REGISTRATION)
+    return Client(
+        _token_text(given["client_id"]),
+        redirect_uri,
+        _token_text(secret) if secret and str(chosen).startswith("client_secret") else None,
+        "",
+        dict(key) if key is not None and chosen == "private_key_jwt" else None,
+    )
+
+
 # ---------------------------------------------------------------------------- authorisation
 
 
-def scopes_for(endpoint: Endpoint) -> str:
-    """Choose the least scopes that let one patient's record be read and renewed."""
+def scopes_for(endpoint: Endpoint, *, confidential: bool = False) -> str:
+    """Choose the least scopes that let one patient's record be read and renewed.
+
+    Vendors' habits come as quirks: "scopes" (exactly these), "scopes_by_type" (no wildcard),
+    "scopes_add", "openid", "refresh" ("none", or "confidential": only for clients with a secret).
+    """
+    fixed = endpoint.quirks.get("scopes")
+    if isinstance(fixed, str) and fixed.strip():
+        return " ".join(fixed.split())
+    chosen = [*_launching(endpoint, confidential=confidential), *_reading(endpoint)]
+    added = endpoint.quirks.get("scopes_add")
+    return " ".join(dict.fromkeys([*chosen, *(added.split() if isinstance(added, str) else ())]))
+
+
+def _launching(endpoint: Endpoint, *, confidential: bool) -> Iterator[str]:
     supported = endpoint.scopes_supported
+    yield "launch/patient"
+    identity = not supported or ("openid" in supported and "fhirUser" in supported)
+    if identity and endpoint.quirks.get("openid", True):
+        yield from ("openid", "fhirUser")
+    refresh = endpoint.quirks.get("refresh", "scope")
+    wanted = refresh == "scope" or (refresh == "confidential" and confidential)
+    if wanted and (not supported or "offline_access" in supported):
+        yield "offline_access"
+
+
+def _reading(endpoint: Endpoint) -> list[str]:
+    supported, v2 = endpoint.scopes_supported, "permission-v2" in endpoint.capabilities
+    if endpoint.quirks.get("scopes_by_type"):
+        named = [scope for scope in supported if _reads_one(scope) and "*" not in scope]
+        kinds = [*endpoint.offers] if not named else []
+        return named or [f"patient/{kind}.read" for kind in kinds] or ["patient/*.read"]
     if not supported:
-        reading = "patient/*.rs" if "permission-v2" in endpoint.capabilities else "patient/*.read"
-        return f"launch/patient openid fhirUser offline_access {reading}"
-    chosen = ["launch/patient"]
-    if "openid" in supported and "fhirUser" in supported:
-        chosen += ["openid", "fhirUser"]
-    if "offline_access" in supported:
-        chosen.append("offline_access")
-    return " ".join(chosen + _reading_scopes(supported))
-
-
-def _reading_scopes(supported: Sequence[str]) -> list[str]:
+        return ["patient/*.rs" if v2 else "patient/*.read"]
     for wildcard in WILDCARDS:
         if wildcard in supported:
             return [wildcard]
-    single = [
-        scope
-        for scope in supported
-        if scope.startswith("patient/") and scope.partition(".")[2] in {"read", "rs", "r"}
-    ]
-    return single or ["patient/*.read"]
+    return [scope for scope in supported if _reads_one(scope)] or ["patient/*.read"]
 
 
-def begin(endpoint: Endpoint, client: Client, *, now: datetime) -> Begun:
-    """Start an authorisation: the address to open, and what to keep until the answer comes."""
+def _reads_one(scope: str) -> bool:
+    return scope.startswith("patient/") and scope.partition(".")[2] in {"read", "rs", "r"}
+
+
+def begin(
+    endpoint: Endpoint,
+    client: Client,
+    *,
+    now: datetime,
+    seal: Callable[[str], str] | None = None,
+) -> Begun:
+    """Start an authorisation: the address to open, and what to keep until the answer comes.
+
+    `seal` turns the fresh state into one that a redirect page of a lighthouse can read.
+    """
+    # 20 ms and 3 MB of every start: who connects no hospital never needs it
+    from authlib.oauth2.rfc6749.parameters import prepare_grant_uri  # noqa: PLC0415 - see above
+    from authlib.oauth2.rfc7636 import create_s256_code_challenge  # noqa: PLC0415 - see above
+
     state, verifier, nonce = ids.new_secret(), ids.new_secret(48), ids.new_secret()
-    scope = client.scopes or scopes_for(endpoint)
+    state = seal(state) if seal else state
+    scope = client.scopes or scopes_for(endpoint, confidential=client.is_confidential)
     parameters = {
         "state": state,
         "code_challenge": create_s256_code_challenge(verifier),
@@ -347,6 +496,8 @@ def begin(endpoint: Endpoint, client: Client, *, now: datetime) -> Begun:
     audience = _audience(endpoint)
     if audience is not None:
         parameters["aud"] = audience
+    if endpoint.quirks.get("response_mode") == "fragment":
+        parameters["response_mode"] = "fragment"  # OAuth 2.0 Multiple Response Types §2.1
     if "openid" in scope.split():
         parameters["nonce"] = nonce
         parameters |= _prompt(endpoint, scope)
@@ -515,18 +666,58 @@ def _openid_keys(http: Http, endpoint: Endpoint) -> str | None:
 # ------------------------------------------------------------------------------------ tokens
 
 
-def _ask_token(http: Http, endpoint: Endpoint, client: Client, form: dict[str, str]) -> Answer:
-    """POST to the token endpoint as public client or with the secret (RFC 6749 §2.3.1)."""
+def _ask_token(
+    http: Http,
+    endpoint: Endpoint,
+    client: Client,
+    form: dict[str, str],
+    *,
+    url: str | None = None,
+) -> Answer:
+    """POST to the token endpoint, showing who we are in the way this client does.
+
+    As public client, with the secret (RFC 6749 §2.3.1), with a signed assertion (RFC 7523 §2.2),
+    or through a lighthouse that holds the secret.
+    """
+    if client.help is not None and client.help.kind == beacon.PASSES:
+        return beacon.passed_on(http, client.help, urlencode(form).encode())
     headers = {"accept": "application/json"}
     methods = endpoint.token_auth_methods
-    if client.secret is None:
+    if client.key is not None or client.help is not None:
+        form = form | {
+            "client_id": client.id,
+            "client_assertion_type": ASSERTED,
+            "client_assertion": _assertion(http, endpoint, client),
+        }
+    elif client.secret is None:
         form = form | {"client_id": client.id}
     elif "client_secret_post" in methods and "client_secret_basic" not in methods:
         form = form | {"client_id": client.id, "client_secret": client.secret}
     else:
         pair = f"{quote_plus(client.id)}:{quote_plus(client.secret)}".encode()
         headers["authorization"] = "Basic " + base64.b64encode(pair).decode()
-    return http.post(endpoint.token_endpoint, form, headers=headers, limits=SMALL)
+    return http.post(url or endpoint.token_endpoint, form, headers=headers, limits=SMALL)
+
+
+def _assertion(http: Http, endpoint: Endpoint, client: Client) -> str:
+    """Return a signed statement that we are this client (SMART App Launch 2.2 §5.2.1)."""
+    if client.key is None:
+        if client.help is None:
+            raise InvalidInput("Nobody signs for this connection.")
+        return _token_text(beacon.minted(http, client.help))
+    issued = int(clock.now().timestamp())
+    claims = {
+        "iss": client.id,
+        "sub": client.id,
+        "aud": endpoint.token_endpoint,
+        "jti": ids.new_secret(),
+        "iat": issued,
+        "exp": issued + ASSERTION_LIFE,
+    }
+    return jwt.sign(claims, client.key)
+
+
+# ------------------------------------------------------------------------- token answers
 
 
 def _token_object(answer: Answer) -> dict[str, Any]:
@@ -558,7 +749,20 @@ def _credentials(given: Mapping[str, Any], now: datetime) -> Credentials:
         refresh_token=_token_text(refresh_token) if refresh_token else None,
         patient=_patient(given.get("patient")),
         scope=str(given.get("scope") or "")[:4096],
+        ends_at=_end_of_all(given, now),
     )
+
+
+def _end_of_all(given: Mapping[str, Any], now: datetime) -> datetime | None:
+    """Return when the permission as a whole ends, where the hospital tells; no standard says how.
+
+    Both names are in use; zero and nonsense mean "no end is known".
+    """
+    for name in ("refresh_token_expires_in", "refresh_expires_in"):
+        seconds = _life(given.get(name), LONGEST_GRANT)
+        if seconds is not None:
+            return now + timedelta(seconds=seconds)
+    return None
 
 
 def _token_text(value: Any) -> str:
@@ -570,13 +774,13 @@ def _token_text(value: Any) -> str:
     return value
 
 
-def _life(value: Any) -> float | None:
+def _life(value: Any, longest: float = LONGEST_LIFE) -> float | None:
     """Return a believable lifetime in seconds (numbers and digits as text); None: not known."""
     try:
         seconds = float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return min(seconds, LONGEST_LIFE) if seconds > 0 else None
+    return min(seconds, longest) if seconds > 0 else None
 
 
 def _patient(value: Any) -> str:
@@ -637,6 +841,7 @@ def _renewed(old: Credentials, new: Credentials) -> Credentials:
         scope=new.scope or old.scope,
         fhir_user=old.fhir_user,
         rotates=rotated,
+        ends_at=new.ends_at or old.ends_at,
     )
 
 
@@ -656,11 +861,13 @@ def _refusal(answer: Answer, error: str, credentials: Credentials) -> Exception:
 
 def revoke(http: Http, endpoint: Endpoint, client: Client, credentials: Credentials) -> bool:
     """Tell the hospital that its permission is no longer used (RFC 7009); True if it agreed."""
-    if not endpoint.revocation_endpoint:
+    if not endpoint.revocation_endpoint or (
+        client.help is not None and client.help.kind == beacon.PASSES
+    ):
         return False
     token = credentials.refresh_token or credentials.access_token
-    at = replace(endpoint, token_endpoint=endpoint.revocation_endpoint)
+    url = endpoint.revocation_endpoint
     try:
-        return _ask_token(http, at, client, {"token": token}).status == 200
-    except NetError:
+        return _ask_token(http, endpoint, client, {"token": token}, url=url).status == 200
+    except (NetError, TryLater):
         return False

@@ -7,8 +7,9 @@ runs: `phr.jobs`. How a server is asked: `phr.connectors`. What a record is: `ph
 import logging
 import random
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -17,7 +18,7 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from phr import clock, keep, logs, oauth
+from phr import clock, keep, logs, oauth, returned
 from phr.connectors import LIVE
 from phr.connectors.base import Cursor, Fetched, LiveConnector, Outcome, Remote
 from phr.connectors.smart import SUPPORTING
@@ -25,7 +26,6 @@ from phr.connectors.upload import Upload, shown
 from phr.errors import (
     AddressRefused,
     Conflict,
-    ConnectorError,
     NeedsReauthorisation,
     NetError,
     PhrError,
@@ -37,7 +37,7 @@ from phr.fhir.kinds import KINDS
 from phr.http import Http
 from phr.keep import Keeper, Kept
 from phr.oauth import Client, Credentials, Endpoint
-from phr.store import audit, connections, records
+from phr.store import audit, connections
 from phr.store.database import Priority
 from phr.store.models import Connection, ConnectionState, LedgerLine, LedgerState, PullState
 from phr.store.vault import Vault
@@ -76,7 +76,7 @@ def run(
             return PullState.RUNNING
         except Exception as problem:  # noqa: BLE001 - whatever broke, the person is told
             end = _end_for(problem, job)
-        return _settle(vault, job, end, now)
+        return _settle(vault, job, end, now, _certificate(http, job))
 
 
 @dataclass(slots=True)
@@ -102,6 +102,7 @@ class Job:
     missing: int = 0
     new: int = 0
     changed: int = 0
+    certificate: str | None = None  # SHA-256 of what the server showed, this time or before
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,7 @@ def _claim(vault: Vault, connection_id: int, now: datetime, full_days: int) -> J
             interval=timedelta(hours=row.interval_hours),
             failures=row.failures,
             since=dict(since),
+            certificate=row.cursor.get("certificate"),
         )
 
 
@@ -165,7 +167,7 @@ def _fetch_and_keep(vault: Vault, job: Job, http: Http, stop: "Stop", now: datet
     return _end(job)
 
 
-def _close(pages: Iterator[Fetched | None]) -> None:
+def _close(pages: Iterator[Any]) -> None:
     """End the connector's threads now, not when somebody collects the generator."""
     close = getattr(pages, "close", None)
     if close is not None:
@@ -255,15 +257,27 @@ def _end_for(problem: Exception, job: Job) -> End:
     return End(PullState.FAILED, PhrError.sentence, again_in=wait)
 
 
-def _settle(vault: Vault, job: Job, end: End, now: datetime) -> PullState:
+def _certificate(http: Http, job: Job) -> str | None:
+    """Return the certificate the server shows now; a valid new one is allowed, and logged."""
+    with suppress(NetError):
+        shown_now = http.certificate(job.base_url)
+        if job.certificate and shown_now and shown_now != job.certificate:
+            logs.event(log, "certificate.changed", logging.WARNING, connection=job.connection_id)
+        return shown_now or job.certificate
+    return job.certificate
+
+
+def _settle(vault: Vault, job: Job, end: End, now: datetime, certificate: str | None) -> PullState:
     """Write how it went: pull, connection, when to ask again, one audit line."""
     ended = clock.now()
+    changed = {"certificate": "changed"} if job.certificate not in {None, certificate} else {}
     with vault.write(Priority.URGENT) as session:
         pull = connections.pull(session, job.connection_id, job.pull_id)
         pull.state, pull.ended_at, pull.sentence = end.pull, ended, end.sentence
         row = session.get_one(Connection, job.connection_id)
         row.claimed_by = None
-        row.cursor = {"since": {chain: clock.to_ms(at) for chain, at in job.since.items()}}
+        since = {chain: clock.to_ms(at) for chain, at in job.since.items()}
+        row.cursor = {"since": since} | ({"certificate": certificate} if certificate else {})
         if row.state == ConnectionState.ACTIVE:
             _settle_connection(row, job, end, ended, now)
         audit.append(
@@ -276,6 +290,7 @@ def _settle(vault: Vault, job: Job, end: End, now: datetime) -> PullState:
             state=str(end.pull),
             new=job.new,
             changed=job.changed,
+            **changed,
         )
     logs.event(log, "pull.done", connection=job.connection_id, state=str(end.pull))
     return end.pull
@@ -306,24 +321,31 @@ def _jitter() -> float:
 
 
 def _fetch_documents(vault: Vault, job: Job, connector: LiveConnector, stop: "Stop") -> None:
-    """Fetch the documents that kept records point to, one by one; each failure is a sentence."""
+    """Fetch the documents that kept records point to, each once; each failure is a sentence."""
     with vault.read() as session:
         missing = connections.files_wanted(session, job.connection_id)
     if not missing:
         return
-    got = elsewhere = 0
+    naming: defaultdict[str, list[int]] = defaultdict(list)
     for pk, url in missing:
-        stop.look()
-        try:
-            found = connector.attachment(url)
-        except (NeedsReauthorisation, TryLater):
-            raise
-        except (ConnectorError, NetError) as problem:
-            keep.attach_failed(vault, pk, url, problem.sentence)
-            elsewhere += isinstance(problem, AddressRefused)
-        else:
-            keep.attach(vault, pk, url, found.media_type, found.body)
-            got += 1
+        naming[url].append(pk)
+    got = elsewhere = 0
+    arriving = connector.attachments(list(naming))
+    try:
+        for arrived in arriving:
+            stop.look()
+            if arrived is None:
+                continue
+            url, found = arrived
+            for pk in naming[url]:
+                if isinstance(found, PhrError):
+                    keep.attach_failed(vault, pk, url, found.sentence)
+                    elsewhere += isinstance(found, AddressRefused)
+                else:
+                    keep.attach(vault, pk, url, found.media_type, found.body)
+                    got += 1
+    finally:
+        _close(arriving)
     wanted = len(missing) - elsewhere
     job.missing += wanted - got
     with vault.write() as session:
@@ -381,7 +403,7 @@ def take_file(
             pull_id = connections.claim(session, row, now=now, full=True, anew=True).pull_id
         keeper = Keeper(vault, connection_id, pull_id, now=now)
         total, sentence = _read_file(keeper, pull_id, (name, path), stop)
-        _attach_brought(vault, connection_id, Upload([(name, path)]))
+        returned.complete(vault, connection_id, Upload([(name, path)]))
         state = PullState.DONE
         if sentence or total.quarantined:
             any_kept = total.new or total.changed or total.unchanged
@@ -409,19 +431,6 @@ def _read_file(
     keeper.flush()
     total[0] += keeper.finish()  # a second person's records, taken out again, are counted here
     return total[0], sentences[0] if sentences else None
-
-
-def _attach_brought(vault: Vault, connection_id: int, upload: Upload) -> None:
-    """Keep the documents that an own export carries beside its records."""
-    for brought in upload.attachments():
-        kind, _, name = brought.record.partition("/")
-        if kind not in KINDS:
-            continue
-        with vault.read() as session:
-            local_id = records.local_id(vault, connection_id, kind, name)
-            found = records.get(session, vault, kind, local_id)
-        if found is not None:
-            keep.attach(vault, found.pk, brought.url, brought.media_type, brought.content)
 
 
 def _settle_file(vault: Vault, taken: Taken, actor: Mapping[str, Any]) -> None:

@@ -18,10 +18,12 @@ from phr.sharing.grants import StepUp
 from phr.sharing.links import Wish
 from phr.sharing.provision import Action
 from phr.store.database import Priority
-from phr.store.models import Delivery, DeliveryState, HandleKind, RecipientKind
+from phr.store.models import Delivery, DeliveryState, GrantState, HandleKind, RecipientKind
 from phr.store.vault import Vault
 
 log = logging.getLogger("phr.push")
+
+NARROWED = "You share less since this began. It starts again with what you share now."
 
 
 def begin(
@@ -81,8 +83,7 @@ def deliver(
     try:
         receipt = _send(vault, delivery, channels, public_url, now)
     except (Ended, NotFound):
-        with vault.write(Priority.URGENT) as session:
-            outbox.stopped(session, vault, delivery_id, now=now)
+        _cut_off(vault, delivery, now)
     except DeliveryFailed as error:
         _failed(vault, delivery_id, error.sentence, permanent=error.permanent, now=now)
     except Denied as error:  # paused: it may go on one day
@@ -133,6 +134,16 @@ def _handle_of(vault: Vault, grant_id: str) -> str:
     if handle is None:
         raise NotFound
     return handle.id
+
+
+def _cut_off(vault: Vault, delivery: Delivery, now: datetime) -> None:
+    """Settle a delivery whose release broke off: the grant ended, or it covers less by now."""
+    with vault.write(Priority.URGENT) as session:
+        grant = grants.get(session, delivery.grant_id)
+        if grant.state == GrantState.ACTIVE and now < grant.ends_at:
+            outbox.put_off(session, vault, delivery.id, NARROWED, now=now)
+        else:
+            outbox.stopped(session, vault, delivery.id, now=now)
 
 
 def _failed(

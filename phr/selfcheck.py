@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from phr import __version__, clock, tls
 from phr.appliance import Appliance
+from phr.chart.plain import counted, size_words
 from phr.settings import is_loopback
 from phr.store import backup
 from phr.store.house import file_system_of
@@ -29,13 +30,34 @@ class Level(StrEnum):
     PROBLEM = "problem"
 
 
+SUBJECTS = {
+    "version": "This Homeport",
+    "home": "Address of the household",
+    "public": "Address for doctors",
+    "tls": "Encryption on the way",
+    "clock": "Clock",
+    "disk": "Room on the disk",
+    "file system": "File system",
+    "rights": "Who may read the files",
+    "user id": "Running as root",
+    "backups": "Backups",
+    "records": "Records",
+    "store": "Database",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at, and what to say about it."""
+    """One thing that was looked at, and what to say; `name` never changes (docs/cli.md)."""
 
     name: str
     level: Level
     sentence: str
+
+    @property
+    def subject(self) -> str:
+        """What was looked at, in words."""
+        return SUBJECTS[self.name]
 
 
 def look(appliance: Appliance) -> list[Finding]:
@@ -99,9 +121,13 @@ def _disk(appliance: Appliance) -> Iterator[Finding]:
     free = shutil.disk_usage(data).free
     used = sum(file.stat().st_size for file in (data / "vaults").glob("*") if file.is_file())
     level = Level.WARNING if free < _LEAST_FREE + 2 * used else Level.OK
-    sentence = f"{free / 1e9:.1f} GB free, records take {used / 1e9:.2f} GB."
+    sentence = f"{size_words(free)} free. The records take {size_words(used)}."
     yield Finding("disk", level, sentence)
-    yield Finding("file system", Level.OK, f"{file_system_of(data) or 'unknown'}.")
+    kind = file_system_of(data)
+    said = (
+        f"The data folder lies on {kind}." if kind else "Of which kind it is cannot be told here."
+    )
+    yield Finding("file system", Level.OK, said)
 
 
 def _rights(appliance: Appliance) -> Iterator[Finding]:
@@ -116,7 +142,7 @@ def _rights(appliance: Appliance) -> Iterator[Finding]:
         sentence = f"Other people of this machine may read {named}. Take their rights away."
         yield Finding("rights", Level.PROBLEM, sentence)
     else:
-        sentence = f"Only user id {os.geteuid()} can read the data folder."
+        sentence = f"Only who Homeport runs as (user id {os.geteuid()}) can read the data folder."
         yield Finding("rights", Level.OK, sentence)
     if os.geteuid() == 0:
         sentence = "Homeport runs as root. It does not need to; give it a user of its own."
@@ -133,7 +159,7 @@ def _house_backups(appliance: Appliance) -> Iterator[Finding]:
         yield Finding("backups", Level.WARNING, "No backup has been made yet.")
         return
     level = Level.WARNING if clock.now() - newest > timedelta(days=2) else Level.OK
-    sentence = f"{len(made)} backups, the newest of {newest:%Y-%m-%d %H:%M} UTC."
+    sentence = f"{counted(len(made), 'backup')}, the newest of {newest:%Y-%m-%d %H:%M} UTC."
     yield Finding("backups", level, sentence)
 
 
@@ -146,8 +172,9 @@ def _backups(appliance: Appliance) -> list[datetime]:
 def _records(appliance: Appliance) -> Iterator[Finding]:
     every = appliance.vaults.ids()
     sealed = len(set(every) - set(appliance.vaults.open_ids()))
-    sentence = f"{len(every)} records, {sealed} of them sealed until a member signs in."
-    yield Finding("records", Level.OK, sentence)
+    whole = counted(len(every), "person's record", "people's records") if every else "No record yet"
+    shut = f", {sealed} of them sealed until a member signs in" if sealed else ""
+    yield Finding("records", Level.OK, f"{whole}{shut}.")
 
 
 def _versions(appliance: Appliance) -> Iterator[Finding]:

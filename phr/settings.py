@@ -6,6 +6,7 @@ same table; a house test compares the two.
 
 import difflib
 import ipaddress
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
@@ -91,6 +92,22 @@ def _list(given: str) -> tuple[str, ...]:
 
 def _networks(given: str) -> tuple[str, ...]:
     return tuple(str(ipaddress.ip_network(part, strict=False)) for part in _list(given))
+
+
+def _lighthouses(given: str) -> tuple[str, ...]:
+    found = []
+    for part in _list(given):
+        url, _, keys = part.partition("#")
+        parts = urlsplit(url)
+        local = parts.scheme == "http" and is_loopback(parts.hostname or "")
+        if not parts.hostname or not (parts.scheme == "https" or local) or parts.query:
+            raise ValueError("must be https addresses, such as https://lighthouse.example.org#KEY")
+        if not all(re.fullmatch(r"[A-Za-z0-9_-]{43}", key) for key in keys.split("+")):
+            raise ValueError(
+                "must give each lighthouse's root key after a #: 43 letters and digits"
+            )
+        found.append(f"{url.rstrip('/')}#{keys}")
+    return tuple(found)
 
 
 def _host_ports(given: str) -> tuple[str, ...]:
@@ -191,6 +208,13 @@ class Settings:
         "host:port of FHIR servers in your own network that may be connected. All other private "
         "addresses stay refused.",
     )
+    lighthouses: tuple[str, ...] = _setting(
+        "PHR_LIGHTHOUSES",
+        _lighthouses,
+        (),
+        "Lighthouses whose signed list of hospitals is fetched once a day, the preferred first: "
+        "address#root-key. Without one nothing is ever fetched; a built-in list and a file do too.",
+    )
     demo: bool = _setting(
         "PHR_DEMO", _switch, False, "1 starts the demo hospital beside the appliance."
     )
@@ -245,6 +269,11 @@ class Settings:
     def outbox_path(self) -> Path:
         """The folder into which the channel "save to a file" delivers."""
         return self.data / "outbox"
+
+    @property
+    def catalogue_path(self) -> Path:
+        """The folder of the catalogue of hospitals: nothing in it is about anybody here."""
+        return self.data / "catalogue"
 
     @property
     def tls_path(self) -> Path:

@@ -23,7 +23,11 @@ class Home:
 
     def _begin(self) -> None:
         self.house = House.open(self.data)
-        self.vaults = Vaults(self.house)
+        try:
+            self.vaults = Vaults(self.house)
+        except BaseException:  # as Appliance.open does
+            self.house.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -34,8 +38,10 @@ class Home:
         self.close()
 
     def close(self) -> None:
-        self.vaults.close()
-        self.house.close()
+        try:
+            self.vaults.close()
+        finally:
+            self.house.close()
 
     def reopen(self) -> None:
         self.close()

@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 import sqlcipher3
 
-from phr.bench import corpus, imports, pages, queries
+from phr.bench import corpus, imports, pages, pipeline, queries, summary
 from phr.bench.row import Row
 
 MEASURES: dict[str, Callable[[bool], list[Row]]] = {
@@ -17,8 +17,10 @@ MEASURES: dict[str, Callable[[bool], list[Row]]] = {
     "repull": imports.repull,
     "size": imports.sizes,
     "rss": imports.peak,
+    "pipeline": pipeline.rates,
     "query": queries.hot,
     "pages": pages.pages,
+    "summary": summary.documents,
 }
 
 

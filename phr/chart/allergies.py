@@ -6,12 +6,12 @@ from enum import StrEnum
 from typing import Any
 
 from phr.chart.book import Book, of_types
+from phr.chart.evidence import NO_EVIDENCE, PLAINLY, Evidence, How, entries, gathered
 from phr.chart.marks import Marks, marks
 from phr.chart.plain import (
     clip,
     code_as_words,
     code_of,
-    codes,
     concept_words,
     concepts_words,
     joined,
@@ -19,26 +19,11 @@ from phr.chart.plain import (
     mappings,
     string,
 )
+from phr.chart.statements import NO_INFORMATION_CODES, says, says_none_known
 from phr.chart.titles import when_text
 from phr.fhir.record import Record
 
-# Statements that nothing is known: SNOMED CT, and IPS absent-or-unknown.
-NONE_KNOWN_CODES = frozenset(
-    {
-        "716186003",  # no known allergy
-        "409137002",  # no known drug allergy
-        "429625007",  # no known food allergy
-        "428607008",  # no known environmental allergy
-        "428197003",  # no known insect allergy
-        "716184000",  # no known latex allergy
-        "no-known-allergies",
-        "no-known-medication-allergies",
-        "no-known-environmental-allergies",
-        "no-known-food-allergies",
-    }
-)
-NO_INFORMATION_CODES = frozenset({"no-allergy-info", "1631000175102"})
-_NONE_KNOWN_TEXTS = ("no known allerg", "no known drug allerg", "no known medication allerg", "nka")
+_NAMELESS = "Allergy without a name"
 _NOT_ACTIVE = frozenset({"inactive", "resolved"})
 _DOUBTFUL = frozenset({"unconfirmed", "provisional", "presumed"})
 
@@ -66,6 +51,7 @@ class Allergy:
     by: str
     notes: tuple[str, ...]
     marks: Marks
+    evidence: Evidence = NO_EVIDENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +65,21 @@ class Allergies:
     no_information: tuple[Allergy, ...]  # statements that nobody asked
 
 
-def allergies(records: Sequence[Record]) -> Allergies:
-    """Sort every AllergyIntolerance; severe ones first, then in the order given."""
+def allergies(records: Sequence[Record], how: How = PLAINLY) -> Allergies:
+    """Sort every allergy, each told once; severe ones first, then in the order given."""
     book = Book(records)
+    found = entries(records, ("AllergyIntolerance",), how)
+    read = [_allergy(one, book) for one in of_types(records, "AllergyIntolerance")]
     listed: list[Allergy] = []
     none_known: list[Allergy] = []
     former: list[Allergy] = []
     nothing: list[Allergy] = []
-    for record in of_types(records, "AllergyIntolerance"):
-        one = _allergy(record, book)
-        if _is_former(record.document, one):
+    for one in gathered(read, found, _speaks):
+        if _is_former(one):
             former.append(one)
-        elif _says(record.document, NO_INFORMATION_CODES):
+        elif says(one.record.document, NO_INFORMATION_CODES):
             nothing.append(one)
-        elif _says_none_known(record.document, one.name):
+        elif says_none_known(one.record.document, one.name):
             none_known.append(one)
         else:
             listed.append(one)
@@ -105,18 +92,14 @@ def allergies(records: Sequence[Record]) -> Allergies:
     return Allergies(knowledge, tuple(listed), tuple(none_known), tuple(former), tuple(nothing))
 
 
-def _says(document: Mapping[str, Any], wanted: frozenset[str]) -> bool:
-    return any(code in wanted for _, code in codes(document.get("code")))
+def _speaks(one: Allergy) -> tuple[bool, bool, bool]:
+    """Let what is still listed speak, and the most severe of it; a conflict says the rest."""
+    named = one.name != _NAMELESS
+    return not _is_former(one), one.severe, named
 
 
-def _says_none_known(document: Mapping[str, Any], name: str) -> bool:
-    lower = name.casefold()
-    return _says(document, NONE_KNOWN_CODES) or any(
-        lower == text or (lower.startswith(text) and len(text) > 3) for text in _NONE_KNOWN_TEXTS
-    )
-
-
-def _is_former(document: Mapping[str, Any], one: Allergy) -> bool:
+def _is_former(one: Allergy) -> bool:
+    document = one.record.document
     return (
         one.marks.mistaken
         or code_of(document.get("clinicalStatus")) in _NOT_ACTIVE
@@ -156,7 +139,7 @@ def _allergy(record: Record, book: Book) -> Allergy:
 def _name(document: Mapping[str, Any], reactions: list[Mapping[str, Any]]) -> str:
     named = concept_words(document.get("code"))
     substances = (concept_words(one.get("substance")) for one in reactions)
-    return named or joined(*dict.fromkeys(substances)) or "Allergy without a name"
+    return named or joined(*dict.fromkeys(substances)) or _NAMELESS
 
 
 def _reactions(reactions: list[Mapping[str, Any]]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from phr.chart.book import Book, of_types
+from phr.chart.evidence import NO_EVIDENCE, PLAINLY, Evidence, How, entries, gathered
 from phr.chart.marks import Marks, marks
 from phr.chart.plain import (
     clip,
@@ -61,13 +62,16 @@ class Paper:
     status: str
     attachments: tuple[Attachment, ...]
     marks: Marks
+    evidence: Evidence = NO_EVIDENCE
 
 
-def documents(records: Sequence[Record]) -> tuple[Paper, ...]:
+def documents(records: Sequence[Record], how: How = PLAINLY) -> tuple[Paper, ...]:
     """Read every document in the order given; a report counts when it carries a file."""
     book = Book(records)
-    read = (_paper(record, book) for record in of_types(records, *TYPES))
-    return tuple(one for one in read if one.attachments or one.record.type != "DiagnosticReport")
+    found = entries(records, TYPES, how)
+    read = [_paper(record, book) for record in of_types(records, *TYPES)]
+    told = gathered(read, found, lambda one: len(one.attachments))
+    return tuple(one for one in told if one.attachments or one.record.type != "DiagnosticReport")
 
 
 def _paper(record: Record, book: Book) -> Paper:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from phr.chart.book import Book, of_types
+from phr.chart.evidence import NO_EVIDENCE, PLAINLY, Evidence, How, entries, gathered
 from phr.chart.marks import Marks, marks
 from phr.chart.plain import (
     code_as_words,
@@ -35,12 +36,15 @@ class Vaccine:
     reported: bool  # told by somebody, not recorded by who gave it
     by: str
     marks: Marks
+    evidence: Evidence = NO_EVIDENCE
 
 
-def immunizations(records: Sequence[Record]) -> tuple[Vaccine, ...]:
-    """Read every Immunization in the order given."""
+def immunizations(records: Sequence[Record], how: How = PLAINLY) -> tuple[Vaccine, ...]:
+    """Read every Immunization, each told once, in the order given."""
     book = Book(records)
-    return tuple(_vaccine(record, book) for record in of_types(records, "Immunization"))
+    found = entries(records, ("Immunization",), how)
+    read = [_vaccine(record, book) for record in of_types(records, "Immunization")]
+    return tuple(gathered(read, found, lambda one: not one.reported))
 
 
 def _vaccine(record: Record, book: Book) -> Vaccine:

@@ -1,10 +1,11 @@
 """People and places as they appear in the record: care teams, professionals, organizations."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from phr.chart.book import Book, of_types
+from phr.chart.evidence import NO_EVIDENCE, PLAINLY, Evidence, How, entries, gathered
 from phr.chart.marks import Marks, marks
 from phr.chart.plain import (
     address_words,
@@ -36,6 +37,7 @@ class Person:
     contacts: tuple[tuple[str, str], ...]  # (system, value)
     address: str
     marks: Marks
+    evidence: Evidence = NO_EVIDENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,16 @@ class Patient:
     sex: str
     facts: tuple[tuple[str, str], ...]
     marks: Marks
+    evidence: Evidence = NO_EVIDENCE
 
 
-def patients(records: Sequence[Record]) -> tuple[Patient, ...]:
-    """Read each source's Patient."""
-    return tuple(_patient(record) for record in of_types(records, "Patient"))
+def patients(records: Sequence[Record], how: How = PLAINLY) -> tuple[Patient, ...]:
+    """Read each source's Patient; all stand apart, and who is not surely the person is marked."""
+    doubts = entries(records, ("Patient",), how).flagged
+    return tuple(
+        replace(_patient(one), evidence=Evidence((one,), doubt=doubts.get(one.pk)))
+        for one in of_types(records, "Patient")
+    )
 
 
 def _patient(record: Record) -> Patient:
@@ -117,20 +124,21 @@ def _team(record: Record, book: Book) -> Team:
     )
 
 
-def people(records: Sequence[Record]) -> tuple[Person, ...]:
-    """Read professionals and relatives, by name."""
-    return _persons(records, PEOPLE)
+def people(records: Sequence[Record], how: How = PLAINLY) -> tuple[Person, ...]:
+    """Read professionals and relatives, each told once, by name."""
+    return _persons(records, PEOPLE, how)
 
 
-def places(records: Sequence[Record]) -> tuple[Person, ...]:
-    """Read organizations and locations, by name."""
-    return _persons(records, PLACES)
+def places(records: Sequence[Record], how: How = PLAINLY) -> tuple[Person, ...]:
+    """Read organizations and locations, each told once, by name."""
+    return _persons(records, PLACES, how)
 
 
-def _persons(records: Sequence[Record], types: tuple[str, ...]) -> tuple[Person, ...]:
+def _persons(records: Sequence[Record], types: tuple[str, ...], how: How) -> tuple[Person, ...]:
     book = Book(records)
-    found = (_person(record, book) for record in of_types(records, *types))
-    return tuple(sorted(found, key=lambda person: person.name.casefold()))
+    read = [_person(record, book) for record in of_types(records, *types)]
+    told = gathered(read, entries(records, types, how), lambda one: len(one.contacts))
+    return tuple(sorted(told, key=lambda person: person.name.casefold()))
 
 
 def _person(record: Record, book: Book) -> Person:

@@ -333,7 +333,7 @@ def _one_name(name: Mapping[str, Any]) -> str:
     parts = [
         *listing(name.get("prefix")),
         *listing(name.get("given")),
-        name.get("family"),
+        *listing(name.get("family")),  # DSTU2 has a list
         *listing(name.get("suffix")),
     ]
     return joined(*(string(part) for part in parts), by=" ")
@@ -375,6 +375,18 @@ def sentence_case(text: str) -> str:
 def counted(count: int, one: str, many: str = "") -> str:
     """Return "1 result", "2 results", "1,204 results"."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def size_words(size: int) -> str:
+    """Return a number of bytes as people read it: "640 bytes", "36 kB", "1.4 MB", "12 GB"."""
+    if size < 1000:
+        return counted(size, "byte")
+    value, unit = size / 1000, "kB"
+    for larger in ("MB", "GB", "TB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.1f} {unit}" if value < 9.95 and unit != "kB" else f"{value:,.0f} {unit}"
 
 
 def safe_depth(depth: int) -> bool:

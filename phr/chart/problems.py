@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from phr.chart.book import Book, of_types
+from phr.chart.evidence import NO_EVIDENCE, PLAINLY, Evidence, How, entries, gathered
 from phr.chart.marks import Marks, marks
 from phr.chart.plain import (
     clip,
@@ -45,6 +46,7 @@ class Problem:
     body_site: str
     notes: tuple[str, ...]
     marks: Marks
+    evidence: Evidence = NO_EVIDENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +67,17 @@ class Problems:
     doubtful: tuple[Problem, ...]  # refuted, or entered in error
 
 
-def problems(records: Sequence[Record]) -> Problems:
-    """Sort every Condition by list and status (FHIR R4 Condition, US Core categories)."""
+def problems(records: Sequence[Record], how: How = PLAINLY) -> Problems:
+    """Sort every problem, each told once, by list and status (R4 Condition, US Core categories)."""
     book = Book(records)
     active: list[Problem] = []
     over: list[Problem] = []
     doubtful: list[Problem] = []
     visits: dict[object, list[Problem]] = {}
-    for record in of_types(records, "Condition"):
-        one = _problem(record, book)
-        document = record.document
+    found = entries(records, ("Condition",), how)
+    read = [_problem(record, book) for record in of_types(records, "Condition")]
+    for one in gathered(read, found, lambda each: not each.over):
+        document = one.record.document
         if one.marks.mistaken or code_of(document.get("verificationStatus")) == "refuted":
             doubtful.append(one)
         elif _only_diagnosis(document):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from phr.chart.book import Book, of_types
+from phr.chart.evidence import NO_EVIDENCE, PLAINLY, Evidence, How, entries, gathered
 from phr.chart.marks import Marks, marks
 from phr.chart.plain import (
     clip,
@@ -38,12 +39,15 @@ class Procedure:
     outcome: str
     notes: tuple[str, ...]
     marks: Marks
+    evidence: Evidence = NO_EVIDENCE
 
 
-def procedures(records: Sequence[Record]) -> tuple[Procedure, ...]:
-    """Read every Procedure in the order given."""
+def procedures(records: Sequence[Record], how: How = PLAINLY) -> tuple[Procedure, ...]:
+    """Read every Procedure, each told once, in the order given."""
     book = Book(records)
-    return tuple(_procedure(record, book) for record in of_types(records, "Procedure"))
+    found = entries(records, ("Procedure",), how)
+    read = [_procedure(record, book) for record in of_types(records, "Procedure")]
+    return tuple(gathered(read, found))
 
 
 def _procedure(record: Record, book: Book) -> Procedure:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from phr.chart.book import Book, of_types
+from phr.chart.evidence import NO_EVIDENCE, PLAINLY, Evidence, How, entries, gathered
 from phr.chart.marks import Marks, marks
 from phr.chart.plain import (
     clip,
@@ -85,6 +86,7 @@ class Result:
     marks: Marks
     parts: tuple["Result", ...] = ()
     earlier: tuple["Result", ...] = ()  # same test and unit, newest first
+    evidence: Evidence = NO_EVIDENCE
 
     @property
     def flagged(self) -> bool:
@@ -370,11 +372,14 @@ def _status_words(value: Any) -> str:
     return "" if status in ("final", "") else code_as_words(status)
 
 
-def results(records: Sequence[Record], book: Book | None = None) -> tuple[Result, ...]:
-    """Read every Observation, in the order of the records, with its earlier values at hand."""
+def results(
+    records: Sequence[Record], book: Book | None = None, how: How = PLAINLY
+) -> tuple[Result, ...]:
+    """Read every Observation, each told once, in the order given, with its earlier values."""
     book = book or Book(records)
     read = [result(record, book) for record in of_types(records, "Observation")]
-    return tuple(_with_earlier(read))
+    found = entries(records, ("Observation",), how)
+    return tuple(_with_earlier(gathered(read, found, lambda one: not one.status)))
 
 
 def _with_earlier(read: list[Result]) -> Iterable[Result]:
@@ -394,20 +399,26 @@ def _with_earlier(read: list[Result]) -> Iterable[Result]:
 # ------------------------------------------------------------------------------- groups
 
 
-def groups(records: Sequence[Record]) -> tuple[Group, ...]:
+def groups(records: Sequence[Record], how: How = PLAINLY) -> tuple[Group, ...]:
     """Gather results under their DiagnosticReport; the rest by day and lab. Newest first."""
     book = Book(records)
-    read = {one.record.pk: one for one in results(records, book)}
+    read = {
+        record.pk: one for one in results(records, book, how) for record in one.evidence.records
+    }
+    reports = entries(records, ("DiagnosticReport",), how)
     made: list[Group] = []
     used: set[int] = set()
+    seen: set[int] = set()  # the same report of another hospital adds nothing
     for report in of_types(records, "DiagnosticReport"):
-        if not _is_result_report(report):
+        entry = reports.of_record(report)
+        if not _is_result_report(report) or (entry and entry.records[0].pk in seen):
             continue
+        seen.add(entry.records[0].pk if entry else report.pk)
         group = _report_group(report, book, read)
         used.update(one.record.pk for one in group.results)
         made.append(group)
     loose: dict[tuple[int, str, str], list[Result]] = {}
-    for one in read.values():
+    for one in {id(each): each for each in read.values()}.values():
         if one.record.pk not in used:
             day = one.taken.partition("T")[0]
             loose.setdefault((one.record.connection_id, day, one.lab), []).append(one)
@@ -466,7 +477,7 @@ def _report_group(report: Record, book: Book, read: Mapping[int, Result]) -> Gro
     for reference in named:
         target = book.find(report, reference)
         if target is not None and target.pk in read:
-            found[target.pk] = read[target.pk]
+            found[read[target.pk].record.pk] = read[target.pk]
             _members(target, book, read, found)
     performers = [*listing(document.get("performer")), *listing(document.get("resultsInterpreter"))]
     conclusion = string(document.get("conclusion")) or joined(
@@ -497,8 +508,11 @@ def _members(
         current = waiting.pop()
         for reference in mappings(current.document.get("hasMember")):
             target = book.find(current, reference)
-            if target is not None and target.pk in read and target.pk not in found:
-                found[target.pk] = read[target.pk]
+            if target is None or target.pk not in read:
+                continue
+            one = read[target.pk]
+            if one.record.pk not in found:
+                found[one.record.pk] = one
                 waiting.append(target)
 
 
@@ -524,10 +538,10 @@ def _loose_group(some: list[Result]) -> Group:
 # ------------------------------------------------------------------------------- by test
 
 
-def by_test(records: Sequence[Record]) -> tuple[Test, ...]:
+def by_test(records: Sequence[Record], how: How = PLAINLY) -> tuple[Test, ...]:
     """Gather results by test and unit, tests in alphabetical order, values newest first."""
     series: dict[tuple[object, str], list[Result]] = {}
-    for one in results(records):
+    for one in results(records, how=how):
         name = one.key or ("", one.name.casefold())
         series.setdefault((name, one.value.unit), []).append(one)
     made = [_test(some) for some in series.values()]

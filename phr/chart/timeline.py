@@ -1,9 +1,8 @@
-"""The timeline: one quick row for each record that belongs on it, gathered by year.
+"""The timeline: one quick row for each record that belongs on it.
 
 A hot path: strings are made once, straight from the parsed document, without references.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from phr.chart.marks import Marks, marks
@@ -29,27 +28,11 @@ class Event:
     """One row of the timeline."""
 
     record: Record
+    year: str  # of the instant by which the timeline is sorted; "" for what is undated
     when: str  # words, with the precision the source gave
     kind: str
     title: str
     marks: Marks
-
-
-@dataclass(frozen=True, slots=True)
-class Year:
-    """The events of one year; "" gathers what is undated."""
-
-    name: str
-    events: tuple[Event, ...]
-
-
-def timeline(records: Sequence[Record]) -> tuple[Year, ...]:
-    """Gather records by the year of their sorting instant, in the order given."""
-    years: dict[str, list[Event]] = {}
-    for record in records:
-        year = str(record.when.year) if record.when else ""
-        years.setdefault(year, []).append(event(record))
-    return tuple(Year(name, tuple(events)) for name, events in years.items())
 
 
 def event(record: Record) -> Event:
@@ -57,6 +40,7 @@ def event(record: Record) -> Event:
     document = record.document
     return Event(
         record,
+        str(record.when.year) if record.when else "",
         moment_words(when_text(document)),
         kind_words(record.type),
         title(document),

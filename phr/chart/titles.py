@@ -6,6 +6,7 @@ Used where kinds stand together: timeline, search, "what is new", all records.
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
+from unicodedata import bidirectional
 
 from phr.chart.book import resource_name
 from phr.chart.plain import (
@@ -92,12 +93,18 @@ def _observation(document: Document) -> str:
     name = concept_words(document.get("code"))
     value = document.get("valueQuantity")
     if value is not None:
-        return joined(name, quantity_words(value), by=": ")
+        return _told(name, quantity_words(value))
     coded = document.get("valueCodeableConcept")
     if coded is not None:
-        return joined(name, concept_words(coded), by=": ")
+        return _told(name, concept_words(coded))
     text = document.get("valueString")
-    return joined(name, clip(text, 80), by=": ") if isinstance(text, str) else name
+    return _told(name, clip(text, 80)) if isinstance(text, str) else name
+
+
+def _told(name: str, value: str) -> str:
+    """Return "NAME: 5.40 mmol/L"; a mark keeps the figure on its side of a right-to-left name."""
+    turns = name and bidirectional(name[-1]) in {"R", "AL"}
+    return joined(name, f"\u200e{value}" if turns and value else value, by=": ")
 
 
 def medicine_words(document: Document) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from phr.chart.book import Book, of_types
+from phr.chart.evidence import NO_EVIDENCE, PLAINLY, Evidence, How, entries, gathered
 from phr.chart.marks import Marks, marks
 from phr.chart.plain import (
     code_as_words,
@@ -36,12 +37,15 @@ class Visit:
     place: str
     left_to: str
     marks: Marks
+    evidence: Evidence = NO_EVIDENCE
 
 
-def visits(records: Sequence[Record]) -> tuple[Visit, ...]:
-    """Read every Encounter and Appointment in the order given."""
+def visits(records: Sequence[Record], how: How = PLAINLY) -> tuple[Visit, ...]:
+    """Read every visit, each told once, in the order given."""
     book = Book(records)
-    return tuple(_visit(record, book) for record in of_types(records, "Encounter", "Appointment"))
+    found = entries(records, ("Encounter", "Appointment"), how)
+    read = [_visit(record, book) for record in of_types(records, "Encounter", "Appointment")]
+    return tuple(gathered(read, found))
 
 
 def _visit(record: Record, book: Book) -> Visit:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from phr.chart.evidence import PLAINLY, How
 from phr.chart.plain import joined
 from phr.chart.results import LOINC, Result, results
 from phr.fhir.record import Record
@@ -52,11 +53,11 @@ class Reading:
     figures: tuple[Result, ...]
 
 
-def vitals(records: Sequence[Record]) -> tuple[Vital, ...]:
+def vitals(records: Sequence[Record], how: How = PLAINLY) -> tuple[Vital, ...]:
     """Group vital-sign Observations by kind and unit, in the order people ask for them."""
     found: dict[tuple[object, str], list[Reading]] = {}
     names: dict[tuple[object, str], tuple[str, tuple[str, str] | None]] = {}
-    for one in _readings(results(records)):
+    for one in _readings(results(records, how=how)):
         key = _key(one)
         kind: tuple[object, str] = (key or one.first.name.casefold(), one.unit)
         found.setdefault(kind, []).append(one)

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from phr import __version__, memory
-from phr.errors import Conflict, InvalidInput, NeedsReauthorisation, PhrError
+from phr.errors import Conflict, InvalidInput, NeedsReauthorisation, OutOfMemory, PhrError
 from phr.settings import Settings, load
 
 Item = Mapping[str, Any]
@@ -28,6 +28,7 @@ DONE, FAILED, WRONG_USE, SEALED, NEEDS_A_PERSON = 0, 1, 2, 3, 4
 def main() -> None:
     """Run the command line: the entry point `phr`."""
     memory.give_back_early()
+    memory.leave_out()
     try:
         code = phr.main(prog_name="phr", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else DONE)
@@ -157,6 +158,8 @@ def command(group: click.Group, name: str) -> Callable[[Callable[..., None]], cl
                 function(shell, **given)
             except PhrError as error:
                 return _complain(shell, error)
+            except MemoryError:
+                return _complain(shell, OutOfMemory())
             return DONE
 
         for option in reversed(_OPTIONS):
@@ -215,6 +218,11 @@ def vault() -> None:
 @phr.group()
 def grant() -> None:
     """Who can see what."""
+
+
+@phr.group()
+def catalogue() -> None:
+    """The list in which hospitals are found."""
 
 
 def _patient(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -465,6 +473,30 @@ def restore(shell: Shell, folder: Path, kit: bool, bring_back: bool) -> None:
         shell.show(items, lambda item: f"{item['patient']}: restored. {item['sentence']}")
 
 
+@command(catalogue, "apply")
+@click.argument("file", type=click.Path(exists=True, path_type=Path))
+def catalogue_apply(shell: Shell, file: Path) -> None:
+    """Take in FILE: a packed snapshot (or its folder) that was carried here, no network needed."""
+    shell.do("catalogue.apply", _say_catalogue, file=str(file.absolute()))
+
+
+@command(catalogue, "show")
+def catalogue_show(shell: Shell) -> None:
+    """Say what the list is made of, how old that is, and what went wrong last."""
+    shell.do("catalogue.show", _say_catalogue)
+
+
+def _say_catalogue(item: Item) -> str:
+    said = f" {item['sentence']}" if item["sentence"] else ""
+    if item["serial"] is None:
+        return f"{item['lighthouse']}:{said}"
+    moved = f" {item['moved']} sign-in addresses wait to be confirmed." if item["moved"] else ""
+    return (
+        f"{item['lighthouse']}: number {item['serial']}, {item['organizations']} organisations, "
+        f"good until {item['expires']}.{moved}{said}"
+    )
+
+
 @command(phr, "check")
 @click.option(
     "--alive", is_flag=True, help="Only whether a running appliance answers (containers)."
@@ -476,7 +508,7 @@ def check(shell: Shell, alive: bool) -> None:
 
         probe.ask(shell.settings())
         return
-    shell.do("check", lambda item: f"{item['level']:8} {item['name']}: {item['sentence']}")
+    shell.do("check", lambda item: f"{item['level']:8} {item['subject']}: {item['sentence']}")
 
 
 @command(phr, "demo")

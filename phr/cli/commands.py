@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from phr import clock, connect, pull, selfcheck
 from phr.appliance import Appliance
-from phr.cli import record_commands
+from phr.cli import catalogue_commands, record_commands
 from phr.cli.control import RemoteFailure
 from phr.connectors import LIVE
 from phr.errors import (
@@ -369,8 +369,9 @@ def _activity(appliance: Appliance, *, patient: str, limit: int) -> Iterator[Ite
     with _vault(appliance, patient).read() as session:
         named = select(Grant.id, Recipient.name).join(Recipient, Recipient.id == Grant.recipient_id)
         recipients = {row[0]: row[1] for row in session.execute(named)}
+        places = gate.place_names(session)
         for entry in audit.entries(session, limit=limit):
-            line = activity.line(entry, recipients, None)
+            line = activity.line(entry, recipients, None, places)
             yield {
                 "seq": entry.seq,
                 "at": entry.at.isoformat(),
@@ -434,7 +435,12 @@ def _check(appliance: Appliance) -> Iterator[Item]:
     problems = False
     for finding in selfcheck.look(appliance):
         problems |= finding.level is selfcheck.Level.PROBLEM
-        yield {"level": finding.level, "name": finding.name, "sentence": finding.sentence}
+        yield {
+            "level": finding.level,
+            "name": finding.name,
+            "subject": finding.subject,
+            "sentence": finding.sentence,
+        }
     if problems:
         raise Conflict("Something needs to be put right: see above.")
 
@@ -459,4 +465,6 @@ COMMANDS: dict[str, Command] = {
     "backup": _backup,
     "restore": _restore,
     "check": _check,
+    "catalogue.apply": catalogue_commands.apply,
+    "catalogue.show": catalogue_commands.show,
 }

@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 
 from phr import clock, pull, views
 from phr.errors import InvalidInput, SettingsError
-from phr.fhir.record import Origin, Record
+from phr.fhir.record import Record
 from phr.sharing import gate, package
-from phr.store import connections, records
+from phr.store import connections, entries, records
 from phr.store.vault import Vault
 
 Item = Mapping[str, Any]
@@ -81,12 +81,10 @@ def chart(vault: Vault, section: str) -> Iterator[Item]:
 def _context(session: Session) -> views.Context:
     """Return a context whose links are evidence: `Type/local id` instead of an address."""
     return views.Context(
-        origins={
-            row.id: Origin(row.id, row.name, row.kind, bool(row.demo), row.last_pull_at)
-            for row in connections.listed(session)
-        },
+        origins=connections.origins(session),
         now=clock.now(),
         link=_evidence,
+        decisions=entries.decisions(session),
     )
 
 
@@ -133,5 +131,8 @@ def _item(section: str, group: str, entry: Any) -> Item:
         "value": words.strip() or None,
         "word": mark.words if mark else None,
         "details": [str(line) for line in getattr(entry, "details", ()) if line],
-        "evidence": [entry.href],
+        "evidence": [
+            entry.href,
+            *(link.href for link in getattr(entry, "links", ()) if link.href),
+        ],
     }

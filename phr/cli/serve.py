@@ -17,11 +17,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import uvicorn
+import uvloop
 
-from phr import tls
+from phr import memory, tls
 from phr.appliance import Appliance
 from phr.cli import commands
 from phr.cli.control import Control
+from phr.cli.protocol import Protocol
 from phr.errors import Conflict
 from phr.settings import Settings
 from phr.tls import Tls
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 
 HTTP_GRACE = 3  # seconds that open answers get at a stop
 HARD_STOP = 7.5  # a stop takes at most 8 s: `docker stop` kills after 10 (security.md J8)
+_FIRST_PAGE = 0.3  # seconds left to whoever waits for it
 _RENEWAL_LOOK = 6 * 3600.0
 
 
@@ -122,7 +125,8 @@ def _run(
     )
     try:
         appliance.start()
-        asyncio.run(_listen(appliance, listeners, announce))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_listen(appliance, listeners, announce))
     finally:
         control.close()
 
@@ -141,7 +145,7 @@ async def _listen(
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
-    renewal = asyncio.create_task(_renew(appliance.tls))
+    beside = [asyncio.create_task(_renew(appliance.tls))]
     tasks = [asyncio.create_task(one.serve(sockets=[bound])) for one, bound in listeners]
     try:
         while not all(listener.ready for listener, _ in listeners):
@@ -149,25 +153,35 @@ async def _listen(
                 break
             await asyncio.sleep(0.01)
         else:
-            _settle()
             announce(Running(appliance, appliance.new_setup_code(), stop))
+            beside.append(asyncio.create_task(_settle(appliance)))
+            beside[-1].add_done_callback(lambda task: stop() if _failed(task) else None)
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         stop()  # one listener never runs alone
-        await asyncio.gather(*tasks)
+        await asyncio.gather(*tasks, *filter(_failed, beside))
     finally:
-        renewal.cancel()
+        for task in beside:
+            task.cancel()
 
 
-def _settle() -> None:
-    """Keep answers quick beside a running import.
+def _failed(task: asyncio.Task[None]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is not None
+
+
+async def _settle(appliance: Appliance) -> None:
+    """Do what the first page need not wait for: begin the jobs, keep later answers quick.
 
     The collector need not walk what stays for ever, and a page that waits for the interpreter gets
     it within half a millisecond, not five.
     """
+    sys.setswitchinterval(0.0005)
+    await asyncio.sleep(_FIRST_PAGE)
+    if appliance.jobs is not None:
+        await asyncio.to_thread(appliance.jobs.start)
     gc.collect()
     gc.freeze()
     gc.enable()
-    sys.setswitchinterval(0.0005)
+    memory.give_back_now()
 
 
 async def _renew(certificate: Tls | None) -> None:
@@ -181,9 +195,8 @@ def _listener(app: Any, appliance: Appliance) -> _Listener:
     proxies = appliance.settings.trusted_proxies
     config = uvicorn.Config(
         app,
-        http="h11",  # strict about framing; the faster parser buys nothing at this size
+        http=Protocol,
         ws="none",
-        loop="asyncio",
         lifespan="on",
         log_config=None,  # phr.logs decides
         access_log=False,  # paths name patients
@@ -191,7 +204,6 @@ def _listener(app: Any, appliance: Appliance) -> _Listener:
         proxy_headers=bool(proxies),
         forwarded_allow_ips=list(proxies),
         timeout_graceful_shutdown=HTTP_GRACE,
-        h11_max_incomplete_event_size=32 * 1024,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it greets at length
     config.load()

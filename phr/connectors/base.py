@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
+from phr.errors import PhrError
 from phr.fhir.record import Item
 from phr.http import Http
 
@@ -96,8 +97,14 @@ class Connector(Protocol):
         """Yield pages as they arrive; None says that nothing arrived for a moment."""
 
 
+Document = tuple[str, Attachment | PhrError]  # its address, and what came or why nothing did
+
+
 class LiveConnector(Connector, Protocol):
     """A connector to a server that is there: it is made of a `Remote`."""
 
-    def attachment(self, url: str) -> Attachment:
-        """Fetch one document inside the connection's origin."""
+    def attachments(self, urls: Sequence[str]) -> Iterator[Document | None]:
+        """Fetch documents inside the connection's origin, a few at a time, as they come.
+
+        Yields None when it is quiet; what ends the run is raised.
+        """

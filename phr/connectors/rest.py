@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from phr import clock, net
 from phr.connectors.base import Fetched, Outcome, Remote
@@ -141,6 +141,8 @@ class Conversation:
     def __init__(self, remote: Remote, pause: Callable[[int], float] = backoff) -> None:
         self.remote = remote
         self.base = net.parse(remote.base_url.rstrip("/"))
+        accept = remote.quirks.get("accept")
+        self.accept = accept if isinstance(accept, str) else ACCEPT
         per_minute = remote.quirks.get("per_minute")
         self.pace = Pace(per_minute if isinstance(per_minute, int | float) else None)
         self._pause = pause
@@ -154,7 +156,7 @@ class Conversation:
         """The address of the pinned Patient: also the probe that tells if a token lives."""
         return self.address(f"Patient/{self.remote.patient}")
 
-    def get(self, url: str, *, accept: str = ACCEPT, limits: Limits = DEFAULT) -> Answer:
+    def get(self, url: str, *, accept: str | None = None, limits: Limits = DEFAULT) -> Answer:
         """GET inside the connection with a living token, waiting where the server asks for it.
 
         Raises NotOffered for a 401 that is not about the token, NeedsReauthorisation, TryLater
@@ -163,7 +165,7 @@ class Conversation:
         for attempt in range(TRIES):
             self.pace.turn()
             token = self.remote.tokens.current()
-            answer = self._once(url, token, accept, limits)
+            answer = self._once(url, token, accept or self.accept, limits)
             self.pace.hold(rate_pause(answer))
             if answer.status == HTTPStatus.UNAUTHORIZED:
                 self._after_401(url, token)
@@ -198,7 +200,7 @@ class Conversation:
         """Read the Patient: anything but another 401 means that the token is not dead."""
         self.pace.turn()
         try:
-            answer = self._once(self.patient_url, token, ACCEPT, DEFAULT)
+            answer = self._once(self.patient_url, token, self.accept, DEFAULT)
         except (Unreachable, AnswerRefused):
             return True
         return answer.status != HTTPStatus.UNAUTHORIZED
@@ -230,6 +232,8 @@ class Conversation:
         refuse(answer)
         try:
             page = document.slice_bundle(answer.body)
+        except document.TooMuch as problem:  # asking again would bring as much again
+            raise TooLarge(problem.sentence) from problem
         except InvalidInput as problem:
             raise RemoteBroken(
                 f"The hospital sent a page that could not be read. {problem.sentence}"
@@ -241,7 +245,7 @@ class Conversation:
         """Say whether the server as a whole answers, whatever it answers."""
         try:
             self.pace.turn()
-            self._once(self.patient_url, self.remote.tokens.current(), ACCEPT, DEFAULT)
+            self._once(self.patient_url, self.remote.tokens.current(), self.accept, DEFAULT)
         except Unreachable:
             return False
         except AnswerRefused:
@@ -276,7 +280,10 @@ class Conversation:
                 return
             if number == 0 and not chain.resumed:
                 asked_at = _server_time(answer)
-            yield _page(chain, page, following, asked_at, first=number == 0)
+            fetched = _page(chain, page, following, asked_at, first=number == 0)
+            del page, answer  # up to 30 MB each: not held while others work
+            yield fetched
+            del fetched
             if following.outcome is not Outcome.MORE or following.url is None:
                 return
             url = following.url
@@ -396,17 +403,20 @@ def _remark(page: document.Page) -> str | None:
 # ------------------------------------------------------------------------- several chains
 
 
-class Hopper:
+_Thing = TypeVar("_Thing")
+
+
+class Hopper(Generic[_Thing]):
     """A bounded queue between the chains' threads and the one consumer: by pages and by bytes."""
 
     def __init__(self, pages: int = QUEUE_PAGES, size: int = QUEUE_BYTES) -> None:
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[Fetched | BaseException | None, int]] = deque()
+        self._waiting: deque[tuple[_Thing | BaseException | None, int]] = deque()
         self._bytes = 0
         self._pages, self._size = pages, size
         self.closed = False
 
-    def put(self, thing: Fetched | BaseException | None, size: int = 0) -> None:
+    def put(self, thing: _Thing | BaseException | None, size: int = 0) -> None:
         """Wait for room, then add; a closed hopper raises Stopped."""
         with self._changed:
             self._changed.wait_for(lambda: self.closed or self._has_room(size))
@@ -421,7 +431,7 @@ class Hopper:
             len(self._waiting) < self._pages and self._bytes + size <= self._size
         )
 
-    def take(self, timeout: float) -> tuple[Fetched | BaseException | None] | None:
+    def take(self, timeout: float) -> tuple[_Thing | BaseException | None] | None:
         """Return the next thing in a 1-tuple, or None when none came in time."""
         with self._changed:
             if not self._changed.wait_for(lambda: bool(self._waiting), timeout):
@@ -441,12 +451,24 @@ class Hopper:
 Job = Callable[[], Iterator[Fetched]]
 
 
-def in_parallel(jobs: Sequence[Job], workers: int, pace: Pace) -> Iterator[Fetched | None]:
-    """Run jobs on a few threads and yield their pages as they come; None when it is quiet.
+def weight(fetched: Fetched) -> int:
+    """Return the bytes of a page's records."""
+    return sum(len(item.body) for item in fetched.items)
 
-    The first error that ends the run is raised here, after the other threads were told to stop.
+
+def in_parallel(
+    jobs: Sequence[Callable[[], Iterator[_Thing]]],
+    workers: int,
+    pace: Pace,
+    size: Callable[[_Thing], int],
+) -> Iterator[_Thing | None]:
+    """Run jobs on a few threads and yield what they give as it comes; None when it is quiet.
+
+    What waits to be taken is bounded by number and by `size` in bytes. The first error that ends
+    the run is raised here, after the other threads were told to stop.
     """
-    waiting, hopper, lock = deque(jobs), Hopper(), threading.Lock()
+    waiting, lock = deque(jobs), threading.Lock()
+    hopper: Hopper[_Thing] = Hopper()
 
     def work() -> None:
         try:
@@ -455,8 +477,9 @@ def in_parallel(jobs: Sequence[Job], workers: int, pace: Pace) -> Iterator[Fetch
                     job = waiting.popleft() if waiting else None
                 if job is None:
                     break
-                for fetched in job():
-                    hopper.put(fetched, sum(len(item.body) for item in fetched.items))
+                for thing in job():
+                    hopper.put(thing, size(thing))
+                    del thing  # up to 30 MB: not held while the next one is fetched
             hopper.put(None)
         except Stopped:
             pass
@@ -479,14 +502,14 @@ def in_parallel(jobs: Sequence[Job], workers: int, pace: Pace) -> Iterator[Fetch
         pace.stop.clear()
 
 
-def _tell(hopper: Hopper, problem: BaseException) -> None:
+def _tell(hopper: Hopper[_Thing], problem: BaseException) -> None:
     try:
         hopper.put(problem)
     except Stopped:
         return
 
 
-def _arriving(hopper: Hopper, running: int) -> Iterator[Fetched | None]:
+def _arriving(hopper: Hopper[_Thing], running: int) -> Iterator[_Thing | None]:
     while running:
         taken = hopper.take(IDLE)
         if taken is None:

@@ -14,14 +14,18 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from phr import net
-from phr.connectors.base import Attachment, Cursor, Fetched, Outcome, Remote
-from phr.connectors.rest import Chain, Conversation, Job, in_parallel, refuse
+from phr.connectors.base import Attachment, Cursor, Document, Fetched, Outcome, Remote
+from phr.connectors.rest import Chain, Conversation, Job, in_parallel, refuse, weight
 from phr.errors import (
     AddressRefused,
     AnswerRefused,
+    ConnectorError,
     InvalidInput,
+    NeedsReauthorisation,
+    NetError,
     NotOffered,
     RemoteBroken,
+    TryLater,
     Unreachable,
     WrongPatient,
 )
@@ -78,7 +82,7 @@ class Smart:
         if cursor.full and self._has_everything and not done:
             done = yield from self._everything(cursor)
         if not done:
-            yield from in_parallel(self._jobs(cursor), self._workers, self.talk.pace)
+            yield from in_parallel(self._jobs(cursor), self._workers, self.talk.pace, weight)
         yield from self._supporting(cursor)
 
     # ---------------------------------------------------------------------------- the person
@@ -211,7 +215,7 @@ class Smart:
                 for names in by_type
                 if names
             ]
-            yield from in_parallel(jobs, self._workers, self.talk.pace)
+            yield from in_parallel(jobs, self._workers, self.talk.pace, weight)
 
     def _reads(self, names: Sequence[str]) -> Iterator[Fetched]:
         """Read single records; after a few refusals in a row the rest is not asked for."""
@@ -252,9 +256,22 @@ class Smart:
             raise RemoteBroken(problem.sentence) from problem
         if len(page.entries) != 1 or _name_of(page.entries[0]) != name:
             raise RemoteBroken("The hospital sent another record than the one asked for.")
-        return replace(page.entries[0], place=name)
+        return Item(page.entries[0].body, name, page.entries[0].url)
 
     # ------------------------------------------------------------------------- documents
+
+    def attachments(self, urls: Sequence[str]) -> Iterator[Document | None]:
+        """Fetch documents on as many threads as there are chains; a failure comes as its error."""
+        jobs = [lambda url=url: self._document(url) for url in urls]
+        return in_parallel(jobs, self._workers, self.talk.pace, _weight)
+
+    def _document(self, url: str) -> Iterator[Document]:
+        try:
+            yield url, self.attachment(url)
+        except (NeedsReauthorisation, TryLater):
+            raise
+        except (ConnectorError, NetError) as problem:
+            yield url, problem
 
     def attachment(self, url: str) -> Attachment:
         """Fetch one document inside the connection; a Binary resource is unwrapped (R4 §2.37).
@@ -277,6 +294,11 @@ class Smart:
                 "fetched from there."
             )
         return place
+
+
+def _weight(document: Document) -> int:
+    found = document[1]
+    return len(found.body) if isinstance(found, Attachment) else 0
 
 
 def _named(kind: str) -> str:

@@ -4,39 +4,71 @@ Read from disk in slices, counted before unpacking; file names are only ever sho
 """
 
 import json
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import IO, Any, BinaryIO, Final, cast
 
 from phr.connectors.base import Cursor, Fetched, Outcome
 from phr.errors import InvalidInput
+from phr.fhir import document
 from phr.fhir.document import Item
 from phr.fhir.slicing import slices
 
 PAGE: Final = 200  # items
 PAGE_BYTES: Final = 4 * 1024 * 1024
 MOST_MEMBERS: Final = 20_000
+MOST_DIRECTORY: Final = 8 * 1024 * 1024  # bytes of a zip's list of its files
+MOST_ATTACHMENT: Final = 25 * 1024 * 1024  # more is not kept (phr.keep)
 LARGEST_MEMBER: Final = 2 * 1024**3
 LARGEST_ZIP: Final = 4 * 1024**3  # unpacked
 MOST_RATIO: Final = 200  # unpacked to packed, beyond the first megabyte
 MANIFEST: Final = "manifest.json"
+VERSIONS: Final = "versions/"
+DECISIONS: Final = "homeport/decisions.ndjson"
+_DECISION_BYTES: Final = 4096
+_BREAKS: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 _ZIP: Final = b"PK\x03\x04"
+_LISTED: Final = b"PK\x01\x02"  # begins each line of a zip's directory
 _MANIFEST_BYTES: Final = 16 * 1024 * 1024
+TOO_MANY: Final = "This zip holds more than 20,000 files."
 _READABLE: Final = (".json", ".ndjson", ".jsonl", ".phr", ".txt", "")
 
 
 @dataclass(frozen=True, slots=True)
 class Brought:
-    """A file of an own export that belongs to a record ("DocumentReference/1f…")."""
+    """A file of an own export that belongs to a record ("DocumentReference/1f…").
+
+    Of one that is larger than what is kept, `content` is the beginning: it is too large too.
+    """
 
     record: str
     url: str
     media_type: str
     content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """An earlier version of a record of an own export, and when it was received at the time."""
+
+    record: str
+    received: datetime
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Which records of an own export ("Type/id") are private, and which no longer offered."""
+
+    private: tuple[str, ...] = ()
+    withdrawn: tuple[str, ...] = ()
 
 
 def shown(name: str) -> str:
@@ -58,17 +90,48 @@ class Upload:
         for name, path in self._files:
             with path.open("rb") as file:
                 if file.read(4) == _ZIP:
-                    yield from _zip(path, shown(name))
+                    yield from _zip(file, shown(name))
                 else:
                     file.seek(0)
                     yield from _pages(file, shown(name), "")
 
     def attachments(self) -> Iterator[Brought]:
         """Yield the attachments of own exports among the files (manifest.json and attachments/)."""
+        for archive in self._exports():
+            yield from _brought(archive)
+
+    def versions(self) -> Iterator[Earlier]:
+        """Yield the earlier versions in own exports (versions/), oldest first of each record."""
+        for archive in self._exports():
+            for member in archive.infolist():
+                if member.filename.startswith(VERSIONS):
+                    yield from _earlier(archive, member)
+
+    def marks(self) -> Marks:
+        """Return the marks of own exports among the files (manifest.json)."""
+        private, withdrawn = list[str](), list[str]()
+        for archive in self._exports():
+            manifest = _manifest(archive)
+            private += _texts(manifest.get("private"))
+            withdrawn += _texts(manifest.get("withdrawn"))
+        return Marks(tuple(private), tuple(withdrawn))
+
+    def decisions(self) -> Iterator[dict[str, Any]]:
+        """Yield what the patient of own exports decided about which records are the same thing."""
+        for archive in self._exports():
+            if DECISIONS in archive.namelist():
+                with archive.open(DECISIONS) as file:
+                    for line in islice(file, MOST_MEMBERS):
+                        yield from _decision(line)
+
+    def _exports(self) -> Iterator[zipfile.ZipFile]:
+        """Open each own export among the files; what is broken in one was said by `fetch`."""
         for _, path in self._files:
-            if zipfile.is_zipfile(path):
-                with zipfile.ZipFile(path) as archive:
-                    yield from _brought(archive)
+            with path.open("rb") as file, suppress(InvalidInput, *_BREAKS):
+                if file.read(4) == _ZIP:
+                    with _opened(file) as archive:
+                        if MANIFEST in archive.namelist():
+                            yield archive
 
 
 def _pages(file: BinaryIO, chain: str, name: str) -> Iterator[Fetched]:
@@ -101,10 +164,41 @@ def _page(items: Iterator[Item]) -> Iterator[Item]:
 # ------------------------------------------------------------------------------------ zips
 
 
-def _zip(path: Path, name: str) -> Iterator[Fetched]:
+class _Counted:
+    """A zip file whose directory is counted before it becomes objects (`zipfile` reads it whole).
+
+    Each line of a directory begins with the same four bytes, so there are no more than these.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = file.seek(0, os.SEEK_END)
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        """Read as a file does. Raises InvalidInput for a directory that is none of ours."""
+        size = size if size >= 0 else self._size - self._file.tell()
+        if size > MOST_DIRECTORY:
+            raise InvalidInput("The list of files in this zip is larger than 8 MB.")
+        data = self._file.read(size)
+        if data.count(_LISTED) > MOST_MEMBERS:
+            raise InvalidInput(TOO_MANY)
+        return data
+
+
+def _opened(file: BinaryIO) -> zipfile.ZipFile:
+    """Open a zip that lies in `file`. Raises InvalidInput for a bomb, BadZipFile for a broken one.
+
+    Nothing is unpacked, and its directory was counted before.
+    """
+    archive = zipfile.ZipFile(cast("IO[bytes]", _Counted(file)))
+    refuse_bomb(archive)
+    return archive
+
+
+def _zip(file: BinaryIO, name: str) -> Iterator[Fetched]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            refuse_bomb(archive)
+        with _opened(file) as archive:
             for member in archive.infolist():
                 if not member.is_dir() and not _of_export(member.filename):
                     yield from _member(archive, member, name)
@@ -121,7 +215,7 @@ def refuse_bomb(archive: zipfile.ZipFile) -> None:
     """
     members = archive.infolist()
     if len(members) > MOST_MEMBERS:
-        raise InvalidInput("This zip holds more than 20,000 files.")
+        raise InvalidInput(TOO_MANY)
     if sum(member.file_size for member in members) > LARGEST_ZIP:
         raise InvalidInput("This zip would unpack to more than 4 GB.")
     for member in members:
@@ -131,7 +225,8 @@ def refuse_bomb(archive: zipfile.ZipFile) -> None:
 
 
 def _of_export(name: str) -> bool:
-    return name == MANIFEST or name.startswith(("attachments/", "provenance/"))
+    beside = ("attachments/", "provenance/", VERSIONS, "homeport/")
+    return name == MANIFEST or name.startswith(beside)
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Iterator[Fetched]:
@@ -155,19 +250,47 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Ite
     yield Fetched(chain, "", Outcome.REFUSED, sentence=reason)
 
 
-def _brought(archive: zipfile.ZipFile) -> Iterator[Brought]:
-    refuse_bomb(archive)
-    names = set(archive.namelist())
-    if MANIFEST not in names or archive.getinfo(MANIFEST).file_size > _MANIFEST_BYTES:
-        return
+def _manifest(archive: zipfile.ZipFile) -> dict[str, Any]:
+    """Return the manifest of an own export; empty when there is none that can be read."""
+    if archive.getinfo(MANIFEST).file_size > _MANIFEST_BYTES:
+        return {}
     try:
-        listed: Any = json.loads(archive.read(MANIFEST)).get("attachments")
-    except (ValueError, AttributeError):
-        return
+        read = json.loads(archive.read(MANIFEST))
+    except (ValueError, RecursionError):
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def _texts(listed: Any) -> list[str]:
+    return [each for each in listed if isinstance(each, str)] if isinstance(listed, list) else []
+
+
+def _earlier(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[Earlier]:
+    """Read one file of versions: a line holds record, received and the bytes as `resource`."""
+    with archive.open(member) as file, suppress(InvalidInput):
+        for item in slices(file, ""):  # type: ignore[arg-type]  # ZipExtFile reads bytes
+            with suppress(InvalidInput, ValueError, KeyError, TypeError, AttributeError):
+                parts = document.fields(item.body)
+                record = json.loads(parts["record"].raw)
+                received = datetime.fromisoformat(json.loads(parts["received"].raw))
+                yield Earlier(str(record), received.astimezone(UTC), parts["resource"].raw)
+
+
+def _decision(line: bytes) -> Iterator[dict[str, Any]]:
+    with suppress(ValueError, RecursionError):
+        read = json.loads(line[:_DECISION_BYTES])
+        if isinstance(read, dict):
+            yield read
+
+
+def _brought(archive: zipfile.ZipFile) -> Iterator[Brought]:
+    names = set(archive.namelist())
+    listed = _manifest(archive).get("attachments")
     for each in listed if isinstance(listed, list) else ():
         if isinstance(each, dict) and all(isinstance(value, str) for value in each.values()):
             member = f"attachments/{each.get('hash', '')}"
             if member in names:
-                content = archive.read(member)
+                with archive.open(member) as file:
+                    content = file.read(MOST_ATTACHMENT + 1)
                 media_type = each.get("media_type", "")
                 yield Brought(each.get("record", ""), each.get("url", ""), media_type, content)

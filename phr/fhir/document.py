@@ -7,7 +7,7 @@ Not here: what the fields mean (`reading`), or files too large for memory (`slic
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, NamedTuple, Self
 
@@ -34,6 +34,10 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 _SPACE = b" \t\r\n"
 
 
+class TooMuch(InvalidInput):
+    """More bytes or parts than are taken in one piece."""
+
+
 class Number(Decimal):
     """A JSON number with a fraction or an exponent; `str()` is exactly what was sent."""
 
@@ -55,13 +59,16 @@ class Number(Decimal):
         return (Number, (self.text,))
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(msgspec.Struct, frozen=True, gc=False):
     """One received resource on its way in: the bytes, where it stood, and its fullUrl if any."""
 
-    body: bytes = field(repr=False)
+    body: bytes
     place: str = ""  # for people: "entry 17", "labs.ndjson line 3"
     url: str | None = None
+
+    def __repr__(self) -> str:
+        """Name the place, never what it says."""
+        return f"Item({self.place!r})"
 
 
 class Issue(NamedTuple):
@@ -134,7 +141,7 @@ def text_bytes(body: bytes) -> bytes:
 def refuse_swarm(body: bytes, most: int = MAX_VALUES) -> None:
     """Raise InvalidInput for more values than anybody writes: in memory each takes 100 bytes."""
     if len(body) > most and body.count(b",") > most:
-        raise InvalidInput("This holds more parts than Homeport takes in one piece.")
+        raise TooMuch("This holds more parts than Homeport takes in one piece.")
 
 
 def strict(body: bytes, depth: int = MAX_DEPTH) -> Any:
@@ -329,7 +336,7 @@ def slice_bundle(body: bytes) -> Page:
     broken inside comes out as it is: it is quarantined, its neighbours are kept.
     """
     if len(body) > MAX_BYTES:
-        raise InvalidInput("This is larger than 64 MB.")
+        raise TooMuch("This is larger than 64 MB.")
     refuse_swarm(body, MAX_PAGE_VALUES)
     body = body.removeprefix(BOM).strip(_SPACE)
     found = _page_fields(body)

@@ -11,6 +11,7 @@ from binascii import Error as Base64Error
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from itertools import accumulate
+from operator import sub
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -25,9 +26,9 @@ MAX_ID: Final = 256  # R4 allows 64; Epic sends up to 130
 MAX_WORDS: Final = 20_000  # characters of search text taken from one resource
 _REMEMBERED_BYTES: Final = 1024
 _REMEMBERED: Final = 2048  # per type and element name
-_NARRATIVE_QUOTES: Final = 8
-# Two elements so frequent and so different each time that their shape is checked in one match:
-# what fits has each name once, no escapes, no depth and no absurd number.
+# Three elements so frequent and so different each time that their shape is checked in one match:
+# what fits has each name once, no depth, no absurd number, and no escape that hides a character.
+_NARRATIVE = re.compile(rb'\{"status":"[^"\\]*+","div":"[^"\\]*+(?:\\[^u][^"\\]*+)*+"\}', re.DOTALL)
 _REFERENCES = re.compile(rb'\[?\{"reference":"[^"\\]++"\}(?:,\{"reference":"[^"\\]++"\})*+\]?')
 _QUANTITY = re.compile(
     rb'\{"value":(-?[0-9]{1,15}(?:\.[0-9]{1,15})?)(?:,"unit":"[^"\\]*+")?'
@@ -53,43 +54,44 @@ class Link(NamedTuple):
     data: bytes | None = None
 
 
-class Piece:
+class Piece(msgspec.Struct, gc=False):
     """What one element tells. `has` says which of the rest were set, so that merging is quick."""
 
-    has = 0
+    has: int = 0
     words: tuple[str, ...] = ()
     places: tuple[tuple[int, int], ...] = ()  # of references, from the element's first byte
-    labels = 0
-    flags = 0
-    categories = 0
-    rank = 99  # of the date path it is on; smaller is better
+    labels: int = 0
+    flags: int = 0
+    categories: int = 0
+    rank: int = 99  # of the date path it is on; smaller is better
     start: int | None = None
     end: int | None = None
-    code_rank = 99
+    code_rank: int = 99
     codings: tuple[Coding, ...] = ()
     value: float | None = None
     patients: tuple[str, ...] = ()  # ids of the patients whose record this says it is
     links: tuple[Link, ...] = ()
 
+    def sum_up(self) -> "Piece":
+        """Set `has`, and return this or, if it tells nothing, the piece that stands for that."""
+        self.has = (
+            (_WORDY if self.words else 0)
+            | (_PLACED if self.places else 0)
+            | (_BITTEN if self.labels or self.flags or self.categories else 0)
+            | (_TIMED if self.rank != _NOWHERE else 0)
+            | (_CODED if self.code_rank != _NOWHERE else 0)
+            | (_MORE if self.value is not None or self.patients or self.links else 0)
+        )
+        return self if self.has else PLAIN
 
+
+_NOWHERE: Final = 99  # the rank of what is on no path
 _WORDY, _PLACED, _BITTEN, _TIMED, _CODED, _MORE = (1 << bit for bit in range(6))
-_TELLS: Final = {  # which bit of `has` stands for an attribute
-    "words": _WORDY,
-    "places": _PLACED,
-    "labels": _BITTEN,
-    "flags": _BITTEN,
-    "categories": _BITTEN,
-    "rank": _TIMED,
-    "code_rank": _CODED,
-    "value": _MORE,
-    "patients": _MORE,
-    "links": _MORE,
-}
 PLAIN: Final = Piece()
-_tuple: Final = tuple.__new__  # makes a named tuple in a third of the time of its constructor
+_look_up: Final = dict.__getitem__  # spares a dict with `__missing__` the way through Python
 
 
-class Taken(NamedTuple):
+class Taken(msgspec.Struct, frozen=True, gc=False):
     """What the store needs to know of one resource.
 
     `words` are distinct pieces of text for search, `codings` the concept it is about (preferred
@@ -97,7 +99,6 @@ class Taken(NamedTuple):
     """
 
     kind: Kind
-    remote_id: str
     splices: bytes
     words: tuple[str, ...]
     labels: int
@@ -171,49 +172,72 @@ def _id_from(url: str | None) -> str | None:
     return pointed.id if pointed else None
 
 
-class _Ids(dict[bytes, Piece]):
+class _Memory(dict[bytes, Piece]):
+    """What the elements of one name told, by their bytes; a new one is judged and remembered."""
+
+    def __init__(self, plan: "_Plan", name: str) -> None:
+        super().__init__()
+        self._plan, self._name = plan, name
+
+    def __missing__(self, raw: bytes) -> Piece:
+        """Judge and read an element that was not met before."""
+        piece = _learn(self._plan, self._name, raw)
+        self.keep(raw, piece)
+        return piece
+
+    def keep(self, raw: bytes, piece: Piece) -> None:
+        """Remember a piece unless it is large; forget the rest when there are too many."""
+        if len(raw) <= _REMEMBERED_BYTES:
+            if len(self) >= _REMEMBERED:
+                self.clear()
+            self[raw] = piece
+
+
+class _Ids(_Memory):
     """The memory of `id` elements: they tell nothing but themselves."""
 
-    def get(self, _raw: bytes, _default: Any = None) -> Piece:
+    def __missing__(self, raw: bytes) -> Piece:
         """Return the piece that tells nothing."""
         return PLAIN
 
 
-class _Narratives(dict[bytes, Piece]):
+class _Narratives(_Memory):
     """The memory of narratives: nothing in them that is not coded too, so nothing is kept."""
 
-    def get(self, raw: bytes, _default: Any = None) -> Any:
+    def __missing__(self, raw: bytes) -> Piece:
         """Return the piece that tells nothing, if `raw` is a narrative and nothing else."""
-        return PLAIN if _is_narrative(raw) else None
+        return PLAIN if _NARRATIVE.fullmatch(raw) else _learn(self._plan, self._name, raw)
 
 
-class _Metas(dict[bytes, Piece]):
+class _Metas(_Memory):
     """The memory of meta, which differs from others of its kind in the time of its update only.
 
     It is remembered without that time. The time holds neither quote nor backslash, so what was
     judged with another time in this place is judged with this one.
     """
 
-    def get(self, raw: bytes, _default: Any = None) -> Any:
+    def __missing__(self, raw: bytes) -> Piece:
         """Return what is known of `raw`, whatever its time."""
-        return dict.get(self, _timeless(raw))
+        timeless = _timeless(raw)
+        piece = self.get(timeless)
+        if piece is None:
+            piece = _learn(self._plan, self._name, raw)
+            self.keep(timeless, piece)
+        return piece
 
 
 def _timeless(raw: bytes) -> bytes:
     """Return a meta element without the value of its `lastUpdated`."""
-    start = raw.find(b'"lastUpdated":"') + 15
-    end = raw.find(b'"', start)
-    if start < 15 or b"\\" in raw[start:end]:
-        return raw
-    return raw[:start] + raw[end:]
+    before, name, rest = raw.partition(b'"lastUpdated":"')
+    said, quote, after = rest.partition(b'"')
+    return raw if not quote or b"\\" in said else before + name + after
 
 
 class _Shape(NamedTuple):
     """What is the same for all resources of a type that have the same elements in this order."""
 
-    memories: list[dict[bytes, Piece]]
-    names: list[str]
-    offsets: list[int]  # of each element's value, as if all values before it were empty
+    memories: tuple[_Memory, ...]
+    offsets: tuple[int, ...]  # of each element's value, as if all values before it were empty
     frame: int  # bytes of everything but the values, in compact JSON
     id_at: int  # place of `id` among the elements; -1 if there is none
 
@@ -231,10 +255,10 @@ class _Plan:
             self.dates.setdefault(name, []).append((rank, rest))
         self.codes = {name: rank for rank, name in enumerate(kind.codes)}
         self.busy = self.codes.keys() | self.dates.keys() | _READERS.keys()
-        self.memory: dict[str, dict[bytes, Piece]] = {
-            "id": _Ids(),
-            "text": _Narratives(),
-            "meta": _Metas(),
+        self.memory: dict[str, _Memory] = {
+            "id": _Ids(self, "id"),
+            "text": _Narratives(self, "text"),
+            "meta": _Metas(self, "meta"),
         }
         self.shapes: dict[tuple[str, ...], _Shape] = {}
 
@@ -248,10 +272,12 @@ class _Plan:
         return known
 
     def _shape(self, names: tuple[str, ...]) -> _Shape:
-        offsets = list(accumulate(len(name.encode()) + 4 for name in names))
+        for name in names:
+            if name not in self.memory:
+                self.memory[name] = _Memory(self, name)
+        offsets = tuple(accumulate(len(name.encode()) + 4 for name in names))
         return _Shape(
-            [self.memory.setdefault(name, {}) for name in names],
-            list(names),
+            tuple(self.memory[name] for name in names),
             offsets,
             (offsets[-1] if offsets else 1) + 1,
             names.index("id") if "id" in names else -1,
@@ -264,7 +290,7 @@ class Intake:
     def __init__(self) -> None:
         self._plans: dict[str, _Plan] = {}
 
-    def take(self, body: bytes, kind: Kind, remote_id: str) -> Taken:
+    def take(self, body: bytes, kind: Kind) -> Taken:
         """Judge and read one resource (UTF-8, no byte order mark), or raise InvalidInput."""
         plan = self._plans.get(kind.type)
         if plan is None:
@@ -273,41 +299,42 @@ class Intake:
         found = document.slices(body)
         shape = plan.shape(tuple(found))
         raws = list(map(bytes, found.values()))
-        lengths = list(map(len, raws))
-        starts = None
-        if shape.frame + sum(lengths) != len(body):  # not compact, or a name stands twice
+        before = list(accumulate(map(len, raws), initial=0))  # bytes of the values before each
+        if shape.frame + before[-1] != len(body):  # not compact, or a name stands twice
             starts = [field.start for field in document.fields(body).values()]
-        return _merge(plan, shape, body, remote_id, raws, lengths, starts)
+            before = list(map(sub, starts, shape.offsets))
+        return _merge(plan, shape, body, raws, before)
 
 
-def _merge(  # noqa: C901, PLR0917  the hot path of every import: one loop without calls
+def _merge(  # noqa: C901  the hot path of every import: one loop without calls
     plan: _Plan,
     shape: _Shape,
     body: bytes,
-    remote_id: str,
     raws: list[bytes],
-    lengths: list[int],
-    starts: list[int] | None,
+    before: list[int],
 ) -> Taken:
     words: list[str] = []
-    gaps: list[int] = []  # of references: distance from the end of the one before, length
     found_labels = flags = categories = last = 0
-    rank = code_rank = 99
+    rank = code_rank = _NOWHERE
     start = end = value = None
     concept: tuple[Coding, ...] = ()
     patients: tuple[str, ...] = ()
     links: tuple[Link, ...] = ()
-    place = -1
-    for known, raw in zip(shape.memories, raws):  # noqa: B905  as many by construction
-        place += 1
-        piece = known.get(raw) or _learn(plan, shape.names[place], raw, known)
+    offsets = shape.offsets
+    place = shape.id_at
+    if place < 0:
+        flags = int(Note.NO_ID)
+        gaps = [body.index(b"{") + 1, 0]  # of id and references: distance from the end of the one
+    else:  # before (of the first: from the beginning), length
+        gaps = [offsets[place] + before[place] + 1, len(raws[place]) - 2]
+    for place, piece in enumerate(map(_look_up, shape.memories, raws)):
         if piece is PLAIN:
             continue
         has = piece.has
         if has & _WORDY:
             words += piece.words
         if has & _PLACED:
-            at = starts[place] if starts else shape.offsets[place] + sum(lengths[:place])
+            at = offsets[place] + before[place]
             for offset, length in piece.places:
                 offset += at  # noqa: PLW2901  from here on in the whole resource
                 gaps += (offset - last, length)
@@ -324,71 +351,50 @@ def _merge(  # noqa: C901, PLR0917  the hot path of every import: one loop witho
             value = value if piece.value is None else piece.value
             patients += piece.patients
             links += piece.links
-    place = shape.id_at
-    if place < 0:
-        flags |= Note.NO_ID
-        gaps[:0] = (body.index(b"{") + 1, 0)
-    else:
-        at = starts[place] if starts else shape.offsets[place] + sum(lengths[:place])
-        gaps[:0] = (at + 1, lengths[place] - 2)
     if plan.kind.type == "Binary":
-        links += _binary(dict(zip(shape.names, raws, strict=True)))
-    return _tuple(
-        Taken,
-        (
-            plan.kind,
-            remote_id,
-            references.packed(gaps),
-            tuple(dict.fromkeys(words)),
-            found_labels,
-            flags,
-            categories,
-            start,
-            end,
-            concept,
-            value,
-            patients,
-            links,
-        ),
+        links += _binary(document.slices(body))
+    return Taken(
+        plan.kind,
+        references.packed(gaps),
+        tuple(dict.fromkeys(words)),
+        found_labels,
+        flags,
+        categories,
+        start,
+        end,
+        concept,
+        value,
+        patients,
+        links,
     )
 
 
 # ------------------------------------------------------------------------------ one element
 
 
-def _learn(plan: _Plan, name: str, raw: bytes, known: dict[bytes, Piece]) -> Piece:
-    """Judge and read an element that was not met before."""
+def _learn(plan: _Plan, name: str, raw: bytes) -> Piece:
+    """Judge and read one element."""
     first = raw[0]
     if first == _QUOTE and b"\\" not in raw:
         said = raw[1:-1] if len(raw) <= 4 * MAX_WORDS else raw[1 : 4 * MAX_WORDS]  # spares copies
-        piece = _said(plan, name, said.decode("utf-8", "ignore"))
-    elif name == "text" and first == _BRACE:
+        return _said(plan, name, said.decode("utf-8", "ignore"))
+    if name == "text" and first == _BRACE:
         judge(raw)
         return PLAIN
-    elif name == "valueQuantity" and (match := _QUANTITY.fullmatch(raw)):
-        piece = Piece()
-        piece.has, piece.value = _MORE, float(match[1])
-    elif name not in plan.busy and _REFERENCES.fullmatch(raw):
-        piece = _pointing(name, raw)
-    else:
-        value, look = judge(raw)
-        piece = _piece(plan, name, value, look, raw)
-    if name == "meta":
-        raw = _timeless(raw)
-    if len(raw) <= _REMEMBERED_BYTES:
-        if len(known) >= _REMEMBERED:
-            known.clear()
-        known[raw] = piece
-    return piece
+    if name == "valueQuantity" and (match := _QUANTITY.fullmatch(raw)):
+        return Piece(_MORE, value=float(match[1]))
+    if name not in plan.busy and _REFERENCES.fullmatch(raw):
+        return _pointing(name, raw)
+    value, look = judge(raw)
+    return _piece(plan, name, value, look, raw)
 
 
 def _pointing(name: str, raw: bytes) -> Piece:
     """Read one or several plain references; they are most of what differs between resources."""
-    made = Piece()
-    made.has, made.places = _PLACED, tuple(references.places(raw))
-    if name in PATIENT_ELEMENTS and (patients := tuple(_patients(document.strict(raw)))):
-        made.has, made.patients = made.has | _MORE, patients
-    return made if made.places else PLAIN
+    made = Piece(places=references.plain_places(raw))
+    if name in PATIENT_ELEMENTS:
+        made.patients = tuple(_patients(document.strict(raw)))
+    return made.sum_up()
 
 
 def _said(plan: _Plan, name: str, said: str) -> Piece:
@@ -407,8 +413,7 @@ def _piece(plan: _Plan, name: str, value: Any, look: "_Look", raw: bytes) -> Pie
     made = Piece()
     if name == "meta":
         made.labels = _bits(labels.of_security(reading.mapping(value).get("security")))
-        made.has = _BITTEN if made.labels else 0
-        return made if made.has else PLAIN
+        return made.sum_up()
     made.words, made.links = tuple(look.words), tuple(look.links)
     if look.references or look.binaries:
         if look.references > raw.count(b'"reference"'):
@@ -433,27 +438,7 @@ def _told(plan: _Plan, made: Piece, name: str, value: Any) -> Piece:
         _read_concept(made, value, plan.codes[name])
     if name in plan.dates:
         _read_dates(made, value, plan.dates[name])
-    has = 0
-    for attribute, told in made.__dict__.items():
-        if told != ():
-            has |= _TELLS.get(attribute, 0)
-    made.has = has
-    return made if has else PLAIN
-
-
-def _is_narrative(raw: bytes) -> bool:
-    r"""Say whether well-formed JSON is exactly {"status":"...","div":"..."}.
-
-    Eight quotes that are not escaped make two names and two strings; without `\\` a backslash
-    before a quote escapes it.
-    """
-    return (
-        raw.startswith(b'{"status":"')
-        and b'","div":"' in raw
-        and b"\\\\" not in raw
-        and b"\\u" not in raw
-        and raw.count(b'"') - raw.count(b'\\"') == _NARRATIVE_QUOTES
-    )
+    return made.sum_up()
 
 
 def _bits(found: Iterable[tuple[str, labels.Label]]) -> int:
@@ -598,6 +583,8 @@ def _look(value: Any) -> _Look:  # noqa: C901, PLR0912  one flat walk: it runs f
                 elif kind is dict or kind is list:
                     if name == "modifierExtension" and inner:
                         look.modified = True
+                    elif name == "attachment" and kind is dict and "contentType" not in inner:
+                        _look_at_untyped_file(look, inner)
                     waiting.append(inner)
                 elif kind is int and not -_MOST_DIGITS < inner < _MOST_DIGITS:
                     raise InvalidInput("This holds a number longer than 40 characters.")
@@ -630,6 +617,13 @@ def _look_at_file(look: _Look, found: Mapping[str, Any], name: str, said: str) -
         look.links.append(Link(f"#{number}", text(found.get("contentType")), held))
 
 
+def _look_at_untyped_file(look: _Look, found: Mapping[str, Any]) -> None:
+    """Note an Attachment that does not say what it is (contentType is 0..1)."""
+    for name in ("url", "data"):
+        if isinstance(said := found.get(name), str):
+            _look_at_file(look, {"contentType": ""}, name, said)
+
+
 def inline(said: str) -> bytes | None:
     """Return the bytes of base64 text, or None if it is not base64 (white space is allowed)."""
     try:
@@ -638,15 +632,15 @@ def inline(said: str) -> bytes | None:
         return None
 
 
-def _binary(fields: Mapping[str, bytes]) -> tuple[Link, ...]:
+def _binary(fields: Mapping[str, msgspec.Raw]) -> tuple[Link, ...]:
     """Return what a Binary resource carries (R4 Binary; DSTU2 calls its data `content`)."""
     media_type = _string(fields.get("contentType"))
     held = inline(_string(fields.get("data") or fields.get("content")))
     return (Link("#1", media_type, held),) if held is not None else ()
 
 
-def _string(raw: bytes | None) -> str:
+def _string(raw: msgspec.Raw | None) -> str:
     if raw is None:
         return ""
-    value = document.strict(raw)
+    value = document.strict(bytes(raw))
     return value if isinstance(value, str) else ""

@@ -19,6 +19,7 @@ SECTIONS: Final = (  # the number of a section is its place here; append only
     "procedures",
     "documents",
     "people",
+    "insurance",
 )
 
 CATEGORIES: Final[dict[str, int]] = {  # a category's bit is its place here; append only
@@ -254,7 +255,7 @@ _ROWS = (
         dates="onsetDateTime onsetPeriod recordedDate assertedDate dateRecorded abatementDateTime",
         searches=_chains("category", "problem-list-item health-concern encounter-diagnosis"),
     ),
-    _kind("Coverage", "insurance cover", "Insurance", timeline=False, dates="period"),
+    _kind("Coverage", "insurance cover", "Insurance", "insurance", timeline=False, dates="period"),
     _kind("Device", "device", "Devices", timeline=False, dates="manufactureDate expirationDate"),
     _kind(
         "DiagnosticReport",
@@ -442,11 +443,12 @@ _ROWS = (
           by=None),
     _kind("Task", "task", "Tasks", timeline=False, by=None),
     # --- money
-    _kind("Claim", "claim", "Claims", timeline=False, dates="billablePeriod created", by=None),
-    _kind("ClaimResponse", "claim answer", "Claim answers", timeline=False, dates="created",
+    _kind("Claim", "claim", "Claims", "insurance", timeline=False, dates="billablePeriod created",
           by=None),
-    _kind("ExplanationOfBenefit", "insurance statement", "Insurance statements", timeline=False,
-          dates="billablePeriod created"),
+    _kind("ClaimResponse", "claim answer", "Claim answers", "insurance", timeline=False,
+          dates="created", by=None),
+    _kind("ExplanationOfBenefit", "insurance statement", "Insurance statements", "insurance",
+          timeline=False, dates="billablePeriod created"),
     _kind("Account", "account", "Accounts", timeline=False, dates="servicePeriod", by=None),
     # --- older releases
     _kind("MedicationOrder", "prescription", "Prescriptions", "medications", dates="dateWritten",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from phr.fhir.kinds import CATEGORIES, KINDS, category_bit
 
@@ -59,8 +59,7 @@ class Quantity:
         return " ".join(part for part in (self.comparator, self.value, self.unit) if part)
 
 
-@dataclass(frozen=True, slots=True)
-class Coding:
+class Coding(NamedTuple):
     """One code of one vocabulary."""
 
     system: str

@@ -12,7 +12,9 @@ from phr.fhir import document
 from phr.fhir.document import Item
 from phr.fhir.labels import Label
 
-__all__ = ["Item", "Origin", "Record", "Selection"]
+__all__ = ["UNSAID", "Item", "Origin", "Record", "Selection"]
+
+UNSAID = "unsaid"  # among the categories of a Selection: records that say none, too
 
 
 @dataclass(frozen=True)

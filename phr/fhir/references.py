@@ -120,6 +120,17 @@ def places(raw: bytes) -> list[tuple[int, int]]:
     return [(start, end - start) for start, end in found if raw[start : start + 1] not in b"#"]
 
 
+def plain_places(raw: bytes) -> tuple[tuple[int, int], ...]:
+    """Return what `places` does for compact references that hold nothing else and no escapes."""
+    found = []
+    at = raw.index(b":") + 2
+    for said in raw.split(b'"')[3::4]:  # {"reference":"..."},{"reference":"..."}
+        if not said.startswith(b"#"):
+            found.append((at, len(said)))
+        at += len(said) + len('"},{"reference":"')
+    return tuple(found)
+
+
 def pack(id_place: tuple[int, int], found: Iterable[tuple[int, int]]) -> bytes:
     """Pack the place of the id and those of references (ascending) into a blob of varints.
 
@@ -137,7 +148,7 @@ def pack(id_place: tuple[int, int], found: Iterable[tuple[int, int]]) -> bytes:
 def packed(numbers: Sequence[int]) -> bytes:
     """Return numbers as a blob of varints."""
     try:
-        return b"".join([_SMALL[number] for number in numbers])
+        return b"".join(map(_small, numbers))
     except IndexError:
         blob = bytearray()
         for number in numbers:
@@ -177,7 +188,7 @@ def varints(blob: bytes) -> Iterator[int]:
             number = shift = 0
 
 
-def _small() -> list[bytes]:
+def _smalls() -> list[bytes]:
     made = []
     for number in range(4096):
         blob = bytearray()
@@ -186,7 +197,7 @@ def _small() -> list[bytes]:
     return made
 
 
-_SMALL: Final = _small()
+_small: Final = _smalls().__getitem__
 
 
 # -------------------------------------------------------------------------------- splicing

@@ -14,7 +14,9 @@ from phr.fhir.cutting import value_end
 from phr.fhir.document import Item
 
 CHUNK: Final = 256 * 1024
-LARGEST: Final = document.MAX_BYTES  # of one item
+LARGEST: Final = 40 * 1024 * 1024  # of one item: a kept attachment in base64, and what is around
+MOST_OF_A_LINE: Final = 1024 * 1024  # of a line that is no record: what a quarantine keeps
+TOO_LARGE: Final = "One item of this file is larger than 40 MB."
 
 _SPACE = re.compile(r"[ \t\r\n]*+")
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
@@ -38,7 +40,8 @@ class _Window:
         if self.over:
             return False
         left = self.text[self.at :]
-        read = self._file.read(max(CHUNK, len(left)))
+        room = LARGEST + CHUNK - len(left)  # twice as much each time, but never past the largest
+        read = self._file.read(max(CHUNK, min(len(left), room)))
         self.over = not read
         self.text, self.at = left + read.decode("latin-1"), 0
         return not self.over
@@ -69,7 +72,7 @@ class _Window:
         """
         while (end := value_end(self.text, self.at, over=self.over, rows=rows)) is None:
             if len(self.text) - self.at > LARGEST:
-                raise InvalidInput("One item of this file is larger than 64 MB.")
+                raise InvalidInput(TOO_LARGE)
             if not self.more():
                 raise InvalidInput("The file ends in the middle.")
         taken = self.text[self.at : end]
@@ -77,14 +80,14 @@ class _Window:
         return taken.encode("latin-1")
 
     def line(self) -> bytes:
-        """Take the rest of this line."""
+        """Pass over the rest of this line and return it; of a very long one the beginning."""
+        taken = ""
         while (end := self.text.find("\n", self.at)) < 0:
-            if len(self.text) - self.at > LARGEST:
-                raise InvalidInput("One line of this file is larger than 64 MB.")
+            taken += self.text[self.at :][: MOST_OF_A_LINE - len(taken)]
+            self.at = len(self.text)
             if not self.more():
-                end = len(self.text)
-                break
-        taken = self.text[self.at : end]
+                return taken.encode("latin-1")
+        taken += self.text[self.at : end][: MOST_OF_A_LINE - len(taken)]
         self.at = end
         return taken.encode("latin-1")
 
@@ -130,10 +133,16 @@ def _object(window: _Window, place: str, label: str, number: int) -> Iterator[It
         inside = place if number == 1 else f"{label} "
         yield from _bundle(window, inside)
         return
+    where = label or f"{place}line {number}"
     try:
         body = window.value(rows=True)
-    except InvalidInput:
-        yield Item(_rest(window), label or f"{place}line {number}")
+    except InvalidInput as problem:
+        if problem.sentence != TOO_LARGE:
+            yield Item(_rest(window), where)
+        elif "\n" in window.text:  # one resource over many lines
+            yield Item(_rest(window), f"{where} ({TOO_LARGE})")
+        else:  # a row: the next ones go on
+            yield Item(window.line(), f"{where} ({TOO_LARGE})")
         return
     several = number > 1 or window.next_is() != ""
     yield Item(body, f"{place}line {number}" if several else label or "the resource")

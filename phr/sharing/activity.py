@@ -62,16 +62,22 @@ EVENTS: dict[str, Sentence] = {
     "link.browser_allowed": Sentence("allowed {recipient} one more device."),
     "paper.shown": Sentence("opened a page to print for {recipient}: {records}.", "on this box"),
     "paper.saved": Sentence("saved a file for {recipient}: {records}.", "on this box"),
-    "delivery.queued": Sentence("asked to send records to {recipient}."),
-    "delivery.released": Sentence("was about to be sent {records}."),
-    "delivery.sent": Sentence("sent the records to {recipient}.", STAYS),
-    "delivery.failed": Sentence("could not send the records to {recipient}.", "nothing was sent"),
-    "delivery.stopped": Sentence("did not send to {recipient}: it was stopped before."),
+    "delivery.queued": Sentence("asked to {send} {recipient}."),
+    "delivery.released": Sentence("Made ready for {recipient}: {records}."),
+    "delivery.sent": Sentence("{sent} {recipient}.", STAYS),
+    "delivery.failed": Sentence("could not {send} {recipient}.", "nothing left this box"),
+    "delivery.stopped": Sentence("did not {send} {recipient}: it was stopped before."),
     "delivery.uncertain": Sentence(
-        "was stopped while sending to {recipient}.", "it may have arrived", ("wait", "Uncertain")
+        "stopped while it had to {send} {recipient}.",
+        "it may have gone out",
+        ("wait", "Uncertain"),
     ),
     "export.done": Sentence("took a copy of the whole record.", "it is readable by whoever has it"),
     "pull.done": Sentence("asked {connection} for news.", "{counts}"),
+    "own.stated": Sentence("added or changed something by hand."),
+    "entry.joined": Sentence("said that two records are the same.", "both are kept; can be undone"),
+    "entry.split": Sentence("said that records are not the same.", "all are kept; can be undone"),
+    "entry.undone": Sentence("took back what was said about which records are the same."),
     "import.done": Sentence("added records from a file.", "{counts}"),
     "backup.made": Sentence("made a backup."),
     "backup.restored": Sentence("restored this record from a backup."),
@@ -102,6 +108,10 @@ EVENTS: dict[str, Sentence] = {
         ("wait", "Older copy"),
     ),
 }
+SENDING = {  # by channel: what is asked for, and what was done
+    "": ("send records to", "sent the records to"),
+    "folder": ("save records as files for", "saved the records as files for"),
+}
 ENDED_BECAUSE = {
     "patient": "no further access; copies already made stay with the recipient",
     "time": "the time had run out",
@@ -123,7 +133,7 @@ def line(
     sentence = EVENTS.get(entry.event) or Sentence(f"did “{entry.event.replace('.', ' ')}”.")
     words = _Words(_words(entry, recipients, places or {}))
     what = sentence.what.format_map(words)
-    impersonal = sentence.what.startswith("Somebody")
+    impersonal = sentence.what[0].isupper()
     who, because = _who(entry.actor, me), entry.detail.get("because")
     if entry.event == "grant.ended" and because in ("time", "uses"):
         who, what = "Homeport", f"ended what {words['recipient']} could see."
@@ -152,6 +162,7 @@ def _words(
     words["name"] = str(entry.actor.get("name") or words["recipient"])
     number = detail.get("connection")
     words["connection"] = places.get(number, "a source") if isinstance(number, int) else "a source"
+    words["send"], words["sent"] = SENDING.get(words.get("channel", ""), SENDING[""])
     words["fate"] = {
         "kept": "its records are kept",
         "erased": "its records were erased",

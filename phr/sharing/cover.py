@@ -4,25 +4,29 @@ Computed from released records only, for the link, its printed page, the owner's
 parcel alike. Views of single sections are `phr.views`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from phr.chart import allergies, medications, people, problems, results
 from phr.chart.allergies import Knowledge
+from phr.chart.decision import Decision
 from phr.chart.medications import Standing
 from phr.chart.plain import day_words, joined, moment_words, sentence_case, visible
 from phr.fhir import kinds, reading
-from phr.fhir.record import Origin, Record, Selection
+from phr.fhir.record import UNSAID, Origin, Record, Selection
 from phr.sharing.gate import Released, Terms
 from phr.sharing.provision import Provision
 from phr.views import KIND, VIEWS, Context, View, show
+from phr.views.evidence import how
+from phr.views.frame import day
 
 CHOSEN = "The patient chose what to share. This may be incomplete. Not listed does not mean absent."
 NEWEST_TESTS = 12
+PLACES_AT_MOST = 3  # named on the first screen; the others are folded away
 LINES_AT_MOST = 12  # of one list on the first screen; the section has them all
 NO_TOOLS = Markup()
 REPEATING = frozenset({"timeline", "other"})
@@ -31,7 +35,7 @@ FIRST = (
     Selection(types=("AllergyIntolerance",), limit=500),
     Selection(types=("MedicationRequest", "MedicationStatement"), limit=1000),
     Selection(types=("Condition",), limit=1000),
-    Selection(types=("Observation",), categories=("laboratory",), limit=300),
+    Selection(types=("Observation",), categories=("laboratory", UNSAID), limit=300),
     Selection(types=("Observation",), limit=100),
     Selection(types=("Medication", "Practitioner", "PractitionerRole", "Organization"), limit=2000),
 )
@@ -102,6 +106,7 @@ class Cover:
     recipient: str
     reason: str
     as_of: tuple[str, ...]
+    spread: str  # the same in one line, where there are many places
     ends: str
     columns: tuple[Column, ...]
     tests: tuple[Test, ...]
@@ -114,7 +119,14 @@ class Cover:
 def cover(released: Released, *, now: datetime) -> Cover:
     """Return the first screen of what was released."""
     records = released.select(IDENTITY, *FIRST)
-    return build(records, released.terms, released.provision, released.origins(), now=now)
+    return build(
+        records,
+        released.terms,
+        released.provision,
+        released.origins(),
+        now=now,
+        decisions=released.decisions(),
+    )
 
 
 def build(
@@ -124,17 +136,22 @@ def build(
     origins: Mapping[int, Origin],
     *,
     now: datetime,
+    decisions: tuple[Decision, ...] = (),
 ) -> Cover:
-    """Compute the first screen from records that may be shown."""
-    context = Context(origins=origins, now=now)
-    tests = _tests(records)
+    """Compute the first screen from records that may be shown.
+
+    `decisions` are the patient's, on which of them are the same thing.
+    """
+    context = Context(origins=origins, now=now, decisions=decisions)
+    tests = _tests(records, context)
     return Cover(
-        who=_who(records, terms.patient, now),
+        who=who_is(records, terms.patient, now),
         demo=any(origin.demo for origin in origins.values()),
         shared_by=terms.shared_by,
         recipient=terms.recipient,
         reason=terms.reason or "not given",
-        as_of=tuple(_as_of(origin) for origin in origins.values()) or ("nothing is shared now",),
+        as_of=tuple(as_of(origin) for origin in origins.values()) or ("nothing is shared now",),
+        spread=_spread(origins.values()),
         ends=minute(terms.ends_at),
         columns=(
             _allergies(records, provision, context),
@@ -146,7 +163,8 @@ def build(
     )
 
 
-def _who(records: Sequence[Record], fallback: str, now: datetime) -> Who:
+def who_is(records: Sequence[Record], fallback: str, now: datetime) -> Who:
+    """Return who the Patient records are about; `fallback` is the name where none gives one."""
     found = sorted(people.patients(records), key=lambda one: one.record.received_at, reverse=True)
     named = next((one.name for one in found if one.record.document.get("name")), fallback)
     births = dict.fromkeys(
@@ -171,9 +189,24 @@ def _age(birth_date: str, now: datetime) -> str:
     return str(today.year - born.year - ((today.month, today.day) < (born.month, born.day)))
 
 
-def _as_of(origin: Origin) -> str:
+def as_of(origin: Origin) -> str:
+    """Return when a place was last asked: "9 Nov 2026, 03:12, North Quay".
+
+    The name comes last: one that runs from right to left would draw the date apart.
+    """
     at = "date unknown" if origin.as_of is None else minute(origin.as_of)
-    return f"{origin.name}{' (demo)' if origin.demo else ''}: {at}"
+    return f"{at}, {origin.name}{' (demo)' if origin.demo else ''}"
+
+
+def _spread(origins: Collection[Origin]) -> str:
+    """Return many places in one line, or "" where each of a few has a line of its own."""
+    if len(origins) <= PLACES_AT_MOST:
+        return ""
+    known = sorted(origin.as_of for origin in origins if origin.as_of is not None)
+    if not known:
+        return f"{len(origins)} places, dates unknown"
+    first, last = day(known[0]), day(known[-1])
+    return f"{len(origins)} places, {first}" + ("" if first == last else f" to {last}")
 
 
 def minute(at: datetime) -> str:
@@ -193,7 +226,7 @@ def _empty(what: str, type_: str, provision: Provision) -> str:
 
 
 def _allergies(records: Sequence[Record], provision: Provision, context: Context) -> Column:
-    found = allergies.allergies(records)
+    found = allergies.allergies(records, how(context))
     lines = [
         Line(
             one.name,
@@ -219,7 +252,7 @@ def _column(title: str, lines: Sequence[Line], note: str) -> Column:
 
 
 def _medicines(records: Sequence[Record], provision: Provision, context: Context) -> Column:
-    found = medications.medications(records, context.now)
+    found = medications.medications(records, context.now, how(context))
     current = [one for one in found if one.standing is Standing.CURRENT]
     unclear = sum(one.standing is Standing.UNCLEAR for one in found)
     lines = tuple(
@@ -235,7 +268,7 @@ def _medicines(records: Sequence[Record], provision: Provision, context: Context
 
 
 def _problems(records: Sequence[Record], provision: Provision, context: Context) -> Column:
-    found = problems.problems(records)
+    found = problems.problems(records, how(context))
     lines = tuple(
         Line(
             one.name,
@@ -253,14 +286,15 @@ def _problems(records: Sequence[Record], provision: Provision, context: Context)
     return _column("Problems", lines, note)
 
 
-def _tests(records: Sequence[Record]) -> tuple[Test, ...]:
+def _tests(records: Sequence[Record], context: Context) -> tuple[Test, ...]:
     """Return the newest value of the tests that were done last, flagged ones first."""
     wanted = [
         record
         for record in records
         if record.type != "Observation" or not reading.categories(record.document) & _NOT_A_TEST
     ]
-    newest = [series.results[0] for series in results.by_test(wanted) if series.results]
+    series = results.by_test(wanted, how(context))
+    newest = [one.results[0] for one in series if one.results]
     sound = [one for one in newest if not one.marks.mistaken and (one.value.words or one.parts)]
     sound.sort(
         key=lambda one: one.record.when.timestamp() if one.record.when else 0.0, reverse=True
@@ -288,10 +322,19 @@ def _test(one: results.Result) -> Test:
 # ------------------------------------------------------------------ as HTML
 
 
+def template(name: str) -> Template:
+    """Return one of this room's templates; whatever it prints is escaped."""
+    return _ENVIRONMENT.get_template(name)
+
+
 def body(shown: Cover, tools: Markup = NO_TOOLS) -> Markup:
     """Return the first screen as HTML with our style sheets' classes; `tools` in its head."""
-    template = _ENVIRONMENT.get_template("cover.html")
-    return Markup(template.render(cover=shown, chosen=CHOSEN, tools=tools))  # noqa: S704 (autoescaped)
+    return Markup(template("cover.html").render(cover=shown, chosen=CHOSEN, tools=tools))  # noqa: S704 (autoescaped)
+
+
+def who(released: Released, *, now: datetime) -> Who:
+    """Return who a released record is about, for the head of every page."""
+    return who_is(released.identity(), released.terms.patient, now)
 
 
 def sections(released: Released) -> list[tuple[View, int]]:
@@ -315,15 +358,28 @@ def section_records(released: Released, view: View) -> list[Record]:
 
 
 def whole(released: Released, *, now: datetime) -> Markup:
-    """Return every section below each other, each record once: the printed page."""
-    context = Context(origins=released.origins(), now=now)
-    return Markup("\n").join(
+    """Return every section below each other, each record once: the printed page.
+
+    Where the first screen only counts the places that records came from, they stand at the end.
+    """
+    context = Context(origins=released.origins(), now=now, decisions=released.decisions())
+    drawn = [
         Markup("<section><h2>{}</h2>\n<p>{}</p>\n{}</section>").format(
-            view.title, drawn.heading, drawn.body
+            view.title, shown.heading, shown.body
         )
         for view in _each_once(released)
-        if (drawn := show(view, section_records(released, view), context))
-    )
+        if (shown := show(view, section_records(released, view), context))
+    ]
+    return Markup("\n").join([*drawn, _places(context.origins)])
+
+
+def _places(origins: Mapping[int, Origin]) -> Markup:
+    if len(origins) <= PLACES_AT_MOST:
+        return NO_TOOLS
+    lines = Markup("").join(Markup("<li>{}</li>").format(as_of(each)) for each in origins.values())
+    return Markup(
+        '<section><h2>Data as of</h2><ul class="paper rows small">{}</ul></section>'
+    ).format(lines)
 
 
 def _each_once(released: Released) -> list[View]:
@@ -344,8 +400,7 @@ def of_kind(type_: str) -> View:
 def page(released: Released, *, now: datetime) -> bytes:
     """Return everything as one HTML file that needs nothing else: for a parcel, or to keep."""
     shown = cover(released, now=now)
-    template = _ENVIRONMENT.get_template("page.html")
-    text = template.render(
+    text = template("page.html").render(
         cover=shown,
         chosen=CHOSEN,
         body=body(shown),

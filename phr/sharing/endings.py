@@ -1,4 +1,4 @@
-"""Grants that stopped in this process, and who waits to hear of it.
+"""Grants that stopped or were narrowed in this process, and who waits to hear of it.
 
 The truth is the grant's state in the vault; this is the bell that rings without asking the vault,
 so that a running download is cut and an open page goes blank at once.
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 _lock = threading.Lock()
 _stopped: set[str] = set()
+_turns: dict[str, int] = {}
 _waiting: dict[str, set["Watch"]] = {}
 
 
@@ -29,7 +30,7 @@ class Watch:
             self._loop.call_soon_threadsafe(self._bell.set)
 
     async def ended(self, seconds: float) -> bool:
-        """Wait at most `seconds`; return True when the grant has stopped."""
+        """Wait at most `seconds`; return True when the grant has stopped or covers less now."""
         try:
             await asyncio.wait_for(self._bell.wait(), seconds)
         except TimeoutError:
@@ -41,6 +42,23 @@ def announce(grant_id: str) -> None:
     """Remember that this grant has stopped and wake everyone who waits for it (any thread)."""
     with _lock:
         _stopped.add(grant_id)
+    wake(grant_id)
+
+
+def turn(grant_id: str) -> int:
+    """Return how often this grant was narrowed since the process started."""
+    return _turns.get(grant_id, 0)
+
+
+def narrowed(grant_id: str) -> None:
+    """Cut what was released before the grant covered less; to be called before the commit."""
+    with _lock:
+        _turns[grant_id] = _turns.get(grant_id, 0) + 1
+
+
+def wake(grant_id: str) -> None:
+    """Wake everyone who waits on this grant: open pages ask again and see less (any thread)."""
+    with _lock:
         watches = list(_waiting.get(grant_id, ()))
     for watch in watches:
         watch.ring()

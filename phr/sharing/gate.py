@@ -16,6 +16,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from phr import clock
+from phr.chart.decision import Decision
 from phr.errors import Denied, Ended, NotFound
 from phr.fhir import kinds
 from phr.fhir.labels import Label
@@ -24,7 +25,7 @@ from phr.fhir.references import key_of
 from phr.sharing import closure, endings, grants, handles
 from phr.sharing import provision as policy
 from phr.sharing.provision import SENSITIVE, Action, Compiled, Permit, Provision
-from phr.store import audit, records
+from phr.store import audit, entries, records
 from phr.store.database import Priority
 from phr.store.house import House, bury
 from phr.store.models import (
@@ -80,6 +81,7 @@ class Released:
     terms: Terms
     provision: Provision = field(repr=False)
     compiled: Compiled = field(repr=False)
+    turn: int = 0  # of `endings`: what was released before a narrowing stops there
 
     def select(self, *selections: Selection) -> list[Record]:
         """Return the released records of some selections, each once; raise Ended when it is over.
@@ -87,7 +89,7 @@ class Released:
         Practitioners, organizations and the like come only where a released record names them.
         """
         with self.vault.read() as session:
-            _must_stand(session, self.terms.grant_id)
+            self._must_stand(session)
             found = _select(session, self.vault, selections, self.compiled)
         return closure.closed(found)
 
@@ -98,7 +100,7 @@ class Released:
             raise NotFound
         where = self.compiled.where & Clause("record.key = ?", (key,))
         with self.vault.read() as session:
-            _must_stand(session, self.terms.grant_id)
+            self._must_stand(session)
             found = records.select(session, self.vault, Selection(types=(type_,)), where=where)
         for record in found:
             if self.compiled.permits(record) == Permit():
@@ -123,30 +125,43 @@ class Released:
     def count(self, selection: Selection) -> int:
         """Return how many released records a selection has, supporting ones not counted."""
         with self.vault.read() as session:
-            _must_stand(session, self.terms.grant_id)
+            self._must_stand(session)
             return records.count(session, selection, self.compiled.counted)
 
     def count_by_type(self) -> dict[str, int]:
         """Return how many released records there are of each type, supporting ones not counted."""
         with self.vault.read() as session:
-            _must_stand(session, self.terms.grant_id)
+            self._must_stand(session)
             found = _grouped(session, "record.type", self.compiled.counted)
             return {kinds.BY_NUMBER[number].type: count for number, count in found.items()}
 
     def origins(self) -> dict[int, Origin]:
         """Return the places that released records came from; of others nothing is told."""
         with self.vault.read() as session:
-            _must_stand(session, self.terms.grant_id)
+            self._must_stand(session)
             return origins(session, self.compiled.counted)
+
+    def decisions(self) -> tuple[Decision, ...]:
+        """Return what the patient said about which records are the same, of released ones only."""
+        with self.vault.read() as session:
+            self._must_stand(session)
+            return _decided(session, self.vault, self.compiled)
 
     def identity(self) -> list[Record]:
         """Return the released Patient records: what the composed patient is made of."""
         return self.select(Selection(types=policy.IDENTITY))
 
+    def bodies(self, found: Sequence[Record]) -> list[tuple[Record, bytes]]:
+        """Return the bytes that leave for selected records; raise Ended when it is over."""
+        with self.vault.read() as session:
+            self._must_stand(session)
+            permitted = [one for one in found if self.compiled.permits(one) == Permit()]
+            return _leaving(session, self.vault, permitted)
+
     def file(self, record: Record, url: str) -> bytes:
         """Return the kept bytes of a file that a released record names. Raises NotFound."""
         with self.vault.read() as session:
-            _must_stand(session, self.terms.grant_id)
+            self._must_stand(session)
             for named in records.attachments(session, record.pk):
                 held = records.attachment(session, named.hash) if named.hash else None
                 if named.url == url and held is not None:
@@ -156,21 +171,27 @@ class Released:
     def guarded(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Pass chunks on while the grant stands; raise Ended in front of the next one after it."""
         for chunk in chunks:
-            if endings.stopped(self.terms.grant_id) or clock.now() >= self.terms.ends_at:
+            if self._is_over() or clock.now() >= self.terms.ends_at:
                 raise Ended
             yield chunk
+
+    def _is_over(self) -> bool:
+        grant_id = self.terms.grant_id
+        return endings.stopped(grant_id) or endings.turn(grant_id) != self.turn
+
+    def _must_stand(self, session: Session) -> None:
+        state = session.execute(select(Grant.state).where(Grant.id == self.terms.grant_id)).scalar()
+        if state != GrantState.ACTIVE or self._is_over():
+            raise Ended
 
     def _scan(self, where: Clause) -> Iterator[tuple[Record, bytes]]:
         after = 0
         while True:
             with self.vault.read() as session:
-                _must_stand(session, self.terms.grant_id)
+                self._must_stand(session)
                 batch = records.scan(session, self.vault, where=where, after=after, limit=BATCH)
-                leaving = [
-                    (record, records.released_bytes(self.vault, record, session))
-                    for record in batch
-                    if self.compiled.permits(record) == Permit()
-                ]
+                permitted = [one for one in batch if self.compiled.permits(one) == Permit()]
+                leaving = _leaving(session, self.vault, permitted)
             yield from leaving
             if len(batch) < BATCH:
                 return
@@ -188,6 +209,25 @@ class Owned:
         with self.vault.read() as session:
             return origins(session)
 
+    def select(self, *selections: Selection) -> list[Record]:
+        """Return the records of some selections, each once."""
+        with self.vault.read() as session:
+            found = {
+                record.pk: record
+                for selection in selections
+                for record in records.select(session, self.vault, selection)
+            }
+        return closure.closed(found.values())
+
+    def identity(self) -> list[Record]:
+        """Return the Patient records: what the composed patient is made of."""
+        return self.select(Selection(types=policy.IDENTITY))
+
+    def bodies(self, found: Sequence[Record]) -> list[tuple[Record, bytes]]:
+        """Return the bytes that leave for selected records."""
+        with self.vault.read() as session:
+            return _leaving(session, self.vault, found)
+
     def types(self) -> list[str]:
         """Return the types of which there are records."""
         with self.vault.read() as session:
@@ -199,6 +239,17 @@ class Owned:
             return []
         with self.vault.read() as session:
             return [one for one in records.attachments(session, record.pk) if one.hash]
+
+    def earlier(self, record: Record) -> list[tuple[Record, bytes]]:
+        """Return the earlier versions of a record with the bytes that leave, oldest first."""
+        with self.vault.read() as session:
+            found = records.versions(session, self.vault, record.type, record.local_id)
+            return _leaving(session, self.vault, found[:0:-1])
+
+    def decisions(self) -> list[dict[str, Any]]:
+        """Return what the patient decided about which records are the same thing."""
+        with self.vault.read() as session:
+            return entries.decisions_out(session)
 
     def attachment(self, digest: bytes) -> bytes:
         """Return the bytes of a kept file. Raises NotFound."""
@@ -218,14 +269,15 @@ class Owned:
         while True:
             with self.vault.read() as session:
                 batch = records.scan(session, self.vault, where=where, after=after, limit=BATCH)
-                leaving = [
-                    (record, records.released_bytes(self.vault, record, session))
-                    for record in batch
-                ]
+                leaving = _leaving(session, self.vault, batch)
             yield from leaving
             if len(batch) < BATCH:
                 return
             after = batch[-1].pk
+
+
+def _leaving(session: Session, vault: Vault, found: Sequence[Record]) -> list[tuple[Record, bytes]]:
+    return [(one, records.released_bytes(vault, one, session)) for one in found]
 
 
 # ------------------------------------------------------------------ letting out
@@ -259,7 +311,11 @@ def release(
             raise Denied(f"{action} is not part of the grant")
         _count_use(grant, browser, now)
         released = Released(
-            vault, _terms(session, vault, grant), provision, policy.compiled(provision)
+            vault,
+            _terms(session, vault, grant),
+            provision,
+            policy.compiled(provision),
+            endings.turn(grant.id),
         )
         if measure:
             where = released.compiled.counted
@@ -290,15 +346,24 @@ def preview(
     return closure.closed(_select(session, vault, selections, policy.compiled(provision)))
 
 
+def decided(session: Session, vault: Vault, provision: Provision) -> tuple[Decision, ...]:
+    """Return what was said about the records that `preview` shows; for the owner's eyes only."""
+    return _decided(session, vault, policy.compiled(provision))
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many records a provision covers now, and how many it would with every label named.
+    """How many records a provision covers now, and why the others stay out.
 
-    `labelled` counts the whole vault by the keys of SENSITIVE. Supporting records do not count.
+    `left_out`: only for their label; `single`: taken out one by one; `rest`: not of the kinds,
+    years and places chosen, or private. Those four are all there are. `labelled` counts the whole
+    vault by the keys of SENSITIVE. Supporting records do not count.
     """
 
     shared: int
     left_out: int
+    single: int
+    rest: int
     labelled: Mapping[str, int]
 
 
@@ -309,7 +374,9 @@ def tally(session: Session, provision: Provision) -> Tally:
         return records.count(session, Selection(), policy.compiled(one).counted)
 
     every = reduce(or_, (label for _, label in SENSITIVE.values()))
-    shared = size(provision)
+    shared, named = size(provision), size(replace(provision, labels=every))
+    whole = size(replace(provision, labels=every, excluded=frozenset()))
+    total = records.count(session, Selection(), policy.COUNTABLE)
     sensitive = session.execute(
         select(record_table.c.labels, func.count())
         .where(record_table.c.labels != 0)
@@ -319,7 +386,7 @@ def tally(session: Session, provision: Provision) -> Tally:
         key: sum(number for bits, number in sensitive if bits & label)
         for key, (_, label) in SENSITIVE.items()
     }
-    return Tally(shared, size(replace(provision, labels=every)) - shared, labelled)
+    return Tally(shared, named - shared, whole - named, total - whole, labelled)
 
 
 def private_records(session: Session, vault: Vault, *, limit: int) -> list[Record]:
@@ -352,6 +419,11 @@ def origins(session: Session, where: Clause | None = None) -> dict[int, Origin]:
         for row in session.scalars(select(Connection).order_by(Connection.id))
         if row.id in having
     }
+
+
+def place_names(session: Session) -> dict[int, str]:
+    """Return the name of every connection, also of those without records: for the log."""
+    return {row[0]: row[1] for row in session.execute(select(Connection.id, Connection.name))}
 
 
 def _grouped(session: Session, column: str, where: Clause) -> dict[int, int]:
@@ -434,12 +506,6 @@ def _terms(session: Session, vault: Vault, grant: Grant) -> Terms:
     )
 
 
-def _must_stand(session: Session, grant_id: str) -> None:
-    state = session.execute(select(Grant.state).where(Grant.id == grant_id)).scalar()
-    if state != GrantState.ACTIVE or endings.stopped(grant_id):
-        raise Ended
-
-
 def _select(
     session: Session, vault: Vault, selections: Sequence[Selection], compiled: Compiled
 ) -> list[Record]:
@@ -449,6 +515,17 @@ def _select(
             if compiled.permits(record) == Permit():
                 found.setdefault(record.pk, record)
     return list(found.values())
+
+
+def _decided(session: Session, vault: Vault, compiled: Compiled) -> tuple[Decision, ...]:
+    """Return the patient's standing decisions of which both records may be read."""
+    said = entries.decisions(session)
+    keys = [
+        key for one in said for name in (one.one, one.other) if (key := key_of(name)) is not None
+    ]
+    found = records.by_keys(session, vault, keys, where=compiled.where)
+    permitted = {one.local_id for one in found if compiled.permits(one) == Permit()}
+    return tuple(one for one in said if {one.one, one.other} <= permitted)
 
 
 # ------------------------------------------------------------------ ending
@@ -481,6 +558,14 @@ def suspend(vault: Vault, grant_id: str, actor: Mapping[str, Any]) -> None:
     with vault.write(Priority.URGENT) as session:
         grants.suspend(session, vault, grants.get(session, grant_id), actor)
         session.info["after"] = [partial(endings.announce, grant_id)]
+
+
+def narrow(vault: Vault, grant_id: str, provision: Provision, actor: Mapping[str, Any]) -> None:
+    """Let a grant cover less from now on: open pages ask again, running downloads are cut."""
+    with vault.write(Priority.URGENT) as session:
+        grants.narrow(session, vault, grants.get(session, grant_id), provision, actor)
+        endings.narrowed(grant_id)
+        session.info["after"] = [partial(endings.wake, grant_id)]
 
 
 def resume(

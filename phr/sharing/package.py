@@ -7,11 +7,13 @@ author ourselves (the composed Patient, Provenance, Consent) is little and says 
 import json
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from itertools import chain
 from typing import IO, Any, cast
 
 from phr.fhir import document, references
+from phr.fhir.build import authored
 from phr.fhir.labels import Label
 from phr.fhir.record import Origin, Record
 from phr.sharing import consent, cover
@@ -88,7 +90,7 @@ def _resources(released: Released) -> Iterator[tuple[str, bytes]]:
     vault = released.vault
     trail = Trail(released.origins())
     patient_id = records.patient_local_id(vault)
-    yield _authored(composed_patient(patient_id, released.identity()))
+    yield f"Patient/{patient_id}", _composed(patient_id, released.identity())
     yield _authored(consent.resource(released.terms, released.provision, patient_id))
     yield _authored(_WITHHELD)
     for record, body in released.stream():
@@ -99,7 +101,12 @@ def _resources(released: Released) -> Iterator[tuple[str, bytes]]:
 
 
 def _authored(resource: Mapping[str, Any]) -> tuple[str, bytes]:
-    return f"{resource['resourceType']}/{resource['id']}", document.dumps(resource)
+    return f"{resource['resourceType']}/{resource['id']}", authored(resource)
+
+
+def _composed(patient_id: str, identity: Iterable[Record]) -> bytes:
+    """Return the composed Patient; its parts are foreign, so that no model of ours judges them."""
+    return document.dumps(composed_patient(patient_id, identity))
 
 
 # In every package, whether or not something was left out: its absence would tell (§4.2.5).
@@ -175,8 +182,8 @@ def export(owned: Owned, *, now: datetime) -> Iterator[bytes]:
     """Yield the whole record as a zip of NDJSON, in pieces.
 
     One folder for each connection, one file for each type, the received bytes with local ids, so
-    that importing it anywhere gives the same records; attachments by hash, Provenance, and a
-    manifest that says what belongs to what.
+    that importing it anywhere gives the same records; earlier versions, attachments by hash,
+    Provenance, and a manifest that says what belongs to what and what is private or withdrawn.
     """
     outlet = _Outlet()
     with zipfile.ZipFile(cast("IO[bytes]", outlet), "w", zipfile.ZIP_DEFLATED) as archive:
@@ -195,12 +202,16 @@ def _export(owned: Owned, archive: zipfile.ZipFile, now: datetime) -> Iterator[N
         folders.append({"folder": folder, "name": connection.name})
         for type_ in owned.types():
             yield from copy.type_(folder, connection.connection_id, type_)
+    yield from copy.versions()
     for digest in copy.digests:
         archive.writestr(f"attachments/{digest.hex()}", owned.attachment(digest))
         yield
     with archive.open("provenance/Provenance.ndjson", "w") as file:
         for provenance in copy.trail.provenances():
-            file.write(document.dumps(provenance) + b"\n")
+            file.write(authored(provenance) + b"\n")
+    if decided := owned.decisions():
+        lines = "".join(json.dumps(each) + "\n" for each in decided)
+        archive.writestr("homeport/decisions.ndjson", lines)
     manifest = {"homeport_export": 1, "made": _instant(now), "connections": folders, **copy.notes}
     archive.writestr("manifest.json", json.dumps(manifest, indent=1))
     yield
@@ -214,6 +225,7 @@ class _Copy:
         self.archive = archive
         self.trail = trail
         self.digests: dict[bytes, None] = {}
+        self.changed: dict[str, list[Record]] = {}  # file name -> records with earlier versions
         self.notes: dict[str, list[Any]] = {"attachments": [], "withdrawn": [], "private": []}
 
     def type_(self, folder: str, connection_id: int, type_: str) -> Iterator[None]:
@@ -225,8 +237,23 @@ class _Copy:
         with self.archive.open(f"{folder}/{type_}.ndjson", "w", force_zip64=True) as file:
             for record, body in chain((first,), found):
                 self._note(record, body)
+                if record.version > 1:
+                    bare = replace(record, body=b"", splices=b"")  # named, not carried
+                    self.changed.setdefault(f"{folder}/{type_}", []).append(bare)
                 file.write(one_line(body) + b"\n")
                 yield
+
+    def versions(self) -> Iterator[None]:
+        """Write the earlier versions, oldest first: record, when it was received, the bytes."""
+        for name, changed in self.changed.items():
+            with self.archive.open(f"versions/{name}.ndjson", "w", force_zip64=True) as file:
+                for record in changed:
+                    for earlier, body in self.owned.earlier(record):
+                        received = earlier.received_at.isoformat()
+                        facts = {"record": f"{record.type}/{record.local_id}", "received": received}
+                        head = json.dumps(facts, separators=(",", ":")).encode()[:-1]
+                        file.write(head + b',"resource":' + one_line(body) + b"}\n")
+                    yield
 
     def _note(self, record: Record, body: bytes) -> None:
         self.trail.note(record)

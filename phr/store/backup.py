@@ -15,12 +15,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import select
+
 import phr
 from phr import clock, logs
 from phr.errors import Damaged, NewerSchema, NotFound, PhrError
-from phr.store import audit, migrations, slots
-from phr.store.database import PAGE_BYTES, Database, flush
+from phr.store import audit, files, migrations, slots
+from phr.store.database import PAGE_BYTES, Database
 from phr.store.house import House
+from phr.store.models import Patient
 from phr.store.slots import Slots, derive
 
 if TYPE_CHECKING:  # vault.py copies through here before it migrates
@@ -122,13 +125,15 @@ def write_backup(database: Database, held: Slots, key: bytes, folder: Path, reas
     part = folder / f".{target.name}.part"
     shutil.rmtree(part, ignore_errors=True)
     try:
-        part.mkdir(mode=0o700, parents=True)
-        database.copy_to(part / VAULT)
-        slots.write_file(part / SLOTS, _without_house(held, key))
-        _describe(part, held.vault_id, key, made_at, reason)
-        verify_backup(part, key)
-        part.rename(target)
-        flush(target)
+        with files.in_words():
+            part.mkdir(mode=0o700, parents=True)
+            database.copy_to(part / VAULT)
+            slots.write_file(part / SLOTS, _without_house(held, key))
+            _describe(part, held.vault_id, key, made_at, reason)
+            verify_backup(part, key)
+            files.flush(part)
+            part.rename(target)
+            files.flush(target)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
@@ -145,7 +150,7 @@ def _describe(part: Path, vault_id: str, key: bytes, made_at: datetime, reason: 
     made = clock.from_ms(clock.to_ms(made_at))
     manifest = Manifest(vault_id, made, phr.__version__, schema, reason, counts, hashes)
     signed = replace(manifest, mac=_mac(manifest, key))
-    slots.write_atomically(part / MANIFEST, json.dumps(_plain(signed), indent=1).encode())
+    files.write_atomically(part / MANIFEST, json.dumps(_plain(signed), indent=1).encode())
 
 
 def _without_house(held: Slots, key: bytes) -> Slots:
@@ -157,10 +162,11 @@ def _without_house(held: Slots, key: bytes) -> Slots:
 def _back_up_house(house: House, keep: int) -> None:
     """Keep a copy of house.db beside; it opens with house.key only."""
     folder = house.backups_folder / "house"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    house.database.copy_to(folder / f"house-{clock.now().strftime(STAMP)}.db")
-    for old in sorted(folder.glob("house-2*Z.db"))[:-keep]:
-        old.unlink()
+    with files.in_words():
+        folder.mkdir(mode=0o700, exist_ok=True)
+        house.database.copy_to(folder / f"house-{clock.now().strftime(STAMP)}.db")
+        for old in sorted(folder.glob("house-2*Z.db"))[:-keep]:
+            old.unlink()
 
 
 def let_go(folder: Path, keep: int) -> None:
@@ -172,21 +178,45 @@ def let_go(folder: Path, keep: int) -> None:
     for reason, folders in by_reason.items():
         if reason != "unreadable":
             for old in folders[: -max(keep, 1)]:
-                going = old.rename(old.with_name(f".{old.name}.part"))  # never half a backup
-                shutil.rmtree(going)
+                with files.in_words():
+                    going = old.rename(old.with_name(f".{old.name}.part"))  # never half a backup
+                    shutil.rmtree(going)
 
 
-def due(house: House, vaults: "Vaults", *, hours: float = 24) -> list[str]:
-    """Return the open vaults without a backup of the last `hours`, such as one opened just now."""
-    since = clock.now() - timedelta(hours=hours)
+def due(house: House, vaults: "Vaults", *, since: datetime | None = None) -> list[str]:
+    """Return the open vaults older than `since` (24 hours) that have no backup made after it."""
+    since = since or clock.now() - timedelta(hours=24)
+    with house.read() as session:
+        query = select(Patient.id).where(Patient.created_at <= since)
+        old = set(session.scalars(query))
     return [
         vault_id
         for vault_id in vaults.open_ids()
-        if not any(
+        if vault_id in old
+        and not any(
             each.manifest is not None and each.manifest.made_at > since
             for each in list_backups(house, vault_id)
         )
     ]
+
+
+def make_up(
+    house: House, vaults: "Vaults", patient_id: str, *, since: datetime, keep: int = 14
+) -> bool:
+    """Back up a vault that was sealed when the others were, at `since`; say whether it was due.
+
+    Raises Sealed, Damaged, VaultError (disk).
+    """
+    if patient_id not in due(house, vaults, since=since):
+        return False
+    back_up(house, vaults, patient_id, keep=keep)
+    last = house.get_setting("last_backup")
+    if last:
+        last["made"] = sorted({*last["made"], patient_id})
+        last["sealed"] = [each for each in last["sealed"] if each != patient_id]
+        last["failed"].pop(patient_id, None)
+        house.set_setting("last_backup", last)
+    return True
 
 
 # ---------------------------------------------------------------------- looking

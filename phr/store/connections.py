@@ -50,10 +50,12 @@ def get(session: Session, connection_id: int) -> Connection:
 
 
 def listed(session: Session, *, kind: str | None = None) -> list[Connection]:
-    """Return the connections that were not removed, oldest first."""
+    """Return the connections that were not removed, oldest first.
+
+    Without a kind: hospitals and files, not the place that the patient's own statements belong to.
+    """
     query = select(Connection).where(Connection.state != ConnectionState.REMOVED)
-    if kind is not None:
-        query = query.where(Connection.kind == kind)
+    query = query.where(Connection.kind != "own" if kind is None else Connection.kind == kind)
     return list(session.scalars(query.order_by(Connection.id)))
 
 
@@ -267,3 +269,15 @@ def end_runs(
         .where(Pull.connection_id == connection_id, Pull.state.in_(states))
         .values(state=PullState.STOPPED, sentence=sentence)
     )
+
+
+def permission_ends(row: Connection) -> datetime | None:
+    """Return when a hospital's permission ends, as far as it told; None: no end is known.
+
+    A permission that cannot renew itself ends with its access token.
+    """
+    kept = row.credentials
+    if row.state not in {ConnectionState.ACTIVE, ConnectionState.PAUSED} or not kept:
+        return None
+    text = kept.get("ends_at") or (None if kept.get("refresh_token") else kept.get("expires_at"))
+    return datetime.fromisoformat(text) if isinstance(text, str) else None

@@ -14,7 +14,7 @@ from functools import cache
 from heapq import heappop, heappush
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from urllib.parse import quote
 
 import sqlcipher3
@@ -25,8 +25,18 @@ from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.pool import NullPool
 from sqlcipher3 import dbapi2
 
-from phr.errors import Conflict, Damaged, NotFound, PhrError, Sealed, VaultError, WrongSecret
-from phr.store import migrations
+from phr.errors import (
+    Conflict,
+    Damaged,
+    NotFound,
+    OutOfMemory,
+    PhrError,
+    Sealed,
+    VaultError,
+    WrongSecret,
+)
+from phr.store import files, migrations
+from phr.store.files import flush
 from phr.store.migrations import Kind
 
 KEY_BYTES = 32
@@ -69,10 +79,16 @@ EXPECTED: dict[str, object] = {  # security.md c2-4, asked of every connection
 }
 PLAIN_HEADER = b"SQLite format 3"
 
+# The driver asks each value but int, float and str whether it adapts itself, and each "no" costs it
+# an exception: for bytes and None 1 us a value, half of an insert. These two answer at once.
+dbapi2.register_adapter(bytes, bytes)
+dbapi2.register_adapter(type(None), {None: None}.get)
+
 FOREIGN = (DBAPIError, NoResultFound, StaleDataError, dbapi2.Error)
 WORDS: dict[int, tuple[type[PhrError], str]] = {  # primary result codes of SQLite
     5: (Conflict, "The store is busy with something else. Please try again."),
     6: (Conflict, "The store is busy with something else. Please try again."),
+    7: (OutOfMemory, OutOfMemory.sentence),
     8: (VaultError, "The data folder cannot be written to. Nothing was changed."),
     10: (VaultError, "Reading or writing failed; the disk may be failing. Please check the disk."),
     11: (Damaged, Damaged.sentence),
@@ -153,6 +169,7 @@ class Database:
         self._read_engine = _engine(lambda: self.connect(READER), "BEGIN")
         self._write_engine = _engine(lambda: self.connect(WRITER), "BEGIN IMMEDIATE")
         self._writer: Connection | None = None
+        self.commits = 0  # transactions committed so far: what was read at this count still holds
 
     def __repr__(self) -> str:
         """Name the file, never the key."""
@@ -237,6 +254,7 @@ class Database:
             yield session
             session.flush()
             writer.commit()
+            self.commits += 1
         except FOREIGN as error:
             self._undo(session)
             raise in_words(error) from error
@@ -290,6 +308,7 @@ class Database:
         try:
             session.close()
             connection.rollback()
+            _driver(connection).rollback()  # what `rows` began, SQLAlchemy does not know of
         except (DBAPIError, dbapi2.Error):
             keep = False
         with self._gate:
@@ -427,7 +446,11 @@ class Database:
         raise Conflict("Somebody is still reading. Please try again in a minute.")
 
     def rekey(self, key: bytes) -> None:
-        """Encrypt the file under another raw key and verify it; a crash leaves one of both."""
+        """Encrypt the file under another raw key and verify it; a crash leaves one of both.
+
+        When it fails, `has_key` tells which of both fits now; where not even that can be found
+        out, this store is closed.
+        """
         with self._alone():
             try:
                 connection = self.connect(WRITER)
@@ -439,8 +462,22 @@ class Database:
                     connection.close()
                 self._key = key
                 self._refuse_damage()
-            except dbapi2.Error as error:
-                raise in_words(error) from error
+            except (dbapi2.Error, PhrError) as error:
+                self._take_fitting(key, self._key)
+                raise in_words(error) if isinstance(error, dbapi2.Error) else error from error
+
+    def has_key(self, key: bytes) -> bool:
+        """Tell whether this store is open under this key."""
+        return self._state != "closed" and key == self._key
+
+    def _take_fitting(self, *keys: bytes) -> None:
+        """Go on with the key that opens the file: a step that failed may have been stored."""
+        for key in keys:
+            self._key = key
+            with suppress(PhrError):
+                self.check_key()
+                return
+        self._state = "closed"
 
     def copy_to(self, target: Path) -> None:
         """Write a consistent, compact copy under the same key into the new file `target` (0600).
@@ -452,16 +489,17 @@ class Database:
             raise FileExistsError(target)
         part = target.with_name(f".{target.name}.part")
         part.unlink(missing_ok=True)
-        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         try:
-            with self._plain() as connection:
-                connection.execute("VACUUM INTO ?", (str(part),))
+            with files.in_words():
+                os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+                with self._plain() as connection:
+                    connection.execute("VACUUM INTO ?", (str(part),))
+                flush(part)
+                part.rename(target)
+                flush(target)
         except PhrError:
             part.unlink(missing_ok=True)
             raise
-        flush(part)
-        part.rename(target)
-        flush(target)
 
     def problems(self) -> list[str]:
         """Check every page and every row; the list is empty when all is well.
@@ -566,18 +604,11 @@ def rows(session: Session, sql: str, params: tuple[object, ...] = ()) -> list[tu
 
     For the few queries of every request: SQLAlchemy's description of a result costs more than they.
     """
-    found: list[tuple[Any, ...]] = _driver(session.connection()).execute(sql, params).fetchall()
+    driver = _driver(cast("Connection", session.get_bind()))  # `read` and `write` bind one
+    if not driver.in_transaction:  # nobody has asked SQLAlchemy for anything yet
+        driver.execute("BEGIN")
+    found: list[tuple[Any, ...]] = driver.execute(sql, params).fetchall()
     return found
-
-
-def flush(path: Path) -> None:
-    """Have a file and its folder entry on the disk before this returns."""
-    for place in (path, path.parent):
-        handle = os.open(place, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def remove(path: Path) -> None:
@@ -619,7 +650,9 @@ def _engine(creator: Callable[[], Any], begin: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        _driver(connection).execute(begin)
+        driver = _driver(connection)
+        if not driver.in_transaction:  # `rows` may have begun it
+            driver.execute(begin)
 
     return engine
 

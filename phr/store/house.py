@@ -19,9 +19,10 @@ from sqlalchemy.orm import Session
 
 from phr import clock, ids, logs
 from phr.errors import DataLocked, PhrError, SettingsError, WrongSecret
+from phr.store import files
 from phr.store.database import Database, Priority, rows
 from phr.store.models import Patient, Setting, Tombstone
-from phr.store.slots import KEY_BYTES, write_atomically
+from phr.store.slots import KEY_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -251,7 +252,7 @@ def _house_key(data: Path, key_file: Path | None, *, fresh: bool) -> bytes:
     path = key_file or data / "house.key"
     try:
         if not path.exists() and key_file is None and fresh:
-            write_atomically(path, ids.random_bytes(KEY_BYTES))
+            files.write_atomically(path, ids.random_bytes(KEY_BYTES))
         elif path.stat().st_mode & 0o077:
             if key_file is None:
                 path.chmod(0o600)

@@ -25,13 +25,14 @@ class Terms:
     """Numbers of texts and concepts within one import; new ones are written by `settle`."""
 
     def __init__(self) -> None:
-        self._texts: dict[tuple[str, ...], int] = {}
-        self._concepts: dict[tuple[Coding, ...], int] = {}
+        self.texts: dict[tuple[str, ...], int | None] = {}
+        self.concepts: dict[tuple[Coding, ...], int | None] = {}
+        self.forget()
 
     def forget(self) -> None:
         """Forget all numbers (after a transaction that did not commit)."""
-        self._texts.clear()
-        self._concepts.clear()
+        self.texts = {(): None}
+        self.concepts = {(): None}
 
     def settle(
         self,
@@ -39,27 +40,22 @@ class Terms:
         texts: Iterable[tuple[str, ...]],
         concepts: Iterable[tuple[Coding, ...]],
     ) -> None:
-        """Give every text and concept a number, writing those that the vault does not have."""
-        if len(self._texts) > _CACHED or len(self._concepts) > _CACHED:
+        """Give every text and concept a number, writing those that the vault does not have.
+
+        Then `texts` and `concepts` have them: None where there are no words, or no codings.
+        """
+        if len(self.texts) > _CACHED or len(self.concepts) > _CACHED:
             self.forget()
-        new_texts = {words: _hash("\n".join(words)) for words in texts if words not in self._texts}
+        new_texts = {words: _hash("\n".join(words)) for words in texts if words not in self.texts}
         if new_texts:
             self._settle_texts(session, new_texts)
         new_concepts = {
             codings: _hash("\n".join(f"{each.system}|{each.code}" for each in codings))
             for codings in concepts
-            if codings not in self._concepts
+            if codings not in self.concepts
         }
         if new_concepts:
             self._settle_concepts(session, new_concepts)
-
-    def text(self, words: tuple[str, ...]) -> int | None:
-        """Return the number of a settled text; None for no words."""
-        return self._texts[words] if words else None
-
-    def concept(self, codings: tuple[Coding, ...]) -> int | None:
-        """Return the number of a settled concept; None for no codings."""
-        return self._concepts[codings] if codings else None
 
     def _settle_texts(self, session: Session, new: dict[tuple[str, ...], int]) -> None:
         by_hash = {hash_: words for words, hash_ in new.items()}
@@ -74,7 +70,7 @@ class Terms:
                 "INSERT INTO search(rowid, words) VALUES (?, ?)",
                 [(numbers[hash_], "\n".join(by_hash[hash_])) for hash_ in missing],
             )
-        self._texts.update((words, numbers[hash_]) for words, hash_ in new.items())
+        self.texts.update((words, numbers[hash_]) for words, hash_ in new.items())
 
     def _settle_concepts(self, session: Session, new: dict[tuple[Coding, ...], int]) -> None:
         by_hash = {hash_: codings for codings, hash_ in new.items()}  # displays may differ
@@ -93,7 +89,7 @@ class Terms:
                     for each in by_hash[hash_]
                 ],
             )
-        self._concepts.update((codings, numbers[hash_]) for codings, hash_ in new.items())
+        self.concepts.update((codings, numbers[hash_]) for codings, hash_ in new.items())
 
 
 def _hash(content: str) -> int:
@@ -120,13 +116,19 @@ def _numbered(session: Session, table: str, hashes: list[int]) -> tuple[dict[int
 # -------------------------------------------------------------------------------- searching
 
 
-def query(words: str) -> str | None:
+def terms(words: str) -> list[str]:
+    """Return the words of what a person typed."""
+    return [term[:_LONGEST_TERM] for term in _TERM.findall(words)[:_MOST_TERMS]]
+
+
+def query(words: str, *others: str) -> str | None:
     """Turn what a person typed into an FTS5 query: each word quoted, as a prefix, all of them.
 
-    None when there is nothing to search for. Nothing a person types can be an operator.
+    `others` are names that would do as well. None when there is nothing to search for. Nothing a
+    person types can be an operator.
     """
-    terms = _TERM.findall(words)[:_MOST_TERMS]
-    return " ".join(f'"{term[:_LONGEST_TERM]}"*' for term in terms) or None
+    asked = (" ".join(f'"{term}"*' for term in terms(each)) for each in (words, *others))
+    return " OR ".join(filter(None, asked)) or None
 
 
 # -------------------------------------------------------------------------------- indexes

@@ -649,6 +649,12 @@ Index(
     record.c.timeline,
     sqlite_where=record.c.timeline.is_not(None),
 )
+Index(  # what has come since the last look; grows at its end only, so it costs an import little
+    "record_received",
+    record.c.received,
+    record.c.timeline,
+    sqlite_where=record.c.timeline.is_not(None),
+)
 Index("record_type", record.c.type, record.c.time)
 Index(
     "record_concept",
@@ -758,16 +764,15 @@ attachment_link = Table(  # (record, url as it stands in the record) -> attachme
 entry = Table(  # what a person reads; one or more records are its evidence
     "entry",
     VaultBase.metadata,
-    Column("pk", Integer, primary_key=True),
+    Column("pk", Integer, primary_key=True),  # = of its first record
     Column("section", Integer, nullable=False),  # number of the section in fhir.kinds
     Column(
-        "identity", Integer, nullable=False
-    ),  # 64-bit hash of what makes two records the same thing
+        "state", Integer, nullable=False
+    ),  # 1: a source may list it as current, or nobody has looked yet; 2: no source does
     Column("time", Integer),
     sqlite_strict=True,
 )
-Index("entry_section", entry.c.section, entry.c.time)
-Index("entry_identity", entry.c.identity)
+Index("entry_section", entry.c.section, entry.c.state, entry.c.time)
 evidence = Table(
     "evidence",
     VaultBase.metadata,
@@ -777,6 +782,21 @@ evidence = Table(
     sqlite_with_rowid=False,
 )
 Index("evidence_record", evidence.c.record)
+decision = Table(  # the patient's word: two records are about the same thing, or are not
+    "decision",
+    VaultBase.metadata,
+    Column("id", Integer, primary_key=True),
+    Column("step", Integer, nullable=False),  # what was said at once, and is undone at once
+    Column("one", Integer, nullable=False),  # keys of records: they outlive rebuilds and re-pulls
+    Column("other", Integer, nullable=False),
+    Column("one_name", Text, nullable=False),  # "Type/remote id": finds it in another vault
+    Column("other_name", Text, nullable=False),
+    Column("same", Integer, nullable=False),
+    Column("by", Text, nullable=False),  # account id
+    Column("at", Integer, nullable=False),
+    Column("undone", Integer),  # when it was taken back
+    sqlite_strict=True,
+)
 private_mark = (
     Table(  # the patient's own "keep this private", by record; recipients never learn of it
         "private_mark",
@@ -791,3 +811,4 @@ SEARCH_DDL = (
     "CREATE VIRTUAL TABLE search USING fts5(words, content='', contentless_delete=1, "
     "prefix='2 3', tokenize=\"unicode61 remove_diacritics 2\")"
 )
+VOCABULARY_DDL = "CREATE VIRTUAL TABLE vocabulary USING fts5vocab(search, row)"  # stores nothing

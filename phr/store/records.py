@@ -6,23 +6,27 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
 from phr import clock
-from phr.fhir import references
+from phr.fhir import references, synonyms
 from phr.fhir.check import Note
 from phr.fhir.kinds import BY_NUMBER, KINDS, category_mask
 from phr.fhir.labels import Label
-from phr.fhir.record import Record, Selection
+from phr.fhir.record import UNSAID, Record, Selection
 from phr.fhir.references import key_of, local_id_of
-from phr.store import bodies, index
+from phr.store import bodies, database, index, spelling
 from phr.store.vault import Vault
 
-__all__ = ["UNDATED", "Clause", "key_of", "local_id_of"]
+__all__ = ["UNDATED", "Clause", "Row", "key_of", "local_id_of"]
+
+Row = tuple[Any, ...]  # a stored record, in the order of _COLUMNS
 
 UNDATED: Final = -(1 << 62)  # stands for "no date" in `Selection.before`
+_MANY: Final = 2000  # from so many on, the timeline itself leads to the newest of them quickest
 _COLUMNS: Final = (
     "record.pk, record.key, record.connection, record.type, record.remote_id, record.version,"
     " record.received, record.time, record.labels, record.flags, record.body, record.splices"
@@ -64,6 +68,27 @@ def select(
     if sql is None:
         return []
     return _records(session, vault, sql, params)
+
+
+def stored(session: Session, selection: Selection) -> tuple[list[Row], Callable[[Row], Record]]:
+    """Return the rows of a Selection as they are stored, and what makes a Record of one.
+
+    For a list that has drawn most of its rows before: only the others are unpacked and parsed.
+    """
+    sql, params = statement(selection)
+    found: list[Row] = [] if sql is None else database.rows(session, sql, params)
+    opened = bodies.unpacker(session)
+    return found, lambda row: _record(row, opened)
+
+
+def seen_of(row: Row) -> Row:
+    """Return what changes whenever anything shown of a stored row changes."""
+    return (row[1], row[5], row[6], row[7], row[8], row[9])  # key to flags, but for the names
+
+
+def place_of(row: Row) -> tuple[int, int]:
+    """Return where a newest-first list goes on behind a stored row: see `Selection.before`."""
+    return (UNDATED if row[7] is None else row[7], row[0])
 
 
 def statement(
@@ -110,7 +135,7 @@ def _conditions(selection: Selection, column: str, where: Clause | None) -> Clau
     if selection.codes:
         found.append(_with_codes(selection.codes))
     if selection.categories:
-        found.append(Clause("record.category & ? != 0", (category_mask(selection.categories),)))
+        found.append(_in_categories(selection.categories))
     if selection.since:
         found.append(Clause(f"record.{column} >= ?", (clock.to_ms(selection.since),)))
     if selection.until:
@@ -120,7 +145,8 @@ def _conditions(selection: Selection, column: str, where: Clause | None) -> Clau
     if selection.connection_id is not None:
         found.append(Clause("record.connection = ?", (selection.connection_id,)))
     if selection.received_since:
-        found.append(Clause("record.received >= ?", (clock.to_ms(selection.received_since),)))
+        # its index is for `come_since`: here the order decides
+        found.append(Clause("+record.received >= ?", (clock.to_ms(selection.received_since),)))
     if not selection.withdrawn:
         found.append(Clause(f"record.flags & {int(Note.WITHDRAWN)} = 0"))
     if where is not None:
@@ -130,6 +156,12 @@ def _conditions(selection: Selection, column: str, where: Clause | None) -> Clau
         " AND ".join(each.sql for each in found),
         tuple(value for each in found for value in each.params),
     )
+
+
+def _in_categories(categories: Sequence[str]) -> Clause:
+    mask = category_mask(one for one in categories if one != UNSAID)
+    unsaid = " OR COALESCE(record.category, 0) = 0" if UNSAID in categories else ""
+    return Clause(f"(record.category & ? != 0{unsaid})", (mask,))
 
 
 def _with_codes(codes: Sequence[str]) -> Clause:
@@ -188,18 +220,54 @@ def by_keys(
     return found
 
 
+def pointed_to(
+    session: Session, vault: Vault, found: Iterable[Record], types: Sequence[str]
+) -> list[Record]:
+    """Return the records of these types to which others point, each once."""
+    keys = dict.fromkeys(key for one in found for key in referenced(session, vault, one))
+    numbers = tuple(KINDS[type_].number for type_ in types)
+    where = Clause(f"+record.type IN ({','.join('?' * len(numbers))})", numbers)
+    return by_keys(session, vault, keys, where=where)
+
+
 def search(
     session: Session, vault: Vault, words: str, *, limit: int = 50, where: Clause | None = None
 ) -> list[Record]:
-    """Return the newest records whose text has every word (as a prefix); any string is fine."""
-    query = index.query(words)
+    """Return the newest records whose text has every word (as a prefix); any string is fine.
+
+    Or every word of another name for the same thing; or what is coded with exactly this code.
+    """
+    query = index.query(words, *synonyms.also(words))
     if query is None:
         return []
     condition = Clause("record.text IN (SELECT rowid FROM search WHERE search MATCH ?)", (query,))
+    found = _newest(session, vault, condition, where, limit)
+    code = words.strip()
+    if len(found) < limit and any(each.isdigit() for each in code) and " " not in code:
+        coded = Clause("record.concept IN (SELECT concept FROM coding WHERE code = ?)", (code,))
+        seen = {record.pk for record in found}
+        more = _newest(session, vault, coded, where, limit)
+        found += [record for record in more if record.pk not in seen]
+    return found[:limit]
+
+
+def search_near(
+    session: Session, vault: Vault, words: str, *, limit: int = 50
+) -> tuple[list[Record], str]:
+    """Search; where nothing has these words, for the nearest that something has: say which."""
+    found = search(session, vault, words, limit=limit)
+    instead = None if found else spelling.nearest(session, words)
+    if instead is None:
+        return found, ""
+    return search(session, vault, instead, limit=limit), instead
+
+
+def _newest(
+    session: Session, vault: Vault, condition: Clause, where: Clause | None, limit: int
+) -> list[Record]:
     if where is not None:
         condition &= where
-    order = _order("time", "newest")
-    sql = f"SELECT {_COLUMNS} FROM record WHERE {condition.sql} {order} LIMIT ?"
+    sql = f"SELECT {_COLUMNS} FROM record WHERE {condition.sql} {_order('time', 'newest')} LIMIT ?"
     return _records(session, vault, sql, (*condition.params, limit))
 
 
@@ -216,6 +284,27 @@ def count(session: Session, selection: Selection, where: Clause | None = None) -
         condition &= Clause(f"record.type IN ({marks})", tuple(types))
     sql = f"SELECT count(*) FROM record WHERE {condition.sql}"
     return int(session.connection().exec_driver_sql(sql, condition.params).scalar_one())
+
+
+def come_since(
+    session: Session, vault: Vault, since: datetime | None, *, limit: int
+) -> tuple[int, list[Record]]:
+    """Return how many records of the timeline came or changed since then (None: ever).
+
+    And the newest of them by their own date: when many came they lie close together on the
+    timeline, and few are soon sorted.
+    """
+    came = "record.timeline IS NOT NULL AND record.received >= ?"
+    after = 0 if since is None else clock.to_ms(since)
+    [(many,)] = database.rows(session, f"SELECT count(*) FROM record WHERE {came}", (after,))
+    if many > _MANY:
+        selection = Selection(timeline=True, received_since=since, limit=limit)
+        return many, select(session, vault, selection)
+    sql = (
+        f"SELECT {_COLUMNS} FROM record WHERE record.pk IN (SELECT pk FROM record WHERE {came}"
+        f" {_order('timeline', 'newest')} LIMIT ?) {_order('timeline', 'newest')}"
+    )
+    return many, _records(session, vault, sql, (after, limit))
 
 
 def counts(session: Session, connection_id: int | None = None) -> dict[str, int]:
@@ -261,6 +350,10 @@ def _records(session: Session, vault: Vault, sql: str, params: tuple[object, ...
     return [_record(row, opened) for row in rows]
 
 
+_WITHDRAWN: Final = int(Note.WITHDRAWN)  # arithmetic on enums is slow, and this is a hot path
+_label = lru_cache(maxsize=1024)(Label)
+
+
 def _record(row: Any, opened: Callable[[bytes], bytes]) -> Record:
     pk, key, connection, type_, remote_id, version, received, time, labels, flags, body, splices = (
         row
@@ -275,8 +368,8 @@ def _record(row: Any, opened: Callable[[bytes], bytes]) -> Record:
         version=version,
         received_at=clock.from_ms(received),
         when=_instant(time),
-        labels=Label(labels),
-        withdrawn=bool(flags & Note.WITHDRAWN),
+        labels=_label(labels),
+        withdrawn=bool(flags & _WITHDRAWN),
         body=opened(body),
         splices=splices,
     )

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session as Rows
 
 from phr import clock, ids, logs
 from phr.errors import Conflict, Damaged, PhrError, WrongSecret
-from phr.store import accounts, audit, backup, limits, slots
+from phr.store import accounts, audit, backup, files, limits, slots
 from phr.store.backup import Manifest
 from phr.store.database import Database, Priority, remove
 from phr.store.house import House
@@ -69,9 +69,9 @@ def restore(
     key = _find_key(house, vaults, held, password, kit)
     backup.verify_backup(folder, key)
     live = _live_slots(vaults, patient_id)
-    _prepare(vaults, folder, key, _reseat(house, held, key, live))
-    _put_old_aside(house, vaults, patient_id)
-    vaults.swap_in(patient_id)
+    seats = _reseat(house, held, key, live)
+    _prepare(vaults, folder, key, patient_id)
+    _replace(house, vaults, patient_id, seats)
     new_here = _register(house, held, key, vaults.path(patient_id), patient_id)
     detail = {"made_at": manifest.made_at.isoformat(), "program": manifest.program}
     vault, stopped = vaults.open_restored(patient_id, key, detail)
@@ -133,26 +133,45 @@ def _reseat(house: House, held: Slots, key: bytes, live: Slots | None) -> Slots:
     return slots.signed(replace(held, current=ring, pending=None), [key])
 
 
-def _prepare(vaults: Vaults, folder: Path, key: bytes, held: Slots) -> None:
-    """Bring copies in under new names, migrated and checked; the slots come last."""
-    coming, coming_slots = vaults.coming(held.vault_id)
-    coming_slots.unlink(missing_ok=True)
-    remove(coming)
+def _prepare(vaults: Vaults, folder: Path, key: bytes, patient_id: str) -> None:
+    """Bring a copy of the database in under a new name, migrated and checked."""
+    coming, coming_slots = vaults.coming(patient_id)
     try:
-        shutil.copyfile(folder / backup.VAULT, coming)
-        coming.chmod(0o600)
-        database = Database.open(coming, key, kind="vault")
-        problems = database.problems()
-        database.close()
+        with files.in_words():
+            coming_slots.unlink(missing_ok=True)
+            remove(coming)
+            shutil.copyfile(folder / backup.VAULT, coming)
+            coming.chmod(0o600)
+            database = Database.open(coming, key, kind="vault")
+            problems = database.problems()
+            database.close()
+            files.flush(coming)
         if problems:
             raise Damaged(f"The backup is damaged: {problems[0]}")
-        slots.write_file(coming_slots, held)
-    except OSError as error:
-        remove(coming)
-        raise Damaged(f"The backup could not be copied: {error.strerror}.") from error
     except PhrError:
         remove(coming)
         raise
+
+
+def _replace(house: House, vaults: Vaults, patient_id: str, held: Slots) -> None:
+    """Put the old record aside, then the coming one in its place.
+
+    Writing the coming slots decides it: before that a failure leaves everything as it was, after
+    it the next opening finishes.
+    """
+    key = vaults.get(patient_id).key if vaults.is_open(patient_id) else None
+    coming, coming_slots = vaults.coming(patient_id)
+    try:
+        with files.in_words():
+            _put_old_aside(house, vaults, patient_id)
+        slots.write_file(coming_slots, held)
+    except PhrError:
+        coming_slots.unlink(missing_ok=True)
+        remove(coming)
+        if key is not None:
+            vaults.open_with(patient_id, key)
+        raise
+    vaults.swap_in(patient_id)
 
 
 def _put_old_aside(house: House, vaults: Vaults, patient_id: str) -> None:

@@ -85,15 +85,21 @@ def start(house: House, account_id: str, *, browser: str, lifetime: timedelta, f
 
 def find(house: House, secret: str, *, idle: timedelta) -> Browser | None:
     """Return the live session of a secret id: known, not expired, not idle, account active."""
-    now = clock.now()
+    known = remembered(house, ids.fingerprint(secret))
+    return known if known is not None and is_live(known, idle=idle) else None
+
+
+def remembered(house: House, id_hash: bytes) -> Browser | None:
+    """Return what is written of a session, live or not, unless its account is not active."""
     with house.read() as session:
-        given = (ids.fingerprint(secret),)
-        known = rows(session, f"{_LIVE} s.id_hash = ?", given)
-    if not known:
-        return None
-    found = _browser(known[0])
-    live = now < found.expires_at and now - found.seen_at < idle
-    return found if live else None
+        known = rows(session, f"{_LIVE} s.id_hash = ?", (id_hash,))
+    return _browser(known[0]) if known else None
+
+
+def is_live(browser: Browser, *, idle: timedelta) -> bool:
+    """Tell whether a session is neither over nor idle for too long."""
+    now = clock.now()
+    return now < browser.expires_at and now - browser.seen_at < idle
 
 
 def touch(house: House, browser: Browser) -> None:

@@ -9,7 +9,6 @@ import binascii
 import hashlib
 import hmac
 import json
-import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,6 +27,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from phr import ids
 from phr.errors import Damaged, NewerSchema, WrongSecret
+from phr.store import files
 
 FORMAT = 1
 KEY_BYTES = 32
@@ -442,7 +442,7 @@ def write_file(path: Path, slots: Slots) -> None:
         "generation": slots.generation,
         "rings": rings,
     }
-    write_atomically(path, json.dumps(content, indent=1).encode())
+    files.write_atomically(path, json.dumps(content, indent=1).encode())
 
 
 def read_file(path: Path) -> Slots:
@@ -472,23 +472,6 @@ def parse(data: bytes) -> Slots:
         )
     except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
         raise Damaged("The key slots of this record are damaged. Restore a backup.") from error
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file in one step (0600), on the disk before this returns."""
-    new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    handle = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _plain_ring(ring: Ring) -> dict[str, Any]:

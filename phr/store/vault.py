@@ -8,7 +8,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 
 from phr import clock, ids, logs
 from phr.errors import Damaged, NotFound, PhrError, Sealed, WrongSecret
-from phr.store import audit, backup, slots
-from phr.store.database import Database, Priority, flush, remove
+from phr.store import audit, backup, files, slots
+from phr.store.database import Database, Priority, remove
 from phr.store.house import House, bury, put_setting
 from phr.store.models import (
     Connection,
@@ -60,6 +60,8 @@ class Vault:
     audit_key: bytes = field(default=b"", repr=False)
     box_private: bytes = field(default=b"", repr=False)
     epoch: int = 1
+    # lines that pages drew of records (phr.views.timeline): emptied with the key, never for a door
+    drawn: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def read(self) -> AbstractContextManager[Session]:
         """Give a session on one snapshot of the vault. Raises Sealed once it is sealed."""
@@ -202,12 +204,13 @@ class Vaults:
         coming, coming_slots = self.coming(vault_id)
         with self._changing:
             self.seal(vault_id)
-            if coming.exists():
-                remove(self.path(vault_id))
-                coming.replace(self.path(vault_id))
-                flush(self.path(vault_id))
-            coming_slots.replace(self.slots_path(vault_id))
-            flush(self.slots_path(vault_id))
+            with files.in_words():
+                if coming.exists():
+                    remove(self.path(vault_id))
+                    coming.replace(self.path(vault_id))
+                    files.flush(self.path(vault_id))
+                coming_slots.replace(self.slots_path(vault_id))
+                files.flush(self.slots_path(vault_id))
 
     def register(self, vault: Vault) -> Vault:
         """Take an opened vault in and tell those who wait for it."""
@@ -254,8 +257,9 @@ class Vaults:
                     self.open_with_any(vault_id, keys)
                     opened.append(vault_id)
             except PhrError as error:
-                self.house.warn(vault_id, error.sentence)
                 logs.event(log, "vault.not_opened", logging.ERROR, vault=vault_id)
+                with suppress(PhrError):  # the disk that refused the vault may refuse this too
+                    self.house.warn(vault_id, error.sentence)
         return opened
 
     def open_restored(
@@ -281,6 +285,8 @@ class Vaults:
                 return self._open[vault_id]
             if vault_id not in self.ids():
                 raise NotFound
+            if self.coming(vault_id)[1].exists():
+                self.swap_in(vault_id)  # a restore that the disk stopped half-way
             held = self.slots_of(vault_id)
             vault = self._try_keys(vault_id, held, keys)
             try:
@@ -400,6 +406,7 @@ class Vaults:
             if vault is not None:
                 vault.database.close()
                 vault.key = vault.id_key = vault.audit_key = vault.box_private = b""
+                vault.drawn.clear()
                 logs.event(log, "vault.sealed", vault=vault_id)
 
     def close(self) -> None:
@@ -436,20 +443,41 @@ class Vaults:
         A crash at any step leaves a file that one of the two rings opens.
         """
         with self._changing:
-            held, new = self.slots_of(vault.id), ids.random_bytes(slots.KEY_BYTES)
+            held, new = self._settled(vault), ids.random_bytes(slots.KEY_BYTES)
             house_key = self._house_key(on=held.current.house is not None)
             ring = slots.make_ring(vault.id, new, self._pinned(vault, held), house_key)
             held = replace(held, pending=ring, generation=held.generation + 1)
             slots.write_file(self.slots_path(vault.id), slots.signed(held, [vault.key, new]))
-            vault.database.rekey(new)
+            try:
+                vault.database.rekey(new)
+            except PhrError:
+                self._after_failed_rekey(vault, new)
+                raise
             vault.key = new
+            vault.drawn.clear()
             self._save_slots(vault, replace(held, current=ring, pending=None))
             logs.event(log, "vault.rekeyed", vault=vault.id)
+
+    def _after_failed_rekey(self, vault: Vault, new: bytes) -> None:
+        """Go on with the key that fits now; the slots hold both, so the next opening finds it."""
+        if vault.database.has_key(new):
+            vault.key = new
+        elif not vault.database.has_key(vault.key):
+            self.seal(vault.id)
+
+    def _settled(self, vault: Vault) -> Slots:
+        """Return the slots; what a key change that failed left is brought into order before."""
+        held = self.slots_of(vault.id)
+        if held.pending is None:
+            return held
+        ring = next(ring for ring in held.rings if ring.key_id == slots.key_id(vault.key))
+        self._save_slots(vault, replace(held, current=ring, pending=None))
+        return self.slots_of(vault.id)
 
     def set_by_itself(self, vault: Vault, *, on: bool) -> None:
         """Add or remove the house slot; removing changes the key, as the house saw the old one."""
         with self._changing:
-            held = self.slots_of(vault.id)
+            held = self._settled(vault)
             ring = slots.with_house(held.current, vault.id, vault.key, self._house_key(on=on))
             self._save_slots(vault, replace(held, current=ring))
             if not on:
@@ -475,7 +503,7 @@ class Vaults:
     def refresh(self, vault: Vault, wraps: Mapping[str, tuple[Mapping[str, Any], ...]]) -> None:
         """Make the slots of an open vault anew, with these wraps of its members' keys."""
         with self._changing:
-            self._remake_slots(vault, self.slots_of(vault.id), wraps)
+            self._remake_slots(vault, self._settled(vault), wraps)
 
     def _remake_slots(
         self,

@@ -5,6 +5,7 @@ Each view is one small module; VIEWS is the table of sections. Not here: fetchin
 
 from phr.views import (
     allergies,
+    claims,
     documents,
     immunizations,
     medications,
@@ -34,6 +35,7 @@ VIEWS: dict[str, View] = {
         procedures.VIEW,
         documents.VIEW,
         people.VIEW,
+        claims.VIEW,
         other.VIEW,
     )
 }

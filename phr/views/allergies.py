@@ -1,11 +1,13 @@
 """Allergies: three different texts for present, none known and unknown."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from phr.chart.allergies import Allergies, Allergy, Knowledge, allergies
 from phr.chart.plain import counted, joined, moment_words, sentence_case
 from phr.fhir.record import Record, Selection
+from phr.views.evidence import PERSONS, how, with_evidence
 from phr.views.frame import (
     CAREGIVERS,
     Context,
@@ -23,13 +25,15 @@ UNKNOWN = "Unknown. Nobody has sent anything about allergies. That does not mean
 
 def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     """Build the page from AllergyIntolerance records."""
-    found = allergies(records)
+    found = allergies(records, how(context))
     return sheets(
         context,
         heading(found, context),
         lead(found),
         Sheet("Listed", tuple(_row(one, context) for one in found.listed), ("severe first",)),
-        Sheet("Said to be none", tuple(_row(one, context) for one in found.none_known)),
+        Sheet(
+            "Said to be none", tuple(_none_known(one, found, context) for one in found.none_known)
+        ),
         Sheet(
             "Unknown",
             tuple(_row(one, context) for one in found.no_information),
@@ -89,7 +93,7 @@ def _row(one: Allergy, context: Context, *, struck: bool = False) -> Row:
     severity = one.severity.removeprefix("severe").removeprefix(", ")  # the mark says it
     details = (reactions, sentence_case(joined(severity, one.kind, one.status)), *one.notes)
     noted = moment_words(one.noted)
-    return Row(
+    row = Row(
         title=one.name,
         href=context.link(one.record),
         mark=_mark(one),
@@ -102,6 +106,16 @@ def _row(one: Allergy, context: Context, *, struck: bool = False) -> Row:
         ),
         struck=struck,
     )
+    return with_evidence(row, one.evidence, context)
+
+
+def _none_known(one: Allergy, found: Allergies, context: Context) -> Row:
+    """Return a statement that nothing is known, with what contradicts it."""
+    row = _row(one, context)
+    if not found.listed:
+        return row
+    names = joined(*(f"{each.name} ({context.origin(each.record)})" for each in found.listed[:3]))
+    return replace(row, details=(*row.details, f"Against this stands: {names}."))
 
 
 def _mark(one: Allergy) -> Mark | None:
@@ -116,5 +130,8 @@ VIEW = View(
     "Allergies",
     Selection(types=("AllergyIntolerance",), limit=500),
     build,
-    also=(CAREGIVERS,),
+    also=(
+        CAREGIVERS,
+        PERSONS,
+    ),
 )

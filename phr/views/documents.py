@@ -7,6 +7,7 @@ from typing import Any
 from phr.chart.documents import TYPES, Attachment, Paper, described, documents
 from phr.chart.plain import counted, joined, moment_words, sentence_case
 from phr.fhir.record import Record, Selection
+from phr.views.evidence import how, with_evidence
 from phr.views.frame import (
     CAREGIVERS,
     Context,
@@ -25,7 +26,7 @@ from phr.views.frame import (
 
 def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     """Build the page from documents and reports with files."""
-    found = documents(records)
+    found = documents(records, how(context))
     return sheets(
         context,
         at_least(VIEW, records, counted(len(found), "document")) if found else "No documents yet",
@@ -47,7 +48,7 @@ def _row(one: Paper, context: Context) -> Row:
         if (href := context.attachment_link(one.record, file.place))
     )
     told = "" if one.attachments else "No file came with it"
-    return Row(
+    row = Row(
         title=one.name,
         href=context.link(one.record),
         mark=Mark("none", sentence_case(one.status)) if one.status else None,
@@ -56,6 +57,7 @@ def _row(one: Paper, context: Context) -> Row:
         struck=one.marks.mistaken,
         links=links,
     )
+    return with_evidence(row, one.evidence, context)
 
 
 def _words(one: Paper, file: Attachment) -> str:

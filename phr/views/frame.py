@@ -6,15 +6,18 @@ Not here: fetching (each page and door has its own way) and decisions about what
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from phr.chart.decision import Decision
 from phr.chart.marks import Marks
 from phr.chart.plain import MONTHS, joined, visible
 from phr.chart.titles import list_words
 from phr.fhir.record import Origin, Record, Selection
+from phr.views.compiled import Compiled
 
 CAREGIVERS = Selection(types=("Practitioner", "Organization", "PractitionerRole"), limit=500)
 
@@ -40,6 +43,8 @@ class Context:
     # FHIR type -> who was asked for it and listed none, in sentences
     answered: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)  # FHIR type -> records in the vault
+    decisions: tuple[Decision, ...] = ()  # the patient's word on what is the same
+    grouped: Mapping[int, int] | None = None  # record pk -> entry pk, where the store is at hand
 
     def origin(self, record: Record) -> str:
         """Return the name of where a record comes from, marked when it is a demo."""
@@ -143,12 +148,17 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
     undefined=StrictUndefined,
     auto_reload=False,
+    bytecode_cache=Compiled(Path(__file__).parent / "templates"),
 )
 
 
 def show(view: View, records: Sequence[Record], context: Context) -> Shown:
     """Build and render a view; any FHIR-shaped JSON gives HTML."""
-    built = view.build(records, context)
+    return framed(view, view.build(records, context))
+
+
+def framed(view: View, built: Mapping[str, Any]) -> Shown:
+    """Render what a view built."""
     body = _ENVIRONMENT.get_template(view.template).render(slug=view.slug, **built)
     return Shown(built["heading"], built.get("lead", ""), Markup(body))  # noqa: S704 (autoescaped)
 

@@ -1,11 +1,13 @@
-"""Vaccines as recorded, newest first. No schedule and no forecast."""
+"""Vaccines as recorded, by disease, newest first. No schedule and no forecast."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from phr.chart.immunizations import Vaccine, immunizations
-from phr.chart.plain import counted, joined, moment_words, sentence_case
+from phr.chart.plain import codes, counted, joined, moment_words, sentence_case
+from phr.chart.vaccines import GROUPS, groups
 from phr.fhir.record import Record, Selection
+from phr.views.evidence import PERSONS, how, with_evidence
 from phr.views.frame import (
     CAREGIVERS,
     Context,
@@ -20,10 +22,12 @@ from phr.views.frame import (
     with_marks,
 )
 
+OTHER = "Other vaccines"
+
 
 def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     """Build the page from Immunization records."""
-    found = immunizations(records)
+    found = immunizations(records, how(context))
     given = [one for one in found if one.given and not one.marks.mistaken]
     rest = [one for one in found if not one.given or one.marks.mistaken]
     return sheets(
@@ -32,19 +36,32 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
         if given
         else "No vaccine on record",
         "This is what sources recorded. It does not say which vaccines are due.",
-        Sheet(
-            "Given",
-            tuple(_row(one, context) for one in given),
-            ("newest first",),
-            "" if given else nothing(context, ("Immunization",), "vaccines"),
-            types=("Immunization",),
-        ),
+        *_by_disease(given, context),
+        Sheet("Given", empty="" if given else nothing(context, ("Immunization",), "vaccines")),
         Sheet(
             "Not given or mistaken",
             tuple(_row(one, context) for one in rest),
             types=("Immunization",),
         ),
     )
+
+
+def _by_disease(given: Sequence[Vaccine], context: Context) -> list[Sheet]:
+    """Return a sheet for each disease group; a combined vaccine is a dose in each of its own."""
+    doses: dict[str, list[Vaccine]] = {}
+    for one in given:
+        for group in groups(codes(one.record.document.get("vaccineCode"))) or (OTHER,):
+            doses.setdefault(group, []).append(one)
+    return [
+        Sheet(
+            group,
+            tuple(_row(one, context) for one in doses[group]),
+            (counted(len(doses[group]), "dose"),),
+            types=("Immunization",),
+        )
+        for group in (*GROUPS, OTHER)
+        if group in doses
+    ]
 
 
 def _row(one: Vaccine, context: Context) -> Row:
@@ -55,7 +72,7 @@ def _row(one: Vaccine, context: Context) -> Row:
         mark = Mark("none", sentence_case(one.status))
     when = moment_words(one.when)
     told = "told by somebody, not by who gave it" if one.reported else ""
-    return Row(
+    row = Row(
         title=one.name,
         href=context.link(one.record),
         mark=mark,
@@ -65,6 +82,7 @@ def _row(one: Vaccine, context: Context) -> Row:
         ),
         struck=one.marks.mistaken,
     )
+    return with_evidence(row, one.evidence, context)
 
 
 VIEW = View(
@@ -72,5 +90,5 @@ VIEW = View(
     "Vaccines",
     Selection(types=("Immunization",), limit=1000),
     build,
-    also=(CAREGIVERS, Selection(types=("Location",), limit=200)),
+    also=(CAREGIVERS, PERSONS, Selection(types=("Location",), limit=200)),
 )

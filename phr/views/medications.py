@@ -6,6 +6,7 @@ from typing import Any
 from phr.chart.medications import GIVEN, LISTED, Medicine, Standing, medications
 from phr.chart.plain import counted, joined, moment_words, sentence_case
 from phr.fhir.record import Record, Selection
+from phr.views.evidence import PERSONS, how, with_evidence
 from phr.views.frame import (
     CAREGIVERS,
     Context,
@@ -25,7 +26,7 @@ _NO_DOSE = "No dose given by the source"
 
 def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     """Build the page from medication records."""
-    found = medications(records, context.now)
+    found = medications(records, context.now, how(context))
     kinds = {standing: [one for one in found if one.standing is standing] for standing in Standing}
     current = kinds[Standing.CURRENT]
     return sheets(
@@ -69,7 +70,7 @@ def row(one: Medicine, context: Context) -> Row:
         *(one.doses or (() if one.standing is Standing.GIVEN else (_NO_DOSE,))),
         f"For: {reasons}" if reasons else "",
     )
-    return Row(
+    made = Row(
         title=one.name,
         href=context.link(one.record),
         mark=_mark(one),
@@ -77,6 +78,7 @@ def row(one: Medicine, context: Context) -> Row:
         aside=_aside(one, context),
         struck=one.marks.mistaken,
     )
+    return with_evidence(made, one.evidence, context)
 
 
 def _mark(one: Medicine) -> Mark | None:
@@ -107,5 +109,6 @@ VIEW = View(
         Selection(types=GIVEN, limit=200),
         Selection(types=("Medication",), limit=2000),
         CAREGIVERS,
+        PERSONS,
     ),
 )

@@ -18,12 +18,13 @@ from phr.chart.people import (
 )
 from phr.chart.plain import counted, joined, sentence_case
 from phr.fhir.record import Record, Selection
+from phr.views.evidence import how, with_evidence
 from phr.views.frame import Context, Mark, Row, Sheet, View, said_by, sheets, with_marks
 
 
 def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     """Build the page from Patient, CareTeam, Practitioner and Organization records."""
-    known, where = people(records), places(records)
+    known, where = people(records, how(context)), places(records, how(context))
     circle = teams(records)
     heading = joined(
         counted(len(known), "person", "people") if known else "",
@@ -34,7 +35,10 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
         context,
         f"{heading} in this record" if known or where else "No people or places yet",
         "Names and numbers can be old. They are shown as they were sent.",
-        Sheet("This record is about", tuple(_patient(one, context) for one in patients(records))),
+        Sheet(
+            "This record is about",
+            tuple(_patient(one, context) for one in patients(records, how(context))),
+        ),
         Sheet("Care teams", tuple(_team(one, context) for one in circle), types=TEAMS),
         Sheet(
             "People",
@@ -49,13 +53,14 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
 def _patient(one: Patient, context: Context) -> Row:
     facts = tuple(f"{label}: {value}" for label, value in one.facts)
     born = f"born {one.born}" if one.born else "birth date not given"
-    return Row(
+    row = Row(
         title=one.name,
         href=context.link(one.record),
         details=with_marks((joined(born, one.sex), *facts), one.marks),
         aside=said_by(context, one.record),
         struck=one.marks.mistaken,
     )
+    return with_evidence(row, one.evidence, context)
 
 
 def _team(one: Team, context: Context) -> Row:
@@ -72,13 +77,14 @@ def _team(one: Team, context: Context) -> Row:
 
 def _person(one: Person, context: Context) -> Row:
     reach = tuple(f"{system_label(system)}: {value}" for system, value in one.contacts[:6])
-    return Row(
+    row = Row(
         title=one.name,
         href=context.link(one.record),
         details=with_marks((joined(*one.roles), *reach, one.address), one.marks),
         aside=said_by(context, one.record),
         struck=one.marks.mistaken,
     )
+    return with_evidence(row, one.evidence, context)
 
 
 VIEW = View(

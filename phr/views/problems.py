@@ -6,6 +6,7 @@ from typing import Any
 from phr.chart.plain import counted, joined, moment_words, sentence_case
 from phr.chart.problems import Diagnosis, Problem, Problems, problems
 from phr.fhir.record import Record, Selection
+from phr.views.evidence import PERSONS, how, with_evidence
 from phr.views.frame import (
     CAREGIVERS,
     Context,
@@ -23,7 +24,7 @@ from phr.views.frame import (
 
 def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     """Build the page from Condition records."""
-    found = problems(records)
+    found = problems(records, how(context))
     none = nothing(context, ("Condition",), "problems")
     anything = found.active or found.over or found.diagnoses or found.doubtful
     return sheets(
@@ -70,7 +71,7 @@ def row(one: Problem, context: Context) -> Row:
     )
     recorded = moment_words(one.recorded)
     details = (sentence_case(times), sentence_case(joined(one.severity, one.body_site)), *one.notes)
-    return Row(
+    made = Row(
         title=one.name,
         href=context.link(one.record),
         mark=_mark(one),
@@ -84,6 +85,7 @@ def row(one: Problem, context: Context) -> Row:
         ),
         struck=one.marks.mistaken,
     )
+    return with_evidence(made, one.evidence, context)
 
 
 def _mark(one: Problem) -> Mark | None:
@@ -115,5 +117,8 @@ VIEW = View(
     "Problems",
     Selection(types=("Condition",), limit=2000),
     build,
-    also=(CAREGIVERS,),
+    also=(
+        CAREGIVERS,
+        PERSONS,
+    ),
 )

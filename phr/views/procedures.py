@@ -6,6 +6,7 @@ from typing import Any
 from phr.chart.plain import counted, joined, sentence_case
 from phr.chart.procedures import Procedure, procedures
 from phr.fhir.record import Record, Selection
+from phr.views.evidence import how, with_evidence
 from phr.views.frame import (
     CAREGIVERS,
     Context,
@@ -23,7 +24,7 @@ from phr.views.frame import (
 
 def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     """Build the page from Procedure records."""
-    found = procedures(records)
+    found = procedures(records, how(context))
     done = [one for one in found if one.done and not one.marks.mistaken]
     rest = [one for one in found if not one.done or one.marks.mistaken]
     count = counted(len(done), "procedure")
@@ -55,7 +56,7 @@ def _row(one: Procedure, context: Context) -> Row:
         joined(*one.people),
         *one.notes,
     )
-    return Row(
+    row = Row(
         title=one.name,
         href=context.link(one.record),
         mark=Mark("none", sentence_case(one.status)) if one.status else None,
@@ -63,6 +64,7 @@ def _row(one: Procedure, context: Context) -> Row:
         aside=said_by(context, one.record, one.when or "no date given", one.place),
         struck=one.marks.mistaken,
     )
+    return with_evidence(row, one.evidence, context)
 
 
 VIEW = View(

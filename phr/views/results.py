@@ -17,8 +17,9 @@ from phr.chart.results import (
     newest,
 )
 from phr.chart.vitals import plain_name, reading
-from phr.fhir.record import Record, Selection
-from phr.views.frame import CAREGIVERS, Context, Mark, View, is_full, nothing
+from phr.fhir.record import UNSAID, Record, Selection
+from phr.views.evidence import conflict_words, from_words, how, links
+from phr.views.frame import CAREGIVERS, Context, Link, Mark, View, is_full, nothing
 
 DRAWN_TESTS = 60  # beyond that a page of drawings is too heavy for a phone
 FLAG_MEANING = (
@@ -46,6 +47,7 @@ class ResultRow:
     spark_words: str
     struck: bool
     origin: str = ""
+    links: tuple[Link, ...] = ()  # each piece of evidence, where there is more than one
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class GroupSheet:
 
 def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     """Build the newest groups."""
-    found = _whole_groups(records)
+    found = _whole_groups(records, context)
     latest = newest(found)
     marked = len(latest.flagged)
     return {
@@ -96,9 +98,9 @@ def heading(count: int, marked: int) -> str:
     return f"{marked} of the {count} newest results {verb} flagged by the source"
 
 
-def _whole_groups(records: Sequence[Record]) -> list[Group]:
+def _whole_groups(records: Sequence[Record], context: Context) -> list[Group]:
     """Return the groups, without those older than the oldest result at hand when there are more."""
-    found = list(groups(records))
+    found = list(groups(records, how(context)))
     times = [one.when for one in records if one.type == "Observation" and one.when]
     if len(times) < (SELECTION.limit or 0):
         return found
@@ -111,7 +113,7 @@ def build_flagged(records: Sequence[Record], context: Context) -> Mapping[str, A
     """Build only what a source flagged, one sheet for each group that has any."""
     marked = [
         (group, some)
-        for group in _whole_groups(records)
+        for group in _whole_groups(records, context)
         if (some := [one for one in group.results if one.flagged and not one.marks.mistaken])
     ]
     count = sum(len(some) for _, some in marked)
@@ -168,14 +170,22 @@ def row(one: Result, context: Context, *, origin: bool = False) -> ResultRow:
         mark=Mark(one.word.mark, one.word.words, one.word.said),
         span=f"Range given: {span}" if span else "No range given",
         before=_before(one),
-        details=_details(one),
+        details=(*_details(one), *_evidence(one, context)),
         line=number_line(one),
         line_words=f"{one.name} {amount}. {one.word.words}, {one.word.said}. Range given: {span}.",
         spark=spark((one, *one.earlier)),
         spark_words=_spark_words(one),
         struck=one.marks.mistaken,
         origin=context.origin(one.record) if origin else "",
+        links=links(one.evidence.records, context) if len(one.evidence.records) > 1 else (),
     )
+
+
+def _evidence(one: Result, context: Context) -> tuple[str, ...]:
+    """Return from how many hospitals a result came, and where they disagree."""
+    several = len(one.evidence.sources) > 1
+    told = [from_words(one.evidence, context)] if several else []
+    return (*told, *(conflict_words(each, context) for each in one.evidence.conflicts))
 
 
 def size_of(value: str) -> str:
@@ -216,7 +226,7 @@ def _spark_words(one: Result) -> str:
 
 def build_by_test(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     """Build one row for each test, with its newest value."""
-    found = by_test(records)
+    found = by_test(records, how(context))
     rows = tuple(row(one.results[0], context, origin=True) for one in found)
     if len(rows) > DRAWN_TESTS:
         rows = tuple(replace(one, line=None, spark=None) for one in rows)
@@ -263,7 +273,7 @@ class Series:
 
 def build_test(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     """Build the page of one test: newest value, every series with its table."""
-    found = [one for one in by_test(records) if one.results]
+    found = [one for one in by_test(records, how(context)) if one.results]
     found.sort(key=lambda test: -_latest(test.results[0]))
     if not found:
         return {
@@ -340,7 +350,12 @@ def _series_row(one: Result, context: Context) -> SeriesRow:
         value=clip(reading(one).words, 300) or "No value given",
         mark=Mark(one.word.mark, one.word.words, one.word.said),
         span=one.span.words if one.span else "none given",
-        origin=joined(clip(one.lab, 80), context.origin(one.record)),
+        origin=joined(
+            clip(one.lab, 80),
+            from_words(one.evidence, context)
+            if len(one.evidence.sources) > 1
+            else context.origin(one.record),
+        ),
         details=(*(clip(note, 200) for note in one.notes), *one.marks.words),
         struck=one.marks.mistaken,
     )
@@ -359,7 +374,9 @@ def _parts(found: Sequence[Test], context: Context) -> list[Series]:
     ]
 
 
-SELECTION = Selection(types=("Observation",), categories=("laboratory",), limit=80)
+# What says no category is most likely a result; what is a vital sign says so.
+_CATEGORIES = ("laboratory", UNSAID)
+SELECTION = Selection(types=("Observation",), categories=_CATEGORIES, limit=80)
 _ALSO = (Selection(types=("DiagnosticReport",), limit=100), CAREGIVERS)
 
 VIEW = View("results", "Results", SELECTION, build, "results.html", _ALSO)
@@ -367,7 +384,7 @@ FLAGGED = View("results", "Results", SELECTION, build_flagged, "results.html", _
 BY_TEST = View(
     "results",
     "Results",
-    Selection(types=("Observation",), categories=("laboratory",), limit=150),
+    Selection(types=("Observation",), categories=_CATEGORIES, limit=150),
     build_by_test,
     "results.html",
     (CAREGIVERS,),

@@ -1,35 +1,95 @@
-"""The timeline by year. A hot path: rows are drawn here, the template only frames them."""
+"""The timeline by year. A hot path: lines are drawn here, the template only frames them.
+
+A line depends on its record alone and may be kept; who keeps one: `phr.web.pages.timeline`.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
 from markupsafe import Markup, escape
 
 from phr.chart.marks import NO_MARKS
 from phr.chart.plain import visible
-from phr.chart.timeline import Event, timeline
+from phr.chart.timeline import Event, event
 from phr.fhir.record import Record, Selection
-from phr.views.frame import Context, View, nothing
+from phr.views.frame import Context, Shown, View, framed, nothing
 
-Row = tuple[str, str, str | None, str, tuple[str, ...]]
+
+class Line(NamedTuple):
+    """One row of the timeline as HTML, and the year below which it stands ("" is undated)."""
+
+    year: str
+    html: str
 
 
 def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     """Build the years with their rows."""
+    return _years(lines(records, context), context)
+
+
+def show(drawn: Sequence[Line], context: Context) -> Shown:
+    """Render the timeline of lines that were drawn before, newest first."""
+    return framed(VIEW, _years(drawn, context))
+
+
+def lines(records: Sequence[Record], context: Context) -> list[Line]:
+    """Draw a line for each record: their texts escaped at once, a call for each is slow."""
+    if not records:
+        return []
     names = {key: context.origin_name(key) for key in context.origins}
-    years = [
-        (
-            year.name or "No date given",
-            f"y{year.name or '0'}",
-            [_row(one, context, names) for one in year.events],
+    events = [event(record) for record in records]
+    texts: list[str] = []
+    for one in events:
+        origin = names.get(one.record.connection_id, "Source unknown")
+        texts += (
+            one.when or "no date",
+            one.title,
+            context.link(one.record) or "",
+            f"{one.kind} · {origin}",
         )
-        for year in timeline(records)
+    safe = _escaped(texts)
+    return [
+        Line(one.year, _line(*safe[4 * at : 4 * at + 4], said=_said(one)))
+        for at, one in enumerate(events)
+    ]
+
+
+def _line(when: str, title: str, href: str, kind: str, *, said: str) -> str:
+    named = f'<a class="go" href="{href}">{title}</a>' if href else title
+    return (
+        f'<li class="row"><small>{when}</small><div><h3>{named}</h3>'
+        f"<small>{kind}</small>{said}</div></li>"
+    )
+
+
+def _said(one: Event) -> str:
+    """Return the record's standing marks, if it has any."""
+    if one.marks is NO_MARKS:
+        return ""
+    return "".join(f"<small>{line}</small>" for line in _escaped(one.marks.words))
+
+
+def _escaped(texts: Sequence[str]) -> list[str]:
+    """Make texts visible and escape them together; a line break inside one becomes a space."""
+    if not "".join(texts).isprintable():
+        texts = [visible(text).replace("\n", " ") for text in texts]
+    return str(escape("\n".join(texts))).split("\n") if texts else []
+
+
+def _years(drawn: Sequence[Line], context: Context) -> Mapping[str, Any]:
+    """Return what the template shows: years in the order of the lines, each with its rows."""
+    found: dict[str, list[str]] = {}
+    for year, some in groupby(drawn, lambda line: line.year):
+        found.setdefault(year, []).extend(line.html for line in some)
+    years = [
+        (year or "No date given", f"y{year or '0'}", Markup("\n".join(some)))  # noqa: S704 (escaped above)
+        for year, some in found.items()
     ]
     return {
-        "heading": _heading([year for year, _, _ in years if year.isdigit()]),
+        "heading": _heading([year for year in found if year]),
         "lead": "",
         "years": years,
-        "drawn": _drawn,
         "empty": "" if years else nothing(context, ("Encounter",), "events"),
     }
 
@@ -40,44 +100,6 @@ def _heading(years: Sequence[str]) -> str:
         return "What happened"
     newest, oldest = years[0], years[-1]
     return f"What happened in {newest}" if newest == oldest else f"From {oldest} to {newest}"
-
-
-def _row(one: Event, context: Context, names: Mapping[int, str]) -> Row:
-    """Return (when, title, href, kind and origin, marks)."""
-    record = one.record
-    return (
-        one.when or "no date",
-        one.title,
-        context.link(record),
-        f"{one.kind} · {names.get(record.connection_id, 'Source unknown')}",
-        () if one.marks is NO_MARKS else one.marks.words,
-    )
-
-
-def _drawn(rows: Sequence[Row]) -> Markup:
-    """Return rows as HTML: their texts escaped at once, as a call for each was half the time."""
-    texts: list[str] = []
-    for when, title, href, kind, _ in rows:
-        texts += (when, title, href or "", kind)
-    safe = _escaped(texts)
-    lines = [_line(*safe[4 * at : 4 * at + 4], marks=row[4]) for at, row in enumerate(rows)]
-    return Markup("\n".join(lines))  # noqa: S704 (escaped above)
-
-
-def _line(when: str, title: str, href: str, kind: str, *, marks: Sequence[str]) -> str:
-    named = f'<a class="go" href="{href}">{title}</a>' if href else title
-    said = "".join(f"<small>{line}</small>" for line in _escaped(marks)) if marks else ""
-    return (
-        f'<li class="row"><small>{when}</small><div><h3>{named}</h3>'
-        f"<small>{kind}</small>{said}</div></li>"
-    )
-
-
-def _escaped(texts: Sequence[str]) -> list[str]:
-    """Make texts visible and escape them together; a line break inside one becomes a space."""
-    if not "".join(texts).isprintable():
-        texts = [visible(text).replace("\n", " ") for text in texts]
-    return str(escape("\n".join(texts))).split("\n") if texts else []
 
 
 VIEW = View(

@@ -7,6 +7,7 @@ from typing import Any
 from phr.chart.plain import counted, joined, sentence_case
 from phr.chart.visits import Visit, visits
 from phr.fhir.record import Record, Selection
+from phr.views.evidence import how, with_evidence
 from phr.views.frame import (
     CAREGIVERS,
     MOST_ROWS,
@@ -25,7 +26,7 @@ from phr.views.frame import (
 
 def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     """Build the page from Encounter and Appointment records, one sheet a year."""
-    found = visits(records)
+    found = visits(records, how(context))
     years = [
         Sheet(year or "No date given", tuple(_row(one, context) for one in some))
         for year, some in groupby(found, _year)
@@ -51,7 +52,7 @@ def _row(one: Visit, context: Context) -> Row:
         joined(*one.people),
         f"Left to: {one.left_to}" if one.left_to else "",
     )
-    return Row(
+    row = Row(
         title=one.name,
         href=context.link(one.record),
         mark=Mark("none", sentence_case(one.status)) if one.status else None,
@@ -59,6 +60,7 @@ def _row(one: Visit, context: Context) -> Row:
         aside=said_by(context, one.record, one.when or "no date given", one.place),
         struck=one.marks.mistaken,
     )
+    return with_evidence(row, one.evidence, context)
 
 
 VIEW = View(

@@ -9,6 +9,7 @@ from phr.chart.plain import clip, counted, joined, moment_words
 from phr.chart.results import component_sentence
 from phr.chart.vitals import Reading, Vital, vitals
 from phr.fhir.record import Record, Selection
+from phr.views.evidence import from_words, how
 from phr.views.frame import CAREGIVERS, Context, Mark, View, is_full, nothing
 from phr.views.results import size_of
 
@@ -33,7 +34,7 @@ class VitalRow:
 
 def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     """Build the page from vital-sign Observations."""
-    found = vitals(records)
+    found = vitals(records, how(context))
     return {
         "heading": _heading(found),
         "lead": _lead(records),
@@ -78,7 +79,12 @@ def _row(vital: Vital, context: Context) -> VitalRow:
         unit=newest.unit,
         size=size_of(value),
         mark=Mark(flagged.word.mark, flagged.word.words, flagged.word.said) if flagged else None,
-        taken=joined(moment_words(one.taken) or "no date given", context.origin(one.record)),
+        taken=joined(
+            moment_words(one.taken) or "no date given",
+            from_words(one.evidence, context)
+            if len(one.evidence.sources) > 1
+            else context.origin(one.record),
+        ),
         before=_before(old),
         spark=spark(drawn),
         spark_words=f"{vital.name}, last values: " + ", ".join(_last(vital.readings)),

@@ -4,6 +4,7 @@ Each is one Litestar application behind a host check; every answer gets its head
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from litestar import Litestar, Response
@@ -14,11 +15,12 @@ from litestar.plugins import PluginProtocol
 from litestar.plugins.core import MsgspecDIPlugin
 from litestar.types import ControllerRouterHandler, Message, Receive, Scope, Send
 
+from phr import courtesy
 from phr.appliance import Appliance
 from phr.errors import NotFound
-from phr.settings import is_loopback
+from phr.settings import Settings, is_loopback
 from phr.web import faults
-from phr.web.doors import links
+from phr.web.doors import keys, links
 from phr.web.look import look_at
 from phr.web.pages import (
     account,
@@ -27,17 +29,24 @@ from phr.web.pages import (
     connections,
     demo,
     files,
+    find,
+    grants,
     home,
     household,
+    own,
+    same,
     setup,
     shares,
     signin,
+    summary,
+    timeline,
     trust,
 )
 from phr.web.routing import KEY, Access, SetCookie, Visit, page
 from phr.web.sessions import Doorkeeper
 
 MAX_HEADERS = 32 * 1024  # bytes of all request headers together
+ALWAYS_HERE = frozenset({"/healthz", "/readyz"})  # asked by name-less watchers
 FOR_EVER = "public, max-age=31536000, immutable"
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -108,17 +117,23 @@ HOME: list[HTTPRouteHandler] = [
     *setup.ROUTES,
     *signin.ROUTES,
     *home.ROUTES,
+    *timeline.ROUTES,
     *chart.ROUTES,
     *connections.ROUTES,
+    *find.ROUTES,
     *files.ROUTES,
     *shares.ROUTES,
+    *grants.ROUTES,
+    *summary.ROUTES,
+    *own.ROUTES,
+    *same.ROUTES,
     *household.ROUTES,
     *account.ROUTES,
     *admin.ROUTES,
     *demo.ROUTES,
     *trust.ROUTES,
 ]
-PUBLIC: list[HTTPRouteHandler] = [*EVERYWHERE, *links.ROUTES]
+PUBLIC: list[HTTPRouteHandler] = [*EVERYWHERE, *links.ROUTES, *keys.ROUTES]
 
 
 def routes() -> Iterator[tuple[str, str, str, object]]:
@@ -139,6 +154,7 @@ class Application(Litestar):
 
     hosts: frozenset[str] = frozenset()
     base: str = ""
+    same_machine: str = ""  # the origin that this machine's other names for it are led to
     appliance: Appliance | None = None  # of the home address: its demo hospital's pages are here
 
     @staticmethod
@@ -161,6 +177,9 @@ class Application(Litestar):
             if not self._host_fits(scope):
                 await _plain(send, 400, "This Homeport goes by another name.")
                 return
+            if elsewhere := self._proper_address(scope):
+                await _lead(send, elsewhere)
+                return
             path = scope["path"]
             if self.base and (path == self.base or path.startswith(self.base + "/")):
                 path = path[len(self.base) :] or "/"
@@ -173,7 +192,8 @@ class Application(Litestar):
             if hospital is not None and path.startswith("/demo-hospital/"):
                 await hospital.app(scope, receive, _with_headers(send, scope))
                 return
-        await super().__call__(scope, receive, send)
+        with courtesy.answering():
+            await super().__call__(scope, receive, send)
 
     def _host_fits(self, scope: Scope) -> bool:
         given = [value for name, value in scope["headers"] if name == b"host"]
@@ -182,7 +202,36 @@ class Application(Litestar):
         host = given[0].decode("latin-1").lower()
         if "@" in host:
             return False
-        return host in self.hosts or is_loopback(_host_name(host))
+        return host in self.hosts or _is_this_machine(host)
+
+    def _proper_address(self, scope: Scope) -> str | None:
+        """Return where a page asked for as `localhost` lies under the configured name, if it does.
+
+        Cookies belong to a host name: who signed in under another one would come back from a
+        hospital as a stranger. Only reading, only from one loopback name to another, and only for
+        the port we listen on ourselves; the target is configuration (DESIGN §7.8).
+        """
+        if scope["type"] != ScopeType.HTTP or scope["method"] not in {"GET", "HEAD"}:
+            return None
+        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").lower()
+        proper = urlsplit(self.same_machine)
+        if (
+            not self.same_machine
+            or host in self.hosts
+            or _port(host) != proper.port
+            or scope["path"] in ALWAYS_HERE
+        ):
+            return None
+        raw = scope.get("raw_path") or scope["path"].encode()
+        query = b"?" + scope["query_string"] if scope["query_string"] else b""
+        return self.same_machine + (raw.partition(b"?")[0] + query).decode("latin-1")
+
+
+def _port(host: str) -> int | None:
+    try:
+        return urlsplit(f"//{host}").port
+    except ValueError:
+        return None
 
 
 def _too_many_headers(scope: Scope) -> bool:
@@ -194,6 +243,11 @@ def _is_framed_twice(scope: Scope) -> bool:
     """Tell a request with both lengths: a proxy may see another end of it (RFC 9112 §6.3)."""
     names = {name for name, _ in scope["headers"]}
     return {b"content-length", b"transfer-encoding"} <= names
+
+
+@lru_cache(maxsize=64)
+def _is_this_machine(host: str) -> bool:
+    return is_loopback(_host_name(host))
 
 
 def _host_name(host: str) -> str:
@@ -220,6 +274,17 @@ async def _plain(send: Send, status: int, sentence: str, *, close: bool = False)
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
+async def _lead(send: Send, address: str) -> None:
+    """Answer 307 to another address of ours: the same request again, there."""
+    headers = [
+        (b"location", address.encode("latin-1")),
+        (b"content-length", b"0"),
+        *((name.encode(), value.encode()) for name, value in HEADERS.items()),
+    ]
+    await send({"type": "http.response.start", "status": 307, "headers": headers})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
 def _with_headers(send: Send, scope: Scope) -> Send:
     async def sending(message: Message) -> None:
         await _finish_headers(message, scope)
@@ -235,21 +300,23 @@ async def _finish_headers(message: Message, scope: Scope) -> None:
     visit: Visit | None = scope.get(KEY)  # type: ignore[assignment]  # our own key
     headers = list(message["headers"])
     given = {name.lower() for name, _ in headers}
-    wanted = dict(HEADERS)
+    wanted = _wanted((), secure=False)
     if visit is not None:
-        extra = dict(visit.extra_headers)
-        if targets := extra.pop("form-action", ""):
-            wanted["content-security-policy"] = CSP.format(" " + targets)
-        wanted |= extra
-        if visit.secure:
-            wanted["strict-transport-security"] = "max-age=2592000"
+        wanted = _wanted(tuple(visit.extra_headers.items()), secure=visit.secure)
         headers += [(b"set-cookie", _cookie(visit, each)) for each in visit.set_cookies]
-    headers += [
-        (name.encode(), value.encode())
-        for name, value in wanted.items()
-        if name.encode() not in given
-    ]
-    message["headers"] = headers
+    message["headers"] = headers + [pair for pair in wanted if pair[0] not in given]
+
+
+@lru_cache(maxsize=64)
+def _wanted(more: tuple[tuple[str, str], ...], *, secure: bool) -> list[tuple[bytes, bytes]]:
+    """Return the headers of an answer that chose `more` of its own, as they are sent."""
+    extra, wanted = dict(more), dict(HEADERS)
+    if targets := extra.pop("form-action", ""):
+        wanted["content-security-policy"] = CSP.format(" " + targets)
+    wanted |= extra
+    if secure:
+        wanted["strict-transport-security"] = "max-age=2592000"
+    return [(name.encode(), value.encode()) for name, value in wanted.items()]
 
 
 def _cookie(visit: Visit, cookie: SetCookie) -> bytes:
@@ -296,7 +363,19 @@ def create_home_app(appliance: Appliance) -> Application:
     )
     app = _application(HOME, doorkeeper, address=settings.home_url)
     app.appliance = appliance
+    app.same_machine = settings.home_origin if _is_plain_loopback(settings) else ""
     return app
+
+
+def _is_plain_loopback(settings: Settings) -> bool:
+    """Tell a home address that is this very machine's own port, with nothing in front of it."""
+    proper = urlsplit(settings.home_url)
+    return (
+        settings.tls != "proxy"
+        and not settings.trusted_proxies
+        and is_loopback(proper.hostname or "")
+        and proper.port == settings.port
+    )
 
 
 def create_public_app(appliance: Appliance) -> Application:

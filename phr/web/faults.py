@@ -33,6 +33,7 @@ STATUS: dict[type[PhrError], int] = {
     errors.StepUpNeeded: 403,
     errors.Denied: 403,
     errors.Ended: 410,
+    errors.OutOfMemory: 503,
     errors.VaultError: 503,
     errors.Sealed: 503,
     errors.NetError: 502,
@@ -74,6 +75,8 @@ def translated(error: Exception) -> tuple[PhrError, int]:
         status = error.status_code
         own = errors.NotFound() if status == 404 else errors.InvalidInput()
         return own, status
+    if isinstance(error, MemoryError):
+        return errors.OutOfMemory(), 503
     return PhrError(), 500
 
 
@@ -150,10 +153,16 @@ def _confirm_page(visit: Visit, error: PhrError, status: int) -> Response[bytes]
         block="content",
         status=status,
         totp=totp,
-        sentence=error.sentence if visit.confirming else None,
+        sentence=_not_confirmed(error, totp=totp) if visit.confirming else None,
         following=visit.here if visit.form is None else None,
         fields=[] if visit.form is None else _repeated(visit.form),
     )
+
+
+def _not_confirmed(error: PhrError, *, totp: bool) -> str:
+    if not isinstance(error, errors.WrongSecret):
+        return error.sentence
+    return "That code does not fit now." if totp else "That is not your password."
 
 
 def _repeated(form: Form) -> list[tuple[str, str]]:

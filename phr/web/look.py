@@ -7,7 +7,7 @@ keep them for ever. Nothing here knows who is asking.
 import gzip
 import hashlib
 import mimetypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, lru_cache
@@ -18,6 +18,8 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, St
 from markupsafe import Markup
 
 from phr.chart.plain import visible
+from phr.store.accounts import PatientView
+from phr.views.compiled import Compiled
 
 WEB = Path(__file__).parent
 VIEWS = WEB.parent / "views"
@@ -28,10 +30,13 @@ STYLE_SHEETS = (
     "forms.css",
     "connections.css",
     "share.css",
+    "card.css",
 )
-ALL_SHEETS = "all.css"  # the sheets in their order as one file: one request instead of six
+ALL_SHEETS = "all.css"  # the sheets in their order as one file: one request instead of seven
 HTMX = "vendor/htmx.min.js"  # put there by `make assets`; every page works without it
 WORTH_PACKING = 1000  # bytes
+_FIELD = Markup('<input type="hidden" name="csrf" value="\0token\0">')  # ours
+_PLACE = "\0token\0"  # of the form token in what is kept; no text that is drawn can hold it
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,7 @@ class Look:
             auto_reload=False,
             trim_blocks=True,
             lstrip_blocks=True,
+            bytecode_cache=Compiled(WEB / "templates"),
         )
         self.environment.filters.update(day=day, moment=moment)
         scripts = [self.static(name) for name in (HTMX, "app.js") if name in self.files]
@@ -115,8 +121,12 @@ class Look:
             scripts=scripts,
             sheet=self.static(ALL_SHEETS),
             nav=self.nav,
+            top=self.top,
+            filters=self.filters,
         )
         self._nav = lru_cache(maxsize=256)(self._draw_nav)
+        self._filters = lru_cache(maxsize=64)(self._draw_filters)
+        self._top = lru_cache(maxsize=64)(self._draw_top)
 
     def url(self, path: str) -> str:
         """Return the address of an own path, below the sub-path."""
@@ -145,6 +155,48 @@ class Look:
             "administrator": administrator,
         }
         return Markup(self.draw("nav.html", given))  # noqa: S704 (autoescaped)
+
+    def top(
+        self,
+        patient: PatientView | None,
+        people: Sequence[PatientView],
+        at_home: bool,
+        account: tuple[str, bool] | None,
+        token: str,
+    ) -> Markup:
+        """Return the band on top with the person switcher: one for all pages of a person.
+
+        `account` is who is signed in: the name, and whether an administrator. Only the form
+        token is new each time.
+        """
+        drawn = self._top(patient, tuple(people), at_home, account)
+        return Markup(drawn.replace(_PLACE, token))  # noqa: S704 (autoescaped; the token is ours)
+
+    def _draw_top(
+        self,
+        patient: PatientView | None,
+        people: tuple[PatientView, ...],
+        at_home: bool,
+        account: tuple[str, bool] | None,
+    ) -> str:
+        name, administrator = account or ("", False)
+        given = {
+            "patient": patient,
+            "people": people,
+            "at_home": at_home,
+            "signed_in": account is not None,
+            "account_name": name,
+            "administrator": administrator,
+            "csrf_field": lambda: _FIELD,
+        }
+        return self.draw("top.html", given)
+
+    def filters(self, tabs: Sequence[tuple[str, str, bool]]) -> Markup:
+        """Return links to the ways of looking at a section: (address, words, whether current)."""
+        return self._filters(tuple(tabs))
+
+    def _draw_filters(self, tabs: tuple[tuple[str, str, bool], ...]) -> Markup:
+        return Markup(self.draw("filters.html", {"tabs": tabs}))  # noqa: S704 (autoescaped)
 
     def draw(self, template: str, context: Mapping[str, Any], block: str | None = None) -> str:
         """Return a template as HTML, or only one of its blocks (for htmx)."""

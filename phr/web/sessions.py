@@ -22,7 +22,7 @@ from phr.store.models import MemberRole
 from phr.web import forms
 from phr.web.forms import Form
 from phr.web.look import Look
-from phr.web.routing import CSRF_FIELD, KEY, Access, Desk, Visit
+from phr.web.routing import CSRF_FIELD, KEY, Access, Desk, Known, Visit, state_of
 
 COOKIE = "hp"
 FORM_COOKIE = "hp-form"  # what forms of a browser that is not signed in are bound to
@@ -31,6 +31,7 @@ STEP_UP_PASSWORD = "confirm.password"  # noqa: S105 - the name of a field
 STEP_UP_TOTP = "confirm.totp"
 STEP_UP_FIELDS = frozenset({STEP_UP_PASSWORD, STEP_UP_TOTP})
 SAFE_METHODS = frozenset({"GET", "HEAD"})
+MOST_KNOWN = 200  # browsers remembered between two requests
 CHANGING_ROLES = frozenset({MemberRole.SELF, MemberRole.PROXY})
 
 FOREIGN_FORM = (
@@ -66,6 +67,8 @@ class Doorkeeper:
         self.home = home
         self.desk = Desk()
         self._claimed = False
+        self._known: dict[bytes, Known] = {}
+        self._known_at: object = None  # the state of the house in which all of it was read
         self.idle = timedelta(minutes=appliance.settings.idle_minutes)
 
     def middleware(self, app: ASGIApp) -> ASGIApp:
@@ -133,9 +136,9 @@ class Doorkeeper:
     def _recognise(self, visit: Visit) -> None:
         """Find the session of the cookie; without one bind forms to a cookie of their own."""
         secret = visit.cookie(COOKIE) if self.home else ""
-        if secret:
-            visit.session = sessions.find(self.appliance.house, secret, idle=self.idle)
-        if visit.session is not None:
+        known = self._know(ids.fingerprint(secret)) if secret else None
+        if known is not None and sessions.is_live(known.browser, idle=self.idle):
+            visit.known, visit.session = known, known.browser
             visit.csrf_mark = f"session {visit.session.public_id}"
             return
         name = FORM_COOKIE if self.home else DOOR_COOKIE
@@ -144,6 +147,21 @@ class Doorkeeper:
             mark = ids.new_secret()
             visit.set_cookie(name, mark, path=cookie_path(visit))
         visit.csrf_mark = f"browser {mark}"
+
+    def _know(self, id_hash: bytes) -> Known | None:
+        """Return who a browser is, remembered for as long as the house stays as it was then."""
+        house = self.appliance.house
+        at = state_of(house)
+        if at != self._known_at or len(self._known) >= MOST_KNOWN:
+            self._known, self._known_at = {}, at
+        known = self._known.get(id_hash)
+        if known is None:
+            browser = sessions.remembered(house, id_hash)
+            if browser is None:
+                return None
+            known = Known(at, browser, accounts.patients_of(house, browser.account_id))
+            self._known[id_hash] = known
+        return known
 
     def _check_token(self, visit: Visit) -> None:
         given = visit.headers.get("x-csrf-token") or (visit.form or Form()).get(CSRF_FIELD)
@@ -177,7 +195,7 @@ class Doorkeeper:
     def _check_patient(
         self, visit: Visit, access: Access, params: Mapping[str, Any], sealed: bool
     ) -> None:
-        if access not in {Access.MEMBER, Access.PROXY, Access.SELF}:
+        if access not in {Access.MEMBER, Access.PROXY}:
             return
         wanted = params.get("patient_id")
         found = next((person for person in visit.people if person.id == wanted), None)
@@ -186,8 +204,6 @@ class Doorkeeper:
         visit.patient = found
         if access is Access.PROXY and found.role not in CHANGING_ROLES:
             raise Denied("viewer", MAY_ONLY_LOOK)
-        if access is Access.SELF and found.role != MemberRole.SELF:
-            raise Denied("not the person", "Only the person this record is about may do that.")
         if not sealed and not found.is_open:
             raise Sealed
 
@@ -281,6 +297,7 @@ def _use(visit: Visit, secret: str) -> None:
     visit.session = sessions.find(visit.appliance.house, secret, idle=idle)
     if visit.session is None:
         raise NotSignedIn
+    visit.known = None
     visit.csrf_mark = f"session {visit.session.public_id}"
     visit.set_cookie(COOKIE, secret, path=cookie_path(visit))
     visit.__dict__.pop("people", None)

@@ -72,12 +72,18 @@ def try_demo(walk: Walk) -> str:
     page.locator("button[name=person]").first.click()  # the hospital's own pages
     page.locator("button[value=allow]").click()
     patient = re.search(r"/p/([0-9a-f]+)/", page.url)[1]
+    _wait_for(walk, f"/p/{patient}/medications", "Levothyroxine")
+    _wait_for(walk, f"/p/{patient}/connections", "Up to date")  # all of it has come
+    return patient
+
+
+def _wait_for(walk: Walk, path: str, words: str) -> None:
     for _ in range(60):
-        page.goto(f"{walk.home}/p/{patient}/medications")
-        if "Levothyroxine" in walk.text:
-            return patient
-        page.wait_for_timeout(250)
-    raise AssertionError(f"no record on screen: {walk.text}")
+        walk.page.goto(walk.home + path)
+        if words in walk.text:
+            return
+        walk.page.wait_for_timeout(250)
+    raise AssertionError(f"no “{words}” on {path}: {walk.text}")
 
 
 def make_link(walk: Walk, patient: str, whom: str = "Dr. Chen") -> tuple[str, str]:

@@ -115,6 +115,8 @@ class Hospital:
 
     def _reply(self, request: bytes, channel: socket.socket) -> None:
         head = request.partition(b"\r\n\r\n")[0]
+        if head.count(b" ") < 2:
+            return  # the caller died before it had asked
         target = urlsplit(head.split(b" ", 2)[1].decode("latin-1"))
         bearer = next(
             (

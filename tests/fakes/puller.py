@@ -102,6 +102,7 @@ def main() -> None:
     memory.give_back_early()  # as `phr` does when it starts
     hurry()
     http = Http(Guard([urlsplit(base).netloc, *sys.argv[2:]]), limits=QUICK)
+    http._transports()  # the libraries of a first request are no growth of a pull
     with house.opened() as vault:
         connection_id = connect(vault, base)
         before = figure("VmRSS")

@@ -11,19 +11,26 @@ import random
 import select
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from sqlalchemy import Connection
 
-from phr import clock, ids
+from phr import clock, ids, keep, pull
 from phr.fhir.record import Item
+from phr.http import Http
 from phr.keep import Keeper, Kept
+from phr.net import Guard
 from phr.store import accounts, audit, backup, migrations, restore
 from phr.store.house import House
 from phr.store.models import VaultFact
 from phr.store.vault import Vault, Vaults
+from tests.fakes import puller
+from tests.fakes.growing import name_of
 from tests.fixtures_store import CHEAP, OTHER, PASSWORD, write_down
 
 Trial = dict[str, Any]
@@ -79,6 +86,37 @@ def importing(house: House, vaults: Vaults, vault: Vault, ack: Acks) -> Iterator
         yield
 
 
+class Telling(Keeper):
+    """Names what arrived, once the transaction that keeps it has been committed."""
+
+    ack: Callable[[object], None]
+
+    def page(self, chain: str, items: Sequence[Item], *, settle: keep.Settle | None = None) -> Kept:
+        names = " ".join(name_of(item.body) for item in items)
+
+        def settled(session: Any, kept: Kept) -> None:
+            if settle is not None:
+                settle(session, kept)
+            session.info.setdefault("after", []).append(lambda: self.ack(names))
+
+        return super().page(chain, items, settle=settled)
+
+
+def pulling(house: House, vaults: Vaults, vault: Vault, ack: Acks) -> Iterator[None]:
+    base = os.environ["HOMEPORT_KILL_BASE"]
+    Telling.ack = staticmethod(ack)  # type: ignore[method-assign]
+    pull.Keeper = Telling  # type: ignore[misc]
+    keep.WAIT = 0.03  # type: ignore[misc]  # many small commits in the time of one
+    puller.hurry()
+    http = Http(Guard([urlsplit(base).netloc]), limits=puller.QUICK)
+    while True:
+        state = pull.run(vault, 1, http=http, now=clock.now())
+        if state != "done":
+            raise AssertionError(state)
+        urlopen(f"{base}/grow").close()
+        yield
+
+
 def rekeying(house: House, vaults: Vaults, vault: Vault, ack: Acks) -> Iterator[None]:
     while True:
         vaults.rotate(vault)
@@ -126,6 +164,7 @@ def restoring(house: House, vaults: Vaults, vault: Vault, ack: Acks) -> Iterator
 
 
 WORK: dict[str, Callable[[House, Vaults, Vault, Acks], Iterator[None]]] = {
+    "pull": pulling,
     "import": importing,
     "rekey": rekeying,
     "backup": backing_up,
@@ -139,6 +178,7 @@ def child(trial: Trial, ready: int) -> None:
     if not trial["wait"]:
         os.write(ready, b"!")
     os.environ["HOMEPORT_KILL_BACKUP"] = trial.get("backup", "")
+    os.environ["HOMEPORT_KILL_BASE"] = trial.get("base", "")
     if trial["work"] == "migration":
         migrations.STEPS["vault"] = (add_column,)
     ack = Acks(trial["acks"])
@@ -149,6 +189,24 @@ def child(trial: Trial, ready: int) -> None:
     for _ in WORK[trial["work"]](house, vaults, vaults.get(vault_id), ack):
         pass
     signal.pause()
+
+
+def waited(pid: int | str = "thread-self") -> float:
+    """Seconds in which a process (its first thread) could have run, but others did."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError):  # a kernel that does not count it, or it is over
+        return 0.0
+
+
+def _let_run(pid: int, seconds: float) -> None:
+    """Wait until a child has had so much time that no other program took from it."""
+    began, before = time.monotonic(), waited(pid)
+    while time.monotonic() - began < 30 * seconds:
+        left = seconds - (time.monotonic() - began - max(waited(pid) - before, 0.0))
+        if left <= 0:
+            return
+        select.select([], [], [], left)
 
 
 def run(trial: Trial) -> None:
@@ -165,7 +223,7 @@ def run(trial: Trial) -> None:
     os.close(ready)
     os.read(listening, 1)
     os.close(listening)
-    select.select([], [], [], trial["delay"])
+    _let_run(pid, trial["delay"])
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
 

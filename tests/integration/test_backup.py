@@ -3,7 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,13 +13,26 @@ import pytest
 import time_machine
 
 from phr import clock, ids
-from phr.errors import Conflict, Damaged, NewerSchema, NotFound, PhrError, TooManyTries, WrongSecret
-from phr.store import accounts, audit, backup, members, slots
+from phr.errors import (
+    Conflict,
+    Damaged,
+    NewerSchema,
+    NotFound,
+    PhrError,
+    TooManyTries,
+    VaultError,
+    WrongSecret,
+)
+from phr.http import Http
+from phr.jobs import Jobs, Plan
+from phr.net import Guard
+from phr.store import accounts, audit, backup, entries, members, slots
 from phr.store.backup import MANIFEST, SLOTS, VAULT, Backup
 from phr.store.database import PAGE_BYTES, Database
-from phr.store.models import Connection, Grant, Member, Recipient
+from phr.store.models import Connection, Grant, Member, Recipient, VaultFact
 from phr.store.models import Session as Browser
 from phr.store.restore import restore
+from tests.fixtures_records import keep_records, lab
 from tests.fixtures_store import OTHER, PASSWORD, Home, write_down, written
 
 
@@ -114,6 +128,85 @@ def test_a_vault_opened_later_is_due(tmp_path: Path) -> None:
         assert backup.due(home.house, home.vaults) == [patient]
         home.vaults.seal(patient)
         assert backup.due(home.house, home.vaults) == []
+
+
+@pytest.fixture
+def working() -> Iterator[Callable[[Home], Jobs]]:
+    """Jobs of a house, started."""
+    running: list[Jobs] = []
+
+    def start(home: Home) -> Jobs:
+        jobs = Jobs(home.house, home.vaults, Http(Guard()), Plan(home.data / "outbox", ""))
+        running.append(jobs)
+        jobs.start()
+        return jobs
+
+    yield start
+    for jobs in running:
+        jobs.stop()
+
+
+def looked(jobs: Jobs, name: str) -> None:
+    """Wait until a job has looked."""
+    for _ in range(500):
+        if any(tick.ran_at for tick in jobs.ticks() if tick.name == name):
+            return
+        threading.Event().wait(0.01)
+    pytest.fail(f"{name} was not looked at")
+
+
+def test_a_record_sealed_at_the_backup_hour_is_backed_up_when_it_opens(
+    tmp_path: Path, working: Callable[[Home], Jobs]
+) -> None:
+    with Home(tmp_path) as home:
+        with time_machine.travel("2026-03-01T12:00:00Z", tick=False):
+            ada, patient, _ = backed_up(home)
+            home.vaults.seal(patient)
+        with time_machine.travel("2026-03-03T04:30:00Z"):
+            report = backup.back_up_all(home.house, home.vaults)
+            assert report.sealed == (patient,)
+            jobs = working(home)
+            assert len(backup.list_backups(home.house, patient)) == 1
+            home.sign_in()
+            looked(jobs, "missed")
+            newest, _ = backup.list_backups(home.house, patient)
+            assert newest.manifest is not None
+            assert newest.manifest.reason == "nightly"
+            told = home.house.get_setting("last_backup")
+            assert (told["made"], told["sealed"]) == ([patient], [])
+            jobs.make_up_backup(patient)
+            assert len(backup.list_backups(home.house, patient)) == 2, "once is enough"
+        del ada
+
+
+def test_a_record_made_since_the_backup_hour_waits_for_the_night(
+    tmp_path: Path, working: Callable[[Home], Jobs]
+) -> None:
+    with Home(tmp_path) as home:
+        jobs = working(home)
+        patient = home.patient(home.account())
+        looked(jobs, "missed")
+        assert backup.list_backups(home.house, patient) == []
+
+
+def test_entries_made_by_older_rules_are_made_anew_when_the_record_opens(
+    tmp_path: Path, working: Callable[[Home], Jobs]
+) -> None:
+    with Home(tmp_path) as home:
+        patient = home.patient(home.account())
+        vault = home.vaults.get(patient)
+        keep_records(vault, [lab("Sodium", "s1", "140")])
+        with vault.write() as session:
+            session.merge(VaultFact(name="derived_version", value=b"0"))
+            session.connection().exec_driver_sql("DELETE FROM evidence")
+            session.connection().exec_driver_sql("DELETE FROM entry")
+        home.vaults.seal(patient)
+        jobs = working(home)
+        home.sign_in()
+        looked(jobs, "entries")
+        with home.vaults.get(patient).read() as session:
+            assert not entries.outdated(session)
+            assert sum(entries.counts(session).values()) == 1
 
 
 def test_old_backups_go_and_the_newest_stay(tmp_path: Path) -> None:
@@ -281,7 +374,7 @@ def test_a_backup_that_cannot_be_brought_in_changes_nothing(
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(shutil, "copyfile", fail)
-        with pytest.raises(Damaged, match="No space left"):
+        with pytest.raises(VaultError, match="The disk is full"):
             restored(home, made.folder)
         assert written(home.vaults.get(patient)) == {"kept", "newer"}
         assert not list(home.house.vaults_folder.glob("*.coming*"))

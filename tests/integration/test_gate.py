@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from phr import clock
+from phr import clock, gather
 from phr.errors import Denied, Ended, NotFound
 from phr.fhir.record import Selection
 from phr.sharing import cover, endings, gate, grants, package
@@ -116,6 +116,49 @@ def test_a_practitioner_leaves_only_beside_a_record_that_names_them(share: Share
     assert out.select(people) == []
     with_label = released(share, only("Condition", labels=policy.SENSITIVE["mental"][1]))
     assert "psych" in names(with_label.select(problems, people))
+
+
+def two_of(share: Share, remote_id: str) -> list[str]:
+    """Return the local ids of two hospitals' problems of this id, the first hospital's first."""
+    with share.vault.read() as session:
+        found = records.select(session, share.vault, Selection(types=("Condition",)))
+    found.sort(key=lambda one: one.pk)
+    return [one.local_id for one in found if one.remote_id == remote_id]
+
+
+def problem_titles(out: Released) -> list[str]:
+    shown = cover.cover(out, now=clock.now())
+    return [line.title for line in shown.columns[2].lines]
+
+
+def test_what_the_patient_joined_and_split_is_so_for_the_recipient(share: Share) -> None:
+    keep_all(share.vault, "Harbour", [condition("c1", "Asthma", onsetDateTime="2001")])
+    gather.settle(share.vault)
+    ada, now = "ada", clock.now()
+    out = released(share, only("Condition"))
+    assert sorted(problem_titles(out)) == ["Asthma", "Underactive thyroid"]
+    assert out.decisions() == ()
+    north, thyroid, harbour = two_of(share, "c1")
+    gather.split(share.vault, harbour, by=ada, now=now)
+    assert sorted(problem_titles(out)) == ["Asthma", "Asthma", "Underactive thyroid"]
+    step = gather.join(share.vault, north, thyroid, by=ada, now=now)
+    assert len(problem_titles(out)) == 2
+    assert cover.whole(out, now=now).count("from 2 hospitals") == 1
+    gather.undo(share.vault, step, now=now)
+    assert len(problem_titles(out)) == 3
+
+
+def test_a_decision_about_a_hidden_record_is_not_released(share: Share) -> None:
+    north, thyroid = two_of(share, "c1")
+    gather.join(share.vault, north, thyroid, by="ada", now=clock.now())
+    assert len(released(share, only("Condition")).decisions()) == 1
+    kept_back = only("Condition", excluded=frozenset({thyroid}))
+    out = released(share, kept_back)
+    assert out.decisions() == ()
+    assert problem_titles(out) == ["Asthma"]
+    with share.vault.read() as session:
+        assert gate.decided(session, share.vault, kept_back) == ()
+        assert len(gate.decided(session, share.vault, only("Condition"))) == 1
 
 
 def test_a_hospital_whose_records_are_all_hidden_is_not_named(share: Share) -> None:

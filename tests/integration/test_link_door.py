@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from phr import clock, ids, keep
+from phr import clock, gather, ids, keep
 from phr.errors import PhrError
 from phr.fhir.record import Record, Selection
 from phr.sharing import endings, gate, grants, handles, links
@@ -21,6 +21,7 @@ from phr.store import audit, records
 from phr.store.models import Handle
 from tests.cast import PUBLIC, Browser, Cast
 from tests.fixtures_sharing import ADA, Share, a_record, another_record, keep_all, recent
+from tests.unit.test_picture import JFIF, PICTURE, PLACE, TABLE, exif, jpeg, segment
 
 WRONG = "000000"
 
@@ -402,6 +403,20 @@ def test_a_letter_opens_in_a_closed_frame_and_not_without_its_record(
     assert opened(cast, narrow).get(f"/s/{narrow.handle_id}/{place}").status_code == 404
 
 
+def test_a_shared_picture_says_nothing_of_the_place_it_was_taken(cast: Cast, share: Share) -> None:
+    photo = jpeg(JFIF, segment(0xE1, exif("<", 6)), TABLE)
+    taken = with_letters(
+        share, {"contentType": "image/jpeg", "data": b64encode(photo).decode(), "title": "Rash"}
+    )
+    link = share.link()
+    place = f"/s/{link.handle_id}/record/DocumentReference/{taken.local_id}/file/0"
+    shown = opened(cast, link).get(place)
+    assert shown.headers["content-type"] == "image/jpeg"
+    assert PLACE in photo
+    assert PLACE not in shown.content
+    assert PICTURE[:255] in shown.content
+
+
 def test_a_kept_file_is_saved_only_where_downloading_is_shared(cast: Cast, share: Share) -> None:
     letter = with_letters(share, {"contentType": "application/pdf", "url": "Binary/b1"})
     place = f"record/DocumentReference/{letter.local_id}/file"
@@ -473,3 +488,50 @@ def test_every_shared_record_is_reachable_by_its_kind(cast: Cast, share: Share) 
     assert "Walk to the lighthouse" in doctor.get(f"/s/{link.handle_id}/print").text
     hidden = doctor.get(f"/s/{link.handle_id}/other?type=Practitioner").text
     assert "Hiddenpractitioner" not in hidden
+
+
+def test_what_the_patient_said_is_the_same_is_so_for_the_doctor(cast: Cast, share: Share) -> None:
+    """A split shows as split on the first page, in its section and on paper; undone, as one."""
+    keep_all(share.vault, "Harbour", [{**a_record()[1], "recorder": None}])
+    gather.settle(share.vault)
+    link = share.link()
+    doctor = opened(cast, link)
+    home = f"/s/{link.handle_id}"
+
+    def told() -> list[int]:
+        line = re.compile(r"<(?:h3|b)[^>]*>(?:<a [^>]*>)?Penicillin<")
+        pages = ("", "/allergies", "/print")
+        return [len(line.findall(doctor.get(home + each).text)) for each in pages]
+
+    assert told() == [1, 1, 2]
+    assert "from 2 hospitals" in doctor.get(f"{home}/allergies").text
+    with share.vault.read() as session:
+        found = records.select(session, share.vault, Selection(types=("AllergyIntolerance",)))
+    step = gather.split(share.vault, found[0].local_id, by="ada", now=clock.now())
+    assert "from 2 hospitals" not in doctor.get(f"{home}/allergies").text
+    assert told() == [2, 2, 4]
+    gather.undo(share.vault, step, now=clock.now())
+    assert told() == [1, 1, 2]
+
+
+def test_many_places_are_counted_first_and_named_at_the_end_of_the_printed_page(
+    cast: Cast, share: Share
+) -> None:
+    for number in range(4):
+        keep_all(share.vault, f"Clinic {number}", another_record())
+    link = share.link()
+    doctor = opened(cast, link)
+    first = doctor.get(f"/s/{link.handle_id}").text
+    assert "6 places, " in first
+    head = first[: first.index("<h2")]
+    assert "<details" in head
+    printed = doctor.get(f"/s/{link.handle_id}/print").text
+    assert printed.rindex("Clinic 3") > printed.rindex("Data as of")
+
+
+def test_every_page_of_a_link_names_whose_record_it_is(cast: Cast, share: Share) -> None:
+    link = share.link()
+    doctor = opened(cast, link)
+    for section in ("results", "allergies", "problems", "timeline"):
+        page = doctor.get(f"/s/{link.handle_id}/{section}").text
+        assert "<b>Juniper Sample</b> · born 14 Mar 1984" in page, section

@@ -492,13 +492,13 @@ def test_a_token_dying_in_the_middle_of_the_pages_loses_nothing(vault, hospital,
 # ------------------------------------------------------------- referred to, documents, everything
 
 
-def document(url: str) -> bytes:
+def document(url: str, name: str = "d1", **typed: str) -> bytes:
     found = {
         "resourceType": "DocumentReference",
-        "id": "d1",
+        "id": name,
         "status": "current",
         "subject": {"reference": "Patient/p1"},
-        "content": [{"attachment": {"contentType": "application/pdf", "url": url}}],
+        "content": [{"attachment": (typed or {"contentType": "application/pdf"}) | {"url": url}}],
     }
     return json.dumps(found, separators=(",", ":")).encode()
 
@@ -552,6 +552,58 @@ def test_a_document_that_cannot_be_had_is_said_and_asked_for_again(vault, hospit
     assert go(vault, cid, to_hospital) == PullState.DONE
     with vault.read() as session:
         assert connections.files_wanted(session, cid) == []
+
+
+def test_documents_are_fetched_several_at_a_time(vault, hospital, to_hospital):
+    together = threading.Barrier(2, timeout=10)
+    names = [f"Binary/b{number}" for number in range(4)]
+    hospital.records["DocumentReference"] = [document(name, name[-2:]) for name in names]
+    hospital.files = {name: b"%PDF-1.7 " + name.encode() for name in names}
+
+    def waits(_asked):
+        together.wait()
+
+    hospital.faults["Binary"] = waits
+    cid = connected(vault, hospital)
+    assert go(vault, cid, to_hospital) == PullState.DONE
+    assert not together.broken, "no request waited alone for a second one"
+    assert ledger(vault, cid)[pull.DOCUMENTS].got == 4
+
+
+def test_a_document_that_two_records_name_is_fetched_once(vault, hospital, to_hospital):
+    hospital.records["DocumentReference"] = [
+        document("Binary/b1", "d1"),
+        document("Binary/b1", "d2"),
+    ]
+    hospital.files["Binary/b1"] = b"%PDF-1.7 letter"
+    cid = connected(vault, hospital)
+    assert go(vault, cid, to_hospital) == PullState.DONE
+    assert hospital.count("Binary/b1") == 1
+    with vault.read() as session:
+        letters = records.select(session, vault, Selection(types=("DocumentReference",)))
+        kept = [records.attachments(session, letter.pk)[0].hash for letter in letters]
+    assert len(kept) == 2
+    assert None not in kept
+
+
+def test_a_document_that_does_not_say_what_it_is_is_fetched_too(vault, hospital, to_hospital):
+    hospital.records["DocumentReference"] = [document("Binary/b1", title="Letter")]
+    hospital.files["Binary/b1"] = b"%PDF-1.7 letter"
+    cid = connected(vault, hospital)
+    assert go(vault, cid, to_hospital) == PullState.DONE
+    assert ledger(vault, cid)[pull.DOCUMENTS].got == 1
+
+
+def test_a_page_of_too_many_parts_is_asked_for_in_smaller_ones_and_not_again(
+    vault, hospital, to_hospital
+):
+    swarm = plain(b'{"resourceType":"Bundle","entry":[' + b"0," * 1_000_001 + b"0]}")
+    hospital.faults["Condition"] = lambda _asked: swarm
+    cid = connected(vault, hospital)
+    assert go(vault, cid, to_hospital) == PullState.PARTIAL
+    asked = [one.params["_count"] for one in hospital.asked if one.path.endswith("/Condition")]
+    assert asked == ["100", "10"]
+    assert "more parts" in ledger(vault, cid)["Condition"].sentence
 
 
 @pytest.mark.parametrize("url", ["https://elsewhere.example/x.pdf", "file:///etc/passwd"])

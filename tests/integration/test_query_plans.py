@@ -90,11 +90,11 @@ def test_a_compiled_policy_does_not_change_the_way(counted, name):
             "record_text",
         ),
         (
-            "SELECT pk FROM entry WHERE section = ? ORDER BY time DESC LIMIT 50",
-            (1,),
+            """SELECT pk FROM entry WHERE section = ? AND state = ? ORDER BY time DESC, pk DESC
+            LIMIT 50""",
+            (1, 1),
             "entry_section",
         ),
-        ("SELECT pk FROM entry WHERE identity IN (?, ?)", (1, 2), "entry_identity"),
         ("SELECT entry FROM evidence WHERE record IN (?, ?)", (1, 2), "evidence_record"),
     ],
 )

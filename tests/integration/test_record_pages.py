@@ -316,3 +316,14 @@ def test_an_empty_record_leads_to_the_first_steps(cast):
     page = cast.browser("Eve").get(f"/p/{cast.patients['Eve']}/").text
     assert "Connect a hospital" in page
     assert "Bring a file" in page
+
+
+def test_a_result_that_says_no_category_is_on_the_results_page_and_a_vital_sign_is_not(cast, base):
+    bare = lab("Sodium", "2951-2", "140")
+    del bare["category"]
+    pulse = lab("Heart rate", "8867-4", "61", "/min")
+    pulse["category"] = [concept(code="vital-signs", system="http://hl7.org/category")]
+    keep_records(cast.vault("Ada"), [bare, pulse])
+    page = cast.browser("Ada").get(f"{base}/results").text
+    assert "Sodium" in page
+    assert "Heart rate" not in page

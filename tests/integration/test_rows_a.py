@@ -1,16 +1,23 @@
 """Rows A of the list of bad inputs (docs/security-rows.md) that no other test covers."""
 
 import json
+import ssl
+from urllib.parse import urlsplit
 
 import pytest
 
 from phr import clock, pull
 from phr.connectors import rest
 from phr.fhir.record import Selection
-from phr.store import connections, records
+from phr.http import Http
+from phr.net import Guard
+from phr.store import audit, connections, records
 from phr.store.models import LedgerState, PullState
+from tests.fakes import puller
+from tests.fakes.hospital import Hospital, patient
 from tests.fixtures_hospital import FHIR, connected, observation
 from tests.fixtures_net import plain
+from tests.unit.test_http import self_signed
 
 
 @pytest.fixture(autouse=True)
@@ -111,3 +118,26 @@ def test_an_odd_answer_is_a_line_in_words_and_takes_nothing_away(
     assert len(stored(vault, "Observation")) == 6
     assert not any(record.withdrawn for record in stored(vault, "Observation"))
     assert ledger(vault, cid)["Condition"].got == 1
+
+
+def test_a_certificate_that_changed_is_allowed_and_written_down(vault, tmp_path, caplog):
+    """Valid both times, by another key: allowed, in the log and in the record's own log."""
+    caplog.set_level("WARNING")
+    hospital = Hospital(records={"Patient": [patient()]}, page=1000)
+    shown = {}
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        shown[name] = self_signed(tmp_path / name)
+    cid = puller.connect(vault, f"https://{urlsplit(hospital.base).netloc}/fhir")
+    told = []
+    for name in ("one", "one", "two", "two"):
+        hospital._server.tls = shown[name]
+        trusting = ssl.create_default_context(cafile=str(tmp_path / name / "cert.pem"))
+        http = Http(Guard([hospital.place]), tls=trusting)
+        assert go(vault, cid, http, full_days=0) in {PullState.DONE, PullState.PARTIAL}
+        http.close()
+        with vault.read() as session:
+            told.append(audit.entries(session, limit=1)[0].detail.get("certificate"))
+    hospital.close()
+    assert told == [None, None, "changed", None]
+    assert caplog.text.count("certificate.changed") == 1

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from phr import clock, pull
+from phr.bench import house, shape
 from phr.connectors import rest
 from phr.fhir.record import Selection
 from phr.store import records
@@ -129,3 +130,52 @@ def test_what_may_change_the_meaning_is_marked(cast, ada, base):
 def test_any_search_words_give_a_page(cast, ada, base, words):
     keep_records(cast.vault("Ada"), [problem("c1", "Asthma")])
     assert ada.get(f"{base}/search", params={"q": words}).status_code == 200
+
+
+# ------------------------------------------------------------------ very many records
+
+FEW, MANY = 1_000, 50_000
+PAGES = {
+    "timeline": Selection(timeline=True, limit=50),
+    "timeline, further": Selection(timeline=True, limit=50, before=(1_500_000_000_000, 7)),
+    "one kind": Selection(types=("Condition",), limit=50),
+}
+
+
+@pytest.fixture(scope="module")
+def sizes(tmp_path_factory):
+    """The same shape of record, small and large."""
+    with (
+        house.opened(tmp_path_factory.mktemp("few")) as few,
+        house.opened(tmp_path_factory.mktemp("many")) as many,
+    ):
+        shape.fill(few, FEW)
+        shape.fill(many, MANY)
+        yield few, many
+
+
+def steps(vault, selection):
+    """How many steps of its machine SQLite takes for the rows of one page."""
+    sql, params = records.statement(selection)
+    counted = [0]
+
+    def count():
+        counted[0] += 1
+        return 0
+
+    with vault.read() as session:
+        driver = session.connection().connection.driver_connection
+        driver.set_progress_handler(count, 1)
+        try:
+            assert len(driver.execute(sql, params).fetchall()) == selection.limit
+        finally:
+            driver.set_progress_handler(None, 1)
+    return counted[0]
+
+
+@pytest.mark.parametrize("selection", PAGES.values(), ids=PAGES.keys())
+def test_a_page_takes_the_same_steps_in_a_record_of_any_size(sizes, selection):
+    """Not a load of everything: fifty times the records, the same work (and so on upwards)."""
+    few, many = (steps(vault, selection) for vault in sizes)
+    assert few
+    assert many <= few * 1.1 + 20

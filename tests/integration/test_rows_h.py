@@ -1,5 +1,6 @@
 """Rows H and I of the list of bad inputs (docs/security-rows.md) that no other test covers."""
 
+import base64
 import json
 import os
 import resource
@@ -84,6 +85,51 @@ def test_more_callers_than_files_may_be_open_harm_nothing(data: Path, tmp_path: 
         assert process.poll() is None
     with Home(data.parent) as home_again:
         assert home_again.vaults.open_by_themselves()
+
+
+LIMITED = """
+import resource, sys
+from phr.cli import main
+from phr.cli import commands, record_commands
+held = int(next(l.split()[1] for l in open("/proc/self/status") if l.startswith("VmSize"))) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (held + {more}, held + {more}))
+main()
+"""
+
+
+@pytest.mark.parametrize("more", [40, 400], ids=lambda more: f"{more} MB")
+def test_a_step_that_needs_more_memory_than_there_is_harms_nothing(
+    data: Path, tmp_path: Path, more: int
+):
+    """A limit as a container sets it, met in the middle of an import: told, whole, taken up."""
+    file = tmp_path / "large.ndjson"
+    heavy = base64.b64encode(bytes(range(256)) * 40_000).decode()
+    with file.open("w") as lines:
+        for number in range(600):
+            letter = {"resourceType": "DocumentReference", "id": f"d{number}", "status": "current"}
+            if number % 200 == 199:
+                letter["content"] = [{"attachment": {"contentType": "image/x", "data": heavy}}]
+            lines.write(json.dumps(letter) + "\n")
+    words = ["import", str(file), "--patient", "Ada", "--data", str(data), "--json"]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PHR_")}
+    run = [sys.executable, "-c", LIMITED.format(more=more << 20), *words]
+    tried = subprocess.run(run, capture_output=True, text=True, env=clean, check=False)
+    assert bool(tried.returncode) is (more < 400), tried.stderr[-2000:]
+    if tried.returncode:
+        assert "not enough memory" in tried.stderr, tried.stderr[-2000:]
+    run = [sys.executable, "-c", "from phr.cli import main; main()", *words]
+    again = subprocess.run(run, capture_output=True, text=True, env=clean, check=True)
+    told = json.loads(again.stdout.splitlines()[0])
+    assert told["kept"] + told["unchanged"] == 600
+    assert told["quarantined"] == 0
+    with Home(data.parent) as home:
+        for patient in home.vaults.open_by_themselves():
+            vault = home.vaults.get(patient)
+            assert vault.database.problems() == []
+            with vault.read() as session:
+                query = "SELECT count(*), count(DISTINCT key) FROM record"
+                rows, keys = session.connection().exec_driver_sql(query).one()
+            assert rows == keys
 
 
 def test_a_backup_among_ten_writers_is_one_moment_of_the_record(tmp_path: Path):

@@ -114,6 +114,19 @@ def test_a_medicine_stands_where_its_status_and_period_put_it(resource, standing
     assert found.standing is standing
 
 
+def test_an_order_of_dstu2_is_a_medicine_like_any_other():
+    order = medicine("active", prescriber={"display": "Dr. Placeholder"}, dateWritten="2015-03-02")
+    over = order | {"dateEnded": "2016-01-01"}
+    (found,) = medications(as_records(order | {"resourceType": "MedicationOrder"}), NOW)
+    assert (found.standing, found.dated, found.by) == (
+        Standing.CURRENT,
+        "2015-03-02",
+        "Dr. Placeholder",
+    )
+    (found,) = medications(as_records(over | {"resourceType": "MedicationOrder"}), NOW)
+    assert found.standing is Standing.UNCLEAR
+
+
 @pytest.mark.parametrize(
     ("dosage", "words"),
     [

@@ -2,12 +2,14 @@
 
 import pytest
 
+from phr import clock
 from phr.chart import plain, titles
 from phr.chart.book import Book
 from phr.chart.fields import fields
 from phr.chart.marks import marks
-from phr.chart.timeline import timeline
 from phr.fhir import document
+from phr.views import timeline
+from phr.views.frame import Context
 from tests.fixtures_records import Digits, as_record, as_records, body_of, concept
 
 
@@ -146,16 +148,35 @@ def test_every_record_has_a_title(resource, shown):
     assert titles.title(resource) == shown
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("Glucose", "Glucose: 5.40 mmol/L"),
+        ("جلوكوز", "جلوكوز: \u200e5.40 mmol/L"),
+        ("גלוקוז", "גלוקוז: \u200e5.40 mmol/L"),
+    ],
+)
+def test_a_figure_stays_with_its_unit_behind_a_name_of_any_script(name, shown):
+    quantity = {"value": Digits("5.40"), "unit": "mmol/L"}
+    resource = {
+        "resourceType": "Observation",
+        "code": {"text": name},
+        "valueQuantity": quantity,
+    }
+    assert titles.title(resource) == shown
+
+
 def test_the_timeline_gathers_by_year_and_keeps_the_order():
     days = ("2026-05-01", "2026-01-02", "2019")
     records = as_records(
         *({"resourceType": "Procedure", "performedDateTime": day} for day in days),
         {"resourceType": "Procedure"},
     )
-    assert [(year.name, len(year.events)) for year in timeline(records)] == [
+    years = timeline.build(records, Context({}, clock.now()))["years"]
+    assert [(year, rows.count("<li")) for year, _, rows in years] == [
         ("2026", 2),
         ("2019", 1),
-        ("", 1),
+        ("No date given", 1),
     ]
 
 

@@ -72,8 +72,8 @@ def test_the_importer_refuses_exactly_what_the_door_refuses(body):
 
 def imported(body):
     clean = document.text_bytes(body)
-    kind, remote_id = intake.named(*intake.peek(clean), clean, None)
-    return intake.Intake().take(clean, kind, remote_id)
+    kind, _ = intake.named(*intake.peek(clean), clean, None)
+    return intake.Intake().take(clean, kind)
 
 
 @pytest.mark.parametrize(

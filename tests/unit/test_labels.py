@@ -86,4 +86,4 @@ def test_the_importer_gives_the_same_labels(system, code, expected):
         b'{"resourceType":"Condition","id":"1","meta":{"lastUpdated":"2024-01-01T00:00:00Z"},'
         b'"code":{"coding":[{"system":"%s","code":"%s"}]}}' % (system.encode(), code.encode())
     )
-    assert expected == Intake().take(body, KINDS["Condition"], "1").labels
+    assert expected == Intake().take(body, KINDS["Condition"]).labels

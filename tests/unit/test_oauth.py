@@ -1,6 +1,7 @@
 """The SMART client: SMART App Launch 2.2, RFC 6749, 7636, 9207; spec/security.md e B1-B24."""
 
 import base64
+import hashlib
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -186,11 +187,14 @@ def land(http, endpoint, *, client=CLIENT, begun=None, now=NOW, **changes):
 
 def test_public_client_exchanges_code_and_verifier(smart, http, endpoint):
     smart.answers["/token"] = TOKENS
-    credentials = land(http, endpoint)
+    begun = oauth.begin(endpoint, CLIENT, now=NOW)
+    credentials = land(http, endpoint, begun=begun)
     path, form, head = smart.asked[-1]
     assert path == "/token"
     assert form["client_id"] == CLIENT.id
-    assert oauth.create_s256_code_challenge(form["code_verifier"])
+    hashed = hashlib.sha256(form["code_verifier"].encode()).digest()  # RFC 7636 §4.2
+    challenge = base64.urlsafe_b64encode(hashed).rstrip(b"=").decode()
+    assert parse_qs(urlsplit(begun.url).query)["code_challenge"] == [challenge]
     assert b"authorization" not in head.lower()
     assert credentials.patient == "85"
     assert credentials.expires_at == NOW + timedelta(seconds=300)

@@ -85,7 +85,7 @@ def make_record(
     if category:
         document["category"] = [{"coding": [{"code": category}]}]
     body = json.dumps(document).encode()
-    taken = Intake().take(body, kinds.KINDS[type_], "x")
+    taken = Intake().take(body, kinds.KINDS[type_])
     when = None if taken.time is None else clock.from_ms(taken.time)
     return Record(
         pk=1,
@@ -104,7 +104,7 @@ def make_record(
 
 def found_by_sql(database: sqlite3.Connection, record: Record, sql: str, params: Any) -> bool:
     """Say whether the piece of SQL finds the record among the columns that keep writes."""
-    taken = Intake().take(record.body, kinds.KINDS[record.type], "x")
+    taken = Intake().take(record.body, kinds.KINDS[record.type])
     database.execute("DELETE FROM record")
     database.execute(
         "INSERT INTO record VALUES (?,?,?,?,?,?,?,?,?)",

@@ -180,8 +180,11 @@ def test_the_intake_finds_what_the_readers_find():
         b'"effectiveDateTime":"2024-05","valueQuantity":{"value":0.0},'
         b'"modifierExtension":[{"url":"x"}],"performer":[{"reference":"#c"}]}'
     )
-    taken = intake.Intake().take(body, KINDS["Observation"], "1")
-    assert (reading.moment("2024-05").start, reading.moment("2024-05").end) == taken[7:9]
+    taken = intake.Intake().take(body, KINDS["Observation"])
+    assert (reading.moment("2024-05").start, reading.moment("2024-05").end) == (
+        taken.time,
+        taken.time_end,
+    )
     assert taken.patients == ("7",)
     assert taken.value == 0.0
     assert kinds.CATEGORIES["vital-signs"] == taken.categories

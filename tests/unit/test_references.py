@@ -63,8 +63,8 @@ def test_places_survive_packing(gaps):
 
 
 def spliced(body: bytes, **map_: str) -> bytes:
-    kind, remote_id = intake.named(*intake.peek(body), body, None)
-    taken = intake.Intake().take(body, kind, remote_id)
+    kind, _ = intake.named(*intake.peek(body), body, None)
+    taken = intake.Intake().take(body, kind)
     return references.splice(body, taken.splices, "feedfeedfeedfeed", map_.get)
 
 
@@ -101,11 +101,11 @@ def test_escaped_slashes_are_understood():
 def test_a_reference_that_hides_behind_an_escaped_name_is_refused():
     body = b'{"resourceType":"Basic","id":"1","subject":{"\\u0072eference":"Patient/1"}}'
     with pytest.raises(InvalidInput):
-        intake.Intake().take(body, KINDS["Basic"], "1")
+        intake.Intake().take(body, KINDS["Basic"])
 
 
 def test_references_in_every_corner_of_large_resources_are_found():
     items = [{"sequence": n, "link": {"reference": f"Encounter/{n}"}} for n in range(400)]
     body = json.dumps({"resourceType": "Claim", "id": "1", "item": items}).encode()
-    taken = intake.Intake().take(body, KINDS["Claim"], "1")
+    taken = intake.Intake().take(body, KINDS["Claim"])
     assert [f"Encounter/{n}" for n in range(400)] == references.reference_texts(body, taken.splices)

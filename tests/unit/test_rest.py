@@ -8,7 +8,7 @@ import pytest
 from phr import net
 from phr.connectors import rest
 from phr.connectors.base import Fetched, Outcome
-from phr.connectors.rest import Hopper, Pace, Stopped, in_parallel, rate_pause, retry_after
+from phr.connectors.rest import Hopper, Pace, Stopped, in_parallel, rate_pause, retry_after, weight
 from phr.errors import TryLater
 from phr.fhir.record import Item
 from phr.http import Answer
@@ -114,7 +114,7 @@ def test_an_error_in_one_chain_ends_the_others():
         yield
 
     with pytest.raises(TryLater):
-        for _ in in_parallel([endless, fails], 2, pace):
+        for _ in in_parallel([endless, fails], 2, pace, weight):
             pass
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("chain-")]
 
@@ -126,7 +126,7 @@ def test_closing_the_consumer_ends_the_threads():
         while True:
             yield page(1)
 
-    pages = in_parallel([endless] * 3, 3, pace)
+    pages = in_parallel([endless] * 3, 3, pace, weight)
     next(pages)
     pages.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("chain-")]

@@ -6,12 +6,21 @@ The files are readable by whoever reads that folder; they are meant to be carrie
 import os
 import re
 import shutil
+import unicodedata
 from pathlib import Path
 
 from phr.errors import DeliveryFailed
 from phr.sharing.channels.base import Channel, Parcel, Part, Receipt
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,59}")
+UNNAMED = "For a doctor"
+
+
+def name_for(recipient: str) -> str:
+    """Return a folder name like a recipient's name; UNNAMED where none of its letters will do."""
+    plain = unicodedata.normalize("NFKD", recipient).encode("ascii", "ignore").decode()
+    words = re.sub(r"[^A-Za-z0-9_-]+", " ", plain).strip(" _-")
+    return words[:60].rstrip() or UNNAMED
 
 
 class Folder(Channel):

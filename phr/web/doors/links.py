@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import wraps
+from inspect import iscoroutinefunction
 from typing import Any
 
 from litestar import Request, Response
@@ -20,7 +21,7 @@ from markupsafe import Markup
 from phr import clock
 from phr.chart import documents
 from phr.chart.titles import title
-from phr.errors import Denied, Ended, NotFound, Sealed, TooManyTries
+from phr.errors import Denied, Ended, NotFound, PhrError, Sealed, TooManyTries
 from phr.fhir.kinds import KINDS
 from phr.fhir.record import Record
 from phr.sharing import cover, endings, gate, handles, links, package
@@ -30,6 +31,7 @@ from phr.sharing.provision import SUPPORTING, Action
 from phr.store.vault import Vault
 from phr.views import RECORD, VIEWS, Context, View, attachment, show
 from phr.views.attachment import FRAME_CSP, Way
+from phr.views.picture import without_traces
 from phr.web.faults import status_of
 from phr.web.routing import Access, Form, Visit, action, live_page, slow_page
 
@@ -59,18 +61,28 @@ def door(handler: Handler) -> Handler:
 
     @wraps(handler)
     def guarded(visit: Visit, *args: Any, **named: Any) -> Any:
-        visit.extra_headers["cross-origin-resource-policy"] = "same-origin"
         try:
             return handler(visit, *args, **named)
         except (Ended, Denied, Sealed) as error:
-            return visit.render(
-                "doors/sorry.html",
-                status=status_of(error),
-                title=TITLES[type(error)],
-                sentence=SEALED if isinstance(error, Sealed) else error.sentence,
-            )
+            return _sorry(visit, error)
 
-    return guarded
+    @wraps(handler)
+    async def guarded_stream(visit: Visit, *args: Any, **named: Any) -> Any:
+        try:
+            return await handler(visit, *args, **named)
+        except (Ended, Denied, Sealed) as error:
+            return _sorry(visit, error)
+
+    return guarded_stream if iscoroutinefunction(handler) else guarded
+
+
+def _sorry(visit: Visit, error: PhrError) -> Response[bytes]:
+    return visit.render(
+        "doors/sorry.html",
+        status=status_of(error),
+        title=TITLES[type(error)],
+        sentence=SEALED if isinstance(error, Sealed) else error.sentence,
+    )
 
 
 # ------------------------------------------------------------------ the form
@@ -247,6 +259,7 @@ def _file(content: bytes, name: str, released: Released) -> Response[bytes]:
     saved = kind.way is Way.SAVE
     if saved and Action.DOWNLOAD not in released.terms.actions:
         raise Denied("download", ONLY_ON_SCREEN)
+    content = without_traces(content)  # where a picture was taken stays at home
     way = "attachment" if saved else "inline"
     headers = {
         "Content-Security-Policy": attachment.FILE_CSP,
@@ -273,9 +286,11 @@ def _view_page(
         attachment_link=file_link,
         type_link=lambda kind: visit.url(f"/s/{routing_id}/other?type={kind}"),
         counts=released.count_by_type(),
+        decisions=released.decisions(),
     )
     shown = show(view, records, context)
-    return _draw(visit, "doors/section.html", routing_id, released, view=view, shown=shown)
+    who = cover.who(released, now=context.now)
+    return _draw(visit, "doors/section.html", routing_id, released, view=view, shown=shown, who=who)
 
 
 def _tools(visit: Visit, routing_id: str, released: Released) -> Markup:
@@ -307,6 +322,7 @@ def _draw(
 
 
 @live_page("/s/{routing_id:str}/events", access=Access.LINK)
+@door
 async def events(visit: Visit, routing_id: str) -> ServerSentEvent:
     """Tell an open page when its grant ends (WHATWG server-sent events)."""
     visit.set_cookies.clear()

@@ -12,6 +12,7 @@ from phr.web.routing import Access, Form, Visit, action, page, safe_path
 from phr.web.sessions import begin
 
 REFUSED = (InvalidInput, WrongSecret, TooManyTries)
+NOT_YOURS = "That is not your password. Nothing was changed."
 
 
 def _draw(visit: Visit, *, about: str = "", sentence: str | None = None) -> Response[Any]:
@@ -46,6 +47,8 @@ def change_password(visit: Visit, form: Form) -> Response[Any]:
             form.get("current"),
             password_of(form),
         )
+    except WrongSecret:
+        return _draw(visit, about="password", sentence=NOT_YOURS)
     except REFUSED as error:
         return _draw(visit, about="password", sentence=error.sentence)
     begin(visit, account_id, "password")
@@ -67,6 +70,8 @@ def new_kit(visit: Visit, form: Form) -> Response[Any]:
     _ask_for_the_code(visit)
     try:
         kits.offer(visit, form.get("password"), "/account/kit")
+    except WrongSecret:
+        return _draw(visit, about="kit", sentence=NOT_YOURS)
     except REFUSED as error:
         return _draw(visit, about="kit", sentence=error.sentence)
     return visit.redirect("/account/kit")

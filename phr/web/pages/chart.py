@@ -14,17 +14,19 @@ from sqlalchemy.orm import Session
 
 from phr import clock, keep, views
 from phr.chart import documents
+from phr.chart.changes import changes
 from phr.chart.plain import counted, mapping, sentence_case, string
-from phr.chart.timeline import FILTERS
 from phr.chart.titles import list_words, record_title
 from phr.errors import NotFound
+from phr.fhir import synonyms
 from phr.fhir.kinds import KINDS
 from phr.fhir.record import Record, Selection
-from phr.store import connections, records
+from phr.store import connections, entries, records
 from phr.store.models import LedgerState
 from phr.store.vault import Vault
 from phr.views import attachment
 from phr.views.frame import day, minute
+from phr.web.pages import same
 from phr.web.routing import Access, Form, Visit, action, page, slow_page
 
 LOINC = "http://loinc.org"
@@ -118,6 +120,9 @@ def _draw(
         known: dict[str, Any] = {} if own else {"answered": answered(session, main.types)}
         if view.slug == "other":
             known = {"counts": records.counts(session)}
+        else:
+            known["decisions"] = entries.decisions(session)
+            known["grouped"] = entries.siblings(session, [record.pk for record in found])
         shown = views.show(view, found, context(visit, session, **known))
     return visit.render(
         "pages/section.html",
@@ -160,19 +165,6 @@ def test(visit: Visit, code: str) -> Response[Any]:
     return _draw(visit, view, main, extra={"back": ("results", "Results")})
 
 
-@page("/p/{patient_id:str}/timeline", access=Access.MEMBER)
-def timeline(visit: Visit) -> Response[Any]:
-    """Show what happened, newest first, all of it or one kind."""
-    only = visit.query.get("only", "")
-    view = views.VIEWS["timeline"]
-    main = replace(view.selection, before=before(visit))
-    if only in FILTERS:
-        main = replace(main, types=FILTERS[only][1])
-    tabs = [("?", "All", only not in FILTERS)]
-    tabs += [(f"?only={slug}", words, slug == only) for slug, (words, _) in FILTERS.items()]
-    return _draw(visit, view, main, extra={"tabs": tabs})
-
-
 @slow_page("/p/{patient_id:str}/other", access=Access.MEMBER)
 def other(visit: Visit) -> Response[Any]:
     """Show every kind with its count, or all records of one kind."""
@@ -196,10 +188,14 @@ SECTIONS = (
     ("procedures", "procedure", "Procedures"),
     ("documents", "documents", "Documents"),
     ("people", "people", "People"),
+    ("insurance", "other", "Insurance"),
     ("timeline", "timeline", "Timeline"),
     ("other", "other", "All records"),
 )
 _BESIDE = (
+    ("summary", "file", "Summary"),
+    ("own", "pen", "Add something yourself"),
+    ("card", "print", "Emergency card"),
     ("grants", "eye", "Who can see"),
     ("activity", "timeline", "Who saw what"),
     ("connections", "connections", "Connections"),
@@ -223,10 +219,17 @@ def search(visit: Visit) -> Response[Any]:
     words = visit.query.get("q", "").strip()[:200]
     vault = visit.vault
     with vault.read() as session:
-        found = records.search(session, vault, words, limit=SEARCH_LIMIT) if words else []
+        found, instead = records.search_near(session, vault, words, limit=SEARCH_LIMIT)
         shown = views.show(views.HITS, found, context(visit, session))
     heading = shown.heading if words else "Search this record"
-    return visit.render("pages/search.html", words=words, heading=heading, shown=shown)
+    return visit.render(
+        "pages/search.html",
+        words=words,
+        heading=heading,
+        shown=shown,
+        instead=instead,
+        also=synonyms.also(instead or words),
+    )
 
 
 # ------------------------------------------------------------------------- one record
@@ -253,20 +256,25 @@ def record(visit: Visit, type_: str, local_id: str) -> Response[Any]:
         found = _record(visit, session, type_, local_id)
         pointed = records.referenced(session, visit.vault, found)[:POINTED_LIMIT]
         near = records.by_keys(session, visit.vault, pointed)
-        shown = views.show(views.RECORD, [found, *near], context(visit, session))
+        around = context(visit, session)
+        shown = views.show(views.RECORD, [found, *near], around)
         versions = records.versions(session, visit.vault, type_, local_id)
+        beside = same.beside(visit, session, found)
+    origin = around.origins.get(found.connection_id)
     newest = max((one.version for one in versions), default=found.version)
     return visit.render(
         "pages/record.html",
         shown=shown,
         found=found,
         kind=list_words(found.type),
+        own=origin is not None and origin.kind == "own",
         base=f"/p/{visit.patient.id if visit.patient else ''}/record/{type_}/{local_id}",
         narrative=isinstance(mapping(found.document.get("text")).get("div"), str),
         private=bool(found.labels & found.labels.PRIVATE),
         earlier=found.version != newest,
         versions=len({one.version for one in versions} | {found.version}),
         suffix=f"?version={found.version}" if found.version != newest else "",
+        **beside,
     )
 
 
@@ -278,9 +286,10 @@ def versions(visit: Visit, type_: str, local_id: str) -> Response[Any]:
         found = {newest.version: newest}
         for one in records.versions(session, visit.vault, type_, local_id):
             found.setdefault(one.version, one)
+    ordered = sorted(found.values(), key=lambda one: -one.version)
     rows = [
-        (one.version, minute(one.received_at), f"{len(one.body):,} bytes")
-        for one in sorted(found.values(), key=lambda one: -one.version)
+        (one, minute(one.received_at), changes(before.document, one.document) if before else None)
+        for one, before in zip(ordered, [*ordered[1:], None], strict=True)
     ]
     return visit.render(
         "pages/versions.html",
@@ -435,7 +444,6 @@ ROUTES: list[HTTPRouteHandler] = [
     *_PLAIN,
     results,
     test,
-    timeline,
     other,
     more,
     search,

@@ -5,6 +5,8 @@ The words are `phr.web.pages.ledger`; what happens is `phr.connect` and `phr.pul
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +14,7 @@ from litestar import Response
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 from sqlalchemy.orm import Session
 
-from phr import connect, ids, oauth, pull
+from phr import beacon, clock, connect, ids, oauth, pull
 from phr.errors import Conflict, InvalidInput, NotFound, PhrError, Sealed, StepUpNeeded
 from phr.store import connections, records
 from phr.store.models import Connection, ConnectionState, Pull
@@ -27,6 +29,7 @@ AUDIENCES = {
     "no_slash": "The address without a slash at its end",
     "absent": "Leave it out",
 }
+SOON = timedelta(days=14)  # before a permission ends, the person is asked to sign in anew
 WATCH_SECONDS = 1.0
 WATCH_LONGEST = 1800  # looks of one event stream
 
@@ -41,6 +44,7 @@ def show(visit: Visit) -> Response[Any]:
         rows = connections.listed(session)
         cards = [_card(visit, session, row) for row in rows if row.kind != "upload"]
         files = [row for row in rows if row.kind == "upload"]
+        endings = {row.id: ending_of(row, clock.now()) for row in rows}
     head, below = ledger.answer(cards)
     return visit.render(
         "pages/connections_list.html",
@@ -48,6 +52,7 @@ def show(visit: Visit) -> Response[Any]:
         below=below,
         cards=cards,
         files=files,
+        endings=endings,
         may_change=_may_change(visit),
     )
 
@@ -63,6 +68,8 @@ def one(visit: Visit, connection_id: int) -> Response[Any]:
             "pages/connections_one.html",
             block="ledger",
             card=_card(visit, session, row),
+            ending=ending_of(row, clock.now()),
+            helped=helped_by(row),
             row=row,
             last=last,
             lines=ledger.in_order(lines),
@@ -72,6 +79,54 @@ def one(visit: Visit, connection_id: int) -> Response[Any]:
             label_of=ledger.label_of,
             may_change=_may_change(visit),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """When a hospital's permission ends, in words: the mark's class, the sentence, what to do."""
+
+    word: str
+    text: str
+    more: str
+
+
+def ending_of(row: Connection, now: datetime) -> Ending | None:
+    """Return what is said about the end of a permission; None while none is known."""
+    ends = connections.permission_ends(row)
+    if ends is None:
+        return None
+    if not row.credentials.get("refresh_token"):
+        at = f"{ends.astimezone():%H:%M}"
+        return Ending(
+            "wait" if ends > now else "none",
+            f"This hospital's permission cannot renew itself. It is good until {ledger.day(ends)}, "
+            f"{at}.",
+            "Each later update needs a new sign-in there.",
+        )
+    word = "wait" if ends - now < SOON else "fresh"
+    return Ending(
+        word,
+        f"The hospital's permission ends on {ledger.day(ends)}.",
+        "Sign in there anew before then, and nothing is missed.",
+    )
+
+
+def helped_by(row: Connection) -> list[str]:
+    """Say which lighthouse helps with this connection and what it sees (DESIGN §7.12)."""
+    if not row.client:
+        return []
+    client, said = oauth.Client.from_json(row.client), []
+    if client.help is not None:
+        place = urlsplit(client.help.url).netloc
+        does = {
+            beacon.SIGNS: f"The lighthouse {place} signs for this connection when it renews.",
+            beacon.PASSES: f"This connection passes its keys through {place} when it renews.",
+        }[client.help.kind]
+        said.append(f"{does} {beacon.SEES[client.help.kind]}")
+    if client.back is not None:
+        place = urlsplit(client.back.url).netloc
+        said.append(f"Signing in leads back through {place}. {beacon.SEES[beacon.LEADS_BACK]}")
+    return said
 
 
 def _lines(session: Session, last: Pull | None) -> list[Any]:
@@ -145,7 +200,7 @@ def _draw_add(visit: Visit, form: Form | None = None, sentence: str | None = Non
     return visit.render(
         "pages/connections_add.html",
         status=422 if sentence else 200,
-        redirect_uri=_redirect_uri(visit),
+        redirect_uri=redirect_uri(visit),
         audiences=AUDIENCES,
         demo=visit.appliance.demo,
         typed=form or Form(),
@@ -153,7 +208,8 @@ def _draw_add(visit: Visit, form: Form | None = None, sentence: str | None = Non
     )
 
 
-def _redirect_uri(visit: Visit) -> str:
+def redirect_uri(visit: Visit) -> str:
+    """Return the address at which hospitals send people back to this Homeport."""
     return visit.appliance.settings.home_url + CALLBACK
 
 
@@ -170,7 +226,7 @@ def add(visit: Visit, form: Form) -> Response[Any]:
         registered=form.text("registered", limit=2000),
     )
     try:
-        return _add(visit, wish)
+        return add_and_begin(visit, wish)
     except PhrError as problem:
         if isinstance(problem, Sealed | StepUpNeeded):
             raise
@@ -186,15 +242,16 @@ def add_demo(visit: Visit) -> Response[Any]:
     wish = connect.Wish(
         demo.name, demo.base_url, demo.client_id, authorize=demo.authorize_url, demo=True
     )
-    return _add(visit, wish)
+    return add_and_begin(visit, wish)
 
 
-def _add(visit: Visit, wish: connect.Wish) -> Response[Any]:
+def add_and_begin(visit: Visit, wish: connect.Wish) -> Response[Any]:
+    """Keep a new connection and lead to the page that names where the person signs in."""
     connection_id = connect.add(
         visit.vault,
         visit.appliance.http,
         wish,
-        redirect_uri=_redirect_uri(visit),
+        redirect_uri=redirect_uri(visit),
         actor=visit.actor,
     )
     return _begin(visit, connection_id)
@@ -213,7 +270,7 @@ def _begin(visit: Visit, connection_id: int, *, moved_is_fine: bool = False) -> 
         connection_id,
         http=visit.appliance.http,
         session_hash=_browser(visit),
-        redirect_uri=_redirect_uri(visit),
+        redirect_uri=redirect_uri(visit),
         moved_is_fine=moved_is_fine,
     )
     visit.put_down(f"sign-in {connection_id}", begun)
@@ -256,7 +313,12 @@ def leave(visit: Visit, connection_id: int) -> Response[Any]:
 
 @slow_page(CALLBACK, access=Access.ACCOUNT)
 def callback(visit: Visit) -> Response[Any]:
-    """Take the answer that the hospital sent this browser with (RFC 6749 §4.1.2)."""
+    """Take the answer that the hospital sent this browser with (RFC 6749 §4.1.2).
+
+    Some answer in the fragment, which is not sent here: a script hands it over, or the person does.
+    """
+    if not visit.query:
+        return visit.render("pages/connections_landed.html", status=400)
     return _land(visit, dict(visit.query))
 
 

@@ -1,5 +1,6 @@
 """Home: is anything new, did a source flag anything, what is listed as current?"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -8,14 +9,15 @@ from litestar import Response
 from sqlalchemy.orm import Session
 
 from phr import clock, views
-from phr.chart.allergies import Knowledge, allergies
-from phr.chart.medications import Standing, medications
+from phr.chart.allergies import Allergy, Knowledge, allergies
+from phr.chart.evidence import How
+from phr.chart.medications import Medicine, Standing, medications
 from phr.chart.plain import counted, moment_words
-from phr.chart.problems import problems
+from phr.chart.problems import Problem, problems
 from phr.chart.results import groups, newest
 from phr.fhir.record import Record, Selection
 from phr.sharing import grants
-from phr.store import connections, records
+from phr.store import connections, entries, records
 from phr.store.models import Connection, ConnectionState, GrantState, Member
 from phr.store.vault import Vault
 from phr.views import allergies as allergy_words
@@ -25,6 +27,11 @@ from phr.views.frame import Context, Mark, Row, day, minute
 from phr.web.pages import chart
 from phr.web.routing import Access, Form, Visit, action, slow_page
 
+REPORTS = Selection(types=("DiagnosticReport",), limit=20)  # as many as may hold the newest results
+NAMED = ("Practitioner", "PractitionerRole", "Organization", "Medication")  # who and what is named
+MOST = 50  # entries of one section that Home reads; with more it says "at least"
+IN_ROW = 12  # newest records of one medicine that its row on Home tells of
+EVIDENCE = 2  # newest records of one entry that Home reads
 SHOWN = 5  # new things and current medicines on Home; the rest is one tap away
 
 
@@ -52,7 +59,7 @@ def home(visit: Visit) -> Response[Any]:
     """Answer the three questions, then show the details behind each."""
     vault = visit.vault
     with vault.read() as session:
-        context = chart.context(visit, session)
+        context = chart.context(visit, session, decisions=entries.decisions(session))
         total = sum(records.counts(session).values())
         if not total:
             return visit.render("pages/home_empty.html", health=_health(visit, session))
@@ -82,13 +89,14 @@ def seen(visit: Visit, form: Form) -> Response[Any]:
 
 
 def _strip(session: Session, vault: Vault, context: Context) -> Strip:
-    view = views.VIEWS["allergies"]
-    listed = records.select(session, vault, view.selection)
-    found = allergies(listed)
+    asked = _may_be_current(session, vault, "allergies", context)
+    found = allergies(asked.records, asked.how)
     said = {context.origin(one.record) for one in (*found.listed, *found.none_known)}
     sources = f"Listed by {next(iter(said))}." if len(said) == 1 else ""
     if len(said) > 1:
         sources = f"Listed by {len(said)} sources."
+    if asked.may_be_more((*found.listed, *found.none_known)):
+        sources = f"{sources} There may be more.".strip()
     return Strip(found.knowledge is Knowledge.PRESENT, allergy_words.short(found), sources)
 
 
@@ -96,9 +104,7 @@ def _news(
     session: Session, vault: Vault, context: Context, seen: datetime | None
 ) -> dict[str, Any]:
     """Return what was received since the last look, newest first by its own date."""
-    selection = Selection(timeline=True, received_since=seen, limit=SHOWN)
-    count = records.count(session, replace(selection, limit=None))
-    found = records.select(session, vault, selection)
+    count, found = records.come_since(session, vault, seen, limit=SHOWN)
     return {
         "count": count,
         "words": counted(count, "new thing"),
@@ -109,11 +115,9 @@ def _news(
 
 def _newest(session: Session, vault: Vault) -> dict[str, Any]:
     """Return what sources flagged among all results of the newest day."""
-    view = views.VIEWS["results"]
-    found: list[Record] = list(records.select(session, vault, view.selection))
-    for selection in view.also:
-        found += records.select(session, vault, selection)
-    latest = newest(groups(found))
+    found = records.select(session, vault, views.VIEWS["results"].selection)
+    found += records.select(session, vault, REPORTS)
+    latest = newest(groups([*found, *records.pointed_to(session, vault, found, NAMED)]))
     marked = latest.flagged
     labs = dict.fromkeys(group.lab for group in latest.groups if group.lab)
     return {
@@ -127,21 +131,76 @@ def _newest(session: Session, vault: Vault) -> dict[str, Any]:
 
 def _current(session: Session, vault: Vault, context: Context) -> dict[str, Any]:
     """Return the medicines listed as current and how many problems are listed as active."""
-    view = views.VIEWS["medications"]
-    found = [
-        *records.select(session, vault, view.selection),
-        *records.select(session, vault, Selection(types=("Medication",), limit=500)),
-    ]
-    listed = [one for one in medications(found, context.now) if one.standing is Standing.CURRENT]
-    active = problems(records.select(session, vault, views.VIEWS["problems"].selection)).active
-    rows: list[Row] = [medicine_rows.row(one, context) for one in listed[:SHOWN]]
+    drugs = _may_be_current(session, vault, "medications", context)
+    listed = _current_of(drugs.records, drugs.how, context)
+    more = drugs.may_be_more(listed)
+    conditions = _may_be_current(session, vault, "problems", context)
+    active = problems(conditions.records, conditions.how).active
+    told = _at_least(counted(len(active), "problem"), more=conditions.may_be_more(active))
+    hidden = max(0, len(listed) - SHOWN)
     return {
-        "words": counted(len(listed), "medicine"),
+        "words": _at_least(counted(len(listed), "medicine"), more=more),
         "count": len(listed),
-        "problems": counted(len(active), "problem") if active else "no problem",
-        "rows": rows,
-        "hidden": max(0, len(listed) - SHOWN),
+        "problems": told[0].lower() + told[1:] if active else "no problem",
+        "rows": _whole_rows(session, vault, listed[:SHOWN], drugs.how, context),
+        "hidden": _at_least(counted(hidden, "more medicine"), more=more) if hidden else "",
     }
+
+
+def _whole_rows(
+    session: Session, vault: Vault, listed: Sequence[Medicine], how: How, context: Context
+) -> list[Row]:
+    """Return the rows of medicines, read anew with what else is known of them."""
+    homes = how.grouped or {}
+    place = {homes[one.record.pk]: number for number, one in enumerate(listed)}
+    own = entries.evidence(session, [one.record.pk for one in listed])
+    whole = {pk: entry for entry, some in own.items() for pk in some[-IN_ROW:]}
+    everything = entries.loaded(session, vault, whole)
+    named = records.pointed_to(session, vault, everything, NAMED)
+    read = _current_of([*everything, *named], How(how.decisions, whole), context)
+    read.sort(key=lambda one: place[whole[one.record.pk]])
+    return [
+        _with_count(medicine_rows.row(one, context), len(own[whole[one.record.pk]])) for one in read
+    ]
+
+
+def _with_count(row: Row, count: int) -> Row:
+    if count <= IN_ROW:
+        return row
+    said = f"Only the newest {IN_ROW} of {count:,} records are looked at here."
+    return replace(row, details=(*row.details, said))
+
+
+def _current_of(found: Sequence[Record], how: How, context: Context) -> list[Medicine]:
+    read = medications(found, context.now, how)
+    return [one for one in read if one.standing is Standing.CURRENT]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What may be listed as current: the newest evidence of the newest entries of a section."""
+
+    records: list[Record]
+    how: How
+    cut: frozenset[int]  # entries with more evidence than was read
+    more: bool  # there are older entries too
+
+    def may_be_more(self, listed: Sequence[Medicine | Problem | Allergy]) -> bool:
+        """Say whether what was not read could add to what is listed."""
+        homes = self.how.grouped or {}
+        return self.more or bool(self.cut - {homes.get(one.record.pk, 0) for one in listed})
+
+
+def _may_be_current(session: Session, vault: Vault, section: str, context: Context) -> Candidates:
+    found, more = entries.current(session, vault, section, limit=MOST, each=EVIDENCE)
+    homes = entries.siblings(session, [one.pk for one in found])
+    whole = entries.evidence(session, homes)
+    cut = frozenset(entry for entry, pks in whole.items() if len(pks) > EVIDENCE)
+    return Candidates(found, How(context.decisions, homes), cut, more)
+
+
+def _at_least(words: str, *, more: bool) -> str:
+    return f"At least {words}" if more else words
 
 
 def _as_of(session: Session) -> str:

@@ -1,0 +1,43 @@
+"""Who goes first inside this process: somebody who waits for a page, before an import.
+
+One interpreter runs one thread at a time. A page gives it up at each row that it reads, and would
+get it back only after the import's thread had its turn, fifty times over.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import Final
+
+LONGEST: Final = 0.02  # seconds that long work waits at a time
+STEP: Final = 0.0005
+FRESH: Final = 0.25  # seconds; an answer that takes longer is a stream or long work itself
+INTERVAL: Final = 0.0001  # seconds after which a thread that computes lets others run
+
+_tickets = count()
+_answering: dict[int, float] = {}  # when each request came that is being answered
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Mark that somebody waits for an answer."""
+    ticket = next(_tickets)
+    _answering[ticket] = time.monotonic()
+    try:
+        yield
+    finally:
+        _answering.pop(ticket, None)
+
+
+def give_way() -> None:
+    """Let answers go first, for a moment. Long work asks this every millisecond or two."""
+    if not _answering:
+        return
+    sys.setswitchinterval(INTERVAL)  # of the whole process, 5 ms before: it matters only now
+    until = time.monotonic() + LONGEST
+    while (now := time.monotonic()) < until:
+        if all(now - since > FRESH for since in list(_answering.values())):
+            return
+        time.sleep(STEP)

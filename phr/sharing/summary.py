@@ -1,0 +1,163 @@
+"""The International Patient Summary as a document Bundle (IPS guide 2.0.0; R4 §3.3), and as PDF.
+
+From released records or from the owner's own. Received bytes leave as they came, with local ids;
+authored here are the Composition, its Device author, the composed Patient and the Provenance.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from itertools import chain
+from typing import Any
+
+from phr import ids
+from phr.chart.summary import SELECTIONS, Section, summary
+from phr.fhir import document
+from phr.fhir.build import LOINC, authored, concept, narrative
+from phr.fhir.record import Record
+from phr.sharing import closure, cover
+from phr.sharing.gate import Owned, Released, person_of
+from phr.sharing.package import Trail, composed_patient
+from phr.store import records
+from phr.views import Context, paper
+from phr.views import summary as view
+
+IPS = "http://hl7.org/fhir/uv/ips/StructureDefinition/"
+AUTHOR = "homeport"  # id of the Device that says: assembled by software, without a clinician
+OWN = "What hospitals sent and the patient added. Not listed does not mean absent."
+UNKNOWN = {
+    "extension": [
+        {
+            "url": "http://hl7.org/fhir/StructureDefinition/data-absent-reason",
+            "valueCode": "unknown",
+        }
+    ]
+}
+
+_PAGE = cover.template("summary.html")
+
+
+def bundle(source: Released | Owned, *, base_url: str, now: datetime) -> bytes:
+    """Return the summary as JSON bytes: Composition first, then Patient, author and entries.
+
+    fullUrls are `{base_url}/fhir/Type/local id`. Raises Ended when a grant is over.
+    """
+    origins = source.origins()
+    found = source.select(*SELECTIONS)
+    sections = summary(found, now=now, shared=isinstance(source, Released))
+    trail = Trail(origins)
+    leaving = source.bodies(_named(found, sections))
+    for record, _ in leaving:
+        trail.note(record)
+    patient_id = records.patient_local_id(source.vault)
+    composition = _composition(sections, Context(origins=origins, now=now), patient_id)
+    entries = chain(
+        (_named_bytes(composition, authored(composition)),),
+        (_patient(source, patient_id),),
+        (_named_bytes(_DEVICE, authored(_DEVICE)),),
+        ((f"{record.type}/{record.local_id}", body) for record, body in leaving),
+        (_named_bytes(each, authored(each)) for each in trail.provenances()),
+    )
+    return _joined(entries, base_url, now)
+
+
+def pdf(source: Released | Owned, *, now: datetime) -> bytes:
+    """Return the summary as PDF/UA; raise Ended when a grant is over."""
+    return paper.pdf(html(source, now=now))
+
+
+def html(source: Released | Owned, *, now: datetime) -> str:
+    """Return the page that becomes the PDF: whole in itself, nothing to fetch."""
+    origins = source.origins()
+    found = source.select(cover.IDENTITY, *SELECTIONS)
+    shared = isinstance(source, Released)
+    context = Context(origins=origins, now=now)
+    return _PAGE.render(
+        who=cover.who_is(found, person_of(source.vault), now),
+        chosen=cover.CHOSEN if shared else OWN,
+        made=cover.minute(now),
+        as_of=[cover.as_of(origin) for origin in origins.values()] or ["nothing has come yet"],
+        sections=[
+            (section, view.narrative(section, context))
+            for section in summary(found, now=now, shared=shared)
+        ],
+    )
+
+
+def _named(found: Sequence[Record], sections: Sequence[Section]) -> list[Record]:
+    """Return the entries of all sections, each once, and what they refer to among `found`."""
+    entries = {one.pk: one for section in sections for one in section.records}
+    wanted = closure.Wanted()
+    for record in entries.values():
+        wanted.note(record)
+    return [*entries.values(), *wanted.pick([one for one in found if one.pk not in entries])]
+
+
+def _composition(
+    sections: Sequence[Section], context: Context, patient_id: str
+) -> Mapping[str, Any]:
+    day = context.now.date().isoformat()
+    return {
+        "resourceType": "Composition",
+        "id": ids.new_uuid(),
+        "meta": {"profile": [f"{IPS}Composition-uv-ips"]},
+        "status": "final",
+        "type": concept(LOINC, "60591-5", "Patient summary Document"),
+        "subject": {"reference": f"Patient/{patient_id}"},
+        "date": _instant(context.now),
+        "author": [{"reference": f"Device/{AUTHOR}"}],
+        "title": f"Patient summary of {day}",
+        "section": [_section(one, context) for one in sections],
+    }
+
+
+def _section(section: Section, context: Context) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "title": section.head.title,
+        "code": concept(LOINC, section.head.code),
+        "text": narrative(str(view.narrative(section, context))),
+    }
+    if section.gap is not None:
+        made["emptyReason"] = concept("list-empty-reason", section.gap)
+    else:
+        made["entry"] = [{"reference": f"{r.type}/{r.local_id}"} for r in section.records]
+    return made
+
+
+_DEVICE = {
+    "resourceType": "Device",
+    "id": AUTHOR,
+    "deviceName": [{"name": "Homeport", "type": "user-friendly-name"}],
+    "note": [{"text": "Assembled by software from what hospitals sent. No clinician reviewed it."}],
+}
+
+
+def _patient(source: Released | Owned, patient_id: str) -> tuple[str, bytes]:
+    """Return the composed Patient; what no source told is said to be unknown (IPS Patient)."""
+    made = dict(composed_patient(patient_id, source.identity()))
+    made.setdefault("name", [{"text": person_of(source.vault)}])
+    if "birthDate" not in made:
+        made["_birthDate"] = UNKNOWN
+    return _named_bytes(made, document.dumps(made))  # foreign names: not for our models to judge
+
+
+def _named_bytes(resource: Mapping[str, Any], body: bytes) -> tuple[str, bytes]:
+    return f"{resource['resourceType']}/{resource['id']}", body
+
+
+def _joined(entries: Iterable[tuple[str, bytes]], base_url: str, now: datetime) -> bytes:
+    head = {
+        "resourceType": "Bundle",
+        "meta": {"profile": [f"{IPS}Bundle-uv-ips"]},
+        "type": "document",
+        "identifier": {"system": "urn:ietf:rfc:3986", "value": f"urn:uuid:{ids.new_uuid()}"},
+        "timestamp": _instant(now),
+    }
+    made = (
+        document.dumps({"fullUrl": f"{base_url}/fhir/{name}"})[:-1] + b',"resource":' + body + b"}"
+        for name, body in entries
+    )
+    return authored(head)[:-1] + b',"entry":[' + b",\n".join(made) + b"]}\n"
+
+
+def _instant(at: datetime) -> str:
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,91 @@
+"""The patient summary to read, print and take along, and the emergency card."""
+
+from typing import Any
+
+from litestar import Response
+
+from phr import clock
+from phr.chart.summary import contacts_of
+from phr.chart.summary import summary as summary_of
+from phr.errors import InvalidInput, NotFound
+from phr.sharing import cover, gate, summary
+from phr.sharing.package import FHIR_JSON
+from phr.store import records
+from phr.views import paper, show
+from phr.views import summary as view
+from phr.web.pages.chart import context, fetch
+from phr.web.pages.shares import qr
+from phr.web.routing import Access, Form, Visit, action, page
+
+WORDS = {"allergies": "Allergies", "medications": "Medicines listed", "problems": "Problems"}
+ON_A_CARD = 12  # lines of one list; a card that does not fit its size is not read
+CONTACTS = 3
+
+
+@page("/p/{patient_id:str}/summary", access=Access.MEMBER)
+def read(visit: Visit) -> Response[Any]:
+    """Show the summary in the order of the International Patient Summary."""
+    with visit.vault.read() as session:
+        found = fetch(session, visit.vault, view.VIEW, view.VIEW.selection)
+        shown = show(view.VIEW, found, context(visit, session))
+    return visit.render("pages/summary.html", shown=shown, pdf=paper.possible())
+
+
+@action("/p/{patient_id:str}/summary/save", access=Access.PROXY)
+def save(visit: Visit, form: Form) -> Response[bytes]:
+    """Give the summary as a FHIR document or as PDF; needs the password just before."""
+    kind = form.get("kind")
+    if kind not in {"json", "pdf"} or (kind == "pdf" and not paper.possible()):
+        raise InvalidInput
+    visit.require_step_up()
+    owned = gate.owner_export(visit.vault, visit.actor, form=f"summary.{kind}")
+    now = clock.now()
+    if kind == "pdf":
+        return _file(summary.pdf(owned, now=now), "application/pdf", "pdf")
+    base_url = visit.appliance.settings.public_url
+    return _file(summary.bundle(owned, base_url=base_url, now=now), FHIR_JSON, "json")
+
+
+def _file(body: bytes, media_type: str, ending: str) -> Response[bytes]:
+    disposition = f'attachment; filename="patient-summary.{ending}"'
+    return Response(body, media_type=media_type, headers={"Content-Disposition": disposition})
+
+
+# ------------------------------------------------------------------ the emergency card
+
+
+@page("/p/{patient_id:str}/card", access=Access.MEMBER)
+def card(visit: Visit) -> Response[Any]:
+    """Show what a medic needs on one A4 page and on a card of wallet size."""
+    return _card(visit)
+
+
+@action("/p/{patient_id:str}/card", access=Access.PROXY)
+def card_with_link(visit: Visit, form: Form) -> Response[Any]:
+    """Show the card with the QR code of a link that was just made; nothing of it is kept."""
+    link, code = form.get("link"), form.get("code")
+    if not link.startswith(f"{visit.appliance.settings.public_url}/s/") or not code.isdigit():
+        raise NotFound
+    return _card(visit, link=link, code=code, qr=qr(link))
+
+
+def _card(visit: Visit, **more: Any) -> Response[Any]:
+    now = clock.now()
+    with visit.vault.read() as session:
+        found = fetch(session, visit.vault, view.VIEW, view.VIEW.selection)
+        people = records.select(session, visit.vault, cover.IDENTITY)
+        origins = context(visit, session).origins.values()
+    sections = {one.head.slug: one for one in summary_of(found, now=now)}
+    return visit.render(
+        "pages/card.html",
+        who=cover.who_is(people, visit.patient.name if visit.patient else "", now),
+        parts=[(WORDS[slug], sections[slug]) for slug in WORDS],
+        most=ON_A_CARD,
+        contacts=contacts_of(people)[:CONTACTS],
+        as_of=[cover.as_of(origin) for origin in origins],
+        made=cover.minute(now),
+        **{"link": "", "code": "", "qr": "", **more},
+    )
+
+
+ROUTES = [read, save, card, card_with_link]

@@ -1,0 +1,60 @@
+"""An import gives way to those who wait for a page, but never for long."""
+
+import sys
+import threading
+import time
+
+import pytest
+
+from phr import courtesy
+
+
+@pytest.fixture(autouse=True)
+def usual_interval():
+    """Other tests keep the interpreter's usual interval."""
+    before = sys.getswitchinterval()
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_nobody_waiting_costs_nothing():
+    before = time.monotonic()
+    courtesy.give_way()
+    assert time.monotonic() - before < courtesy.LONGEST
+
+
+def test_long_work_waits_until_the_answer_is_given():
+    answered, begun = threading.Event(), threading.Event()
+
+    def answers():
+        with courtesy.answering():
+            begun.set()
+            answered.set()
+
+    thread = threading.Thread(target=answers)
+    with courtesy.answering():
+        thread.start()
+        assert begun.wait(5)
+    courtesy.give_way()
+    assert answered.is_set()
+    thread.join()
+
+
+def test_long_work_goes_on_after_a_moment_whoever_waits():
+    with courtesy.answering():
+        begin = time.monotonic()
+        courtesy.give_way()
+        assert time.monotonic() - begin >= courtesy.LONGEST
+
+
+def test_an_open_stream_holds_nobody_up(monkeypatch):
+    monkeypatch.setattr(courtesy, "FRESH", -1.0)
+    monkeypatch.setattr(courtesy, "LONGEST", 3600.0)
+    with courtesy.answering():
+        courtesy.give_way()
+
+
+def test_an_answer_that_fails_is_over_too():
+    with pytest.raises(ValueError, match="broke"), courtesy.answering():
+        raise ValueError("broke")
+    assert not courtesy._answering
