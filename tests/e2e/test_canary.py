@@ -61,6 +61,8 @@ SPOKEN = {  # what may stand on the page of the person who typed it or whom it i
             "reason",
             "folder recipient",
             "wrong address",
+            "own statement",
+            "hospital searched",
         ),
         1,
     )
@@ -547,6 +549,34 @@ def bring_files(stage: Stage) -> None:
     person.see(f"{stage.base}/other")
 
 
+def add_by_hand(stage: Stage) -> None:
+    person, where = stage.person, f"{stage.base}/own/add/allergy"
+    person.send(where, where, {"note": SPOKEN["own statement"]}, status=422)
+    person.send(where, where, {"what": SPOKEN["own statement"]}, SPOKEN["own statement"])
+    page = person.see(f"{stage.base}/own")
+    own = re.search(r'href="([^"]*/own/AllergyIntolerance/[^"]+)"', page)[1]
+    person.send(own, own, {"what": SPOKEN["own statement"] + " again", "do": "save"})
+    person.send(own, own, {"do": "undo"}, SPOKEN["own statement"])
+    person.see(f"{stage.base}/card", SPOKEN["own statement"])
+
+
+def take_the_summary_along(stage: Stage) -> None:
+    web, where = stage.person.web, f"{stage.base}/summary"
+    page = stage.person.see(where, SPOKEN["own statement"])
+    kinds = re.findall(r'name="kind" value="(\w+)"', page)
+    assert "json" in kinds
+    for kind in kinds:
+        form = {"csrf": csrf_in(page), "kind": kind, "confirm.password": PASSWORD}
+        answer = web.post(where + "/save", data=form)
+        assert "attachment" in answer.headers["content-disposition"]
+        assert kind == "pdf" or SPOKEN["own statement"] in answer.text
+
+
+def find_a_hospital(stage: Stage) -> None:
+    where = f"{stage.base}/find"
+    stage.person.send(where, where, {"q": SPOKEN["hospital searched"]}, SPOKEN["hospital searched"])
+
+
 def share_by_link(stage: Stage) -> None:
     person, doctor, where = stage.person, stage.doctor, f"{stage.base}/share"
     form = {"what": "everything", "whom": SPOKEN["recipient"], "why": SPOKEN["reason"]}
@@ -670,6 +700,9 @@ FEATURES = (
     pull_again,
     read,
     bring_files,
+    add_by_hand,
+    take_the_summary_along,
+    find_a_hospital,
     share_by_link,
     paper_and_stop,
     export,
