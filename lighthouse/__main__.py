@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 from sqlalchemy import func, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from lighthouse import catalogue, commands, publishing
+from lighthouse.ingest import are_empty
 from lighthouse.ingest import ingest as take_in
 from lighthouse.search import Hit, Search
 
@@ -27,7 +27,7 @@ CATALOGUE = click.option(
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
 
-@click.group()
+@click.group(cls=commands.Commands)
 def main() -> None:
     """Lighthouse: a catalogue of provider endpoints that an appliance can search offline."""
 
@@ -52,7 +52,9 @@ for command in publishing.COMMANDS:
 @AS_JSON
 def ingest(folders: tuple[Path, ...], where: str, *, as_json: bool) -> None:
     """Take published lists into the catalogue. The same lists again change nothing."""
-    report = take_in(folders, catalogue.connect(where))
+    if are_empty(folders):
+        raise click.ClickException(f"There is no list below {', '.join(map(str, folders))}.")
+    report = take_in(folders, publishing.opened(where, new=True))
     said = {
         "lists": report.lists,
         "rows": report.rows,
@@ -61,6 +63,7 @@ def ingest(folders: tuple[Path, ...], where: str, *, as_json: bool) -> None:
         "refused": report.refused,
         "questions": report.questions,
         "broken": [{"list": name, "reason": reason} for name, reason in report.broken],
+        "unknown": list(report.unknown),
     }
     _say(
         said,
@@ -71,24 +74,26 @@ def ingest(folders: tuple[Path, ...], where: str, *, as_json: bool) -> None:
     )
     for name, reason in report.broken:
         click.echo(f"not read: {name}: {reason}", err=True)
-    sys.exit(1 if report.broken else 0)
+    for name in report.unknown:
+        click.echo(f"passed over: {name}: no shape that is known", err=True)
+    sys.exit(1 if report.broken or (not report.lists and report.unknown) else 0)
 
 
 @main.command()
 @CATALOGUE
-@click.option("--limit", default=5, show_default=True, help="Hits a query.")
+@click.option(
+    "--limit", default=5, show_default=True, type=click.IntRange(min=1), help="Hits a query."
+)
 @click.option("--json/--text", "as_json", default=True, help="One JSON object a line (default).")
 def search(where: str, limit: int, *, as_json: bool) -> None:
     """Answer the queries on standard input, one a line. Nothing that was typed is kept."""
-    engine = _existing(where)
+    engine = publishing.opened(where)
     with publishing.of_this_version(where):
         index = Search(catalogue.organizations(engine))
     for line in sys.stdin:
         typed = line.rstrip("\n")
-        if not typed.strip():
-            continue
         started = time.perf_counter()
-        hits = index.find(typed, limit)
+        hits = index.find(typed, limit) if typed.strip() else []
         spent = round((time.perf_counter() - started) * 1000, 2)
         told = "; ".join(f"{h.organization.name} {h.organization.state}".strip() for h in hits)
         answer = {"q": typed, "ms": spent, "hits": [_hit(hit) for hit in hits]}
@@ -101,7 +106,7 @@ def search(where: str, limit: int, *, as_json: bool) -> None:
 @AS_JSON
 def stats(where: str, *, as_json: bool) -> None:
     """Say what the catalogue holds, by vendor and by defect class."""
-    engine = _existing(where)
+    engine = publishing.opened(where)
     table = catalogue.endpoint
     with publishing.of_this_version(where), engine.connect() as connection:
         counted = {
@@ -122,17 +127,6 @@ def stats(where: str, *, as_json: bool) -> None:
         f"{name}: {number}" for name, number in (counted | by_vendor | by_defect).items()
     )
     _say({**counted, "vendors": by_vendor, "defects": by_defect}, text, as_json=as_json)
-
-
-def _existing(where: str) -> Any:
-    if "://" not in where and not Path(where).is_file():
-        raise click.UsageError(
-            f"There is no catalogue at {where}. Make one with `lighthouse ingest`."
-        )
-    try:
-        return catalogue.connect(where)
-    except SQLAlchemyError as error:
-        raise click.ClickException(f"{where} could not be opened as a catalogue.") from error
 
 
 def _hit(hit: Hit) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,14 @@ LIMIT = 200 * 1024 * 1024  # bytes of one list, unpacked
 Place = tuple[str, str]  # origin, as_of
 
 
+class Unknown(ValueError):
+    """A file that may be whole, of a shape that no list has."""
+
+    def __init__(self) -> None:
+        """Say so."""
+        super().__init__("no shape that is known")
+
+
 def lists_below(folder: Path) -> list[Path]:
     """Return the list files below a folder, in an order that does not depend on the disk."""
     endings = (".json", ".json.gz", ".csv", ".csv.gz")
@@ -46,7 +55,7 @@ DATED = re.compile(r"\b(20\d\d-\d\d(?:-\d\d)?)\b")
 
 
 def read(path: Path, root: Path, publisher: str = "") -> Iterator[Row]:
-    """Read one list file. An unknown shape yields nothing; a broken file raises ValueError.
+    """Read one list file. A broken file raises ValueError, an unknown shape Unknown.
 
     A date in the path names the edition; the same path without it names the list. `publisher` is
     whose list it is, for addresses that do not show their vendor.
@@ -55,12 +64,20 @@ def read(path: Path, root: Path, publisher: str = "") -> Iterator[Row]:
     origin = re.sub(r"\.(?:json|csv)(?:\.gz)?$", "", name)
     dated = DATED.search(name)
     place = (origin, dated[1] if dated else "")
-    text = _text(path)
-    is_csv = path.name.endswith((".csv", ".csv.gz"))
-    found = _csv(text, place) if is_csv else _json(json.loads(text), place)
     series = DATED.sub("*", origin)
-    for row in found:
-        yield replace(row, list=series, vendor=row.vendor or publisher)
+    try:
+        text = _text(path)
+        is_csv = path.name.endswith((".csv", ".csv.gz"))
+        for row in _csv(text, place) if is_csv else _json(json.loads(text), place):
+            yield replace(row, list=series, vendor=row.vendor or publisher)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except (EOFError, zlib.error):
+        raise ValueError("the packed file is cut or broken") from None
+    except csv.Error as error:
+        raise ValueError(f"no CSV: {error}") from None
+    except (TypeError, AttributeError, LookupError):
+        raise ValueError("it does not keep to the shape it begins with") from None
 
 
 def _text(path: Path) -> str:
@@ -68,7 +85,7 @@ def _text(path: Path) -> str:
         raw = stream.read(LIMIT + 1)
     if len(raw) > LIMIT:
         raise ValueError(f"{path.name} is larger than {LIMIT // 2**20} MB")
-    return raw.decode("utf-8-sig", errors="replace")
+    return raw.decode("utf-8-sig", errors="replace").replace("\0", "")
 
 
 # --------------------------------------------------------------------------- JSON
@@ -78,7 +95,7 @@ def _json(data: Any, place: Place) -> Iterator[Row]:
     if isinstance(data, list):
         yield from _crawled(data, place)
     elif not isinstance(data, dict):
-        return
+        raise Unknown
     elif data.get("resourceType") == "Bundle":
         yield from _bundle(data, place)
     elif "Endpoints" in data:
@@ -87,8 +104,10 @@ def _json(data: Any, place: Place) -> Iterator[Row]:
         yield from _oldest(data["endpoints"], place)
     elif "participating_issuers" in data:
         return  # card issuers are no record endpoints
-    elif data.get("type") in PLATFORMS and "fhir_base_url" in data:
+    elif data.get("type") in {*PLATFORMS, "sandbox"} and "display_name" in data:
         yield from _platform(data, place)
+    else:
+        raise Unknown
 
 
 def _lantern(items: Any, place: Place) -> Iterator[Row]:
@@ -115,6 +134,8 @@ def _oldest(items: Any, place: Place) -> Iterator[Row]:
 
 
 def _crawled(items: Any, place: Place) -> Iterator[Row]:
+    if items and not any("url" in item and "name" in item for item in _objects(items)):
+        raise Unknown
     for item in _objects(items):
         url = _word(item.get("url"))
         if not url or "name" not in item:
@@ -133,7 +154,7 @@ def _crawled(items: Any, place: Place) -> Iterator[Row]:
 def _platform(data: Mapping[str, Any], place: Place) -> Iterator[Row]:
     url = _word(data.get("fhir_base_url"))
     oauth = data.get("oauth") if isinstance(data.get("oauth"), dict) else {}
-    sandbox = "sandbox" in _word(data.get("id"))
+    sandbox = "sandbox" in _word(data.get("id")) or data["type"] == "sandbox"
     if not url or sandbox:
         return
     yield Row(
@@ -345,7 +366,7 @@ def _resolve(reference: str, table: Mapping[str, Mapping[str, Any]]) -> Mapping[
 
 
 def _csv(text: str, place: Place) -> Iterator[Row]:
-    reader = csv.DictReader(io.StringIO(text))
+    reader = csv.DictReader(io.StringIO(text), restval="")
     columns = frozenset(reader.fieldnames or ())
     for needed, make in CSV_SHAPES.items():
         if set(needed) <= columns:
@@ -354,6 +375,7 @@ def _csv(text: str, place: Place) -> Iterator[Row]:
                 if row is not None:
                     yield row
             return
+    raise Unknown
 
 
 def _crosswalk(line: Mapping[str, str], place: Place) -> Row | None:
@@ -419,4 +441,12 @@ def _objects(value: Any) -> list[Mapping[str, Any]]:
 
 
 def _word(value: Any) -> str:
-    return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+    """Return a text or number as text that every database takes: no half letters, no NUL."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        return ""
+    text = str(value)
+    return text if text.isascii() and "\0" not in text else _storable(text)
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode().replace("\0", "")

@@ -100,7 +100,7 @@ class Replica:
         try:
             fresh = open_index(self.path)
         except NoIndex as refusal:  # the one that is open goes on answering
-            _say({"event": "index refused", "reason": str(refusal)})
+            say({"event": "index refused", "reason": str(refusal)})
             return
         if self._index is not None:
             self._index.close()
@@ -535,10 +535,11 @@ class Watched:
 def write_line(route: str, status: int, spent: float) -> None:
     """Write one line of log: what kind of request, how it ended, how long it took."""
     ms = round(spent * 1000, 1)
-    _say({"event": "answered", "route": route, "status": status, "ms": ms})
+    say({"event": "answered", "route": route, "status": status, "ms": ms})
 
 
-def _say(line: dict[str, Any]) -> None:
+def say(line: dict[str, Any]) -> None:
+    """Write one line of the log."""
     said = {"at": clock.now().isoformat(), **line}
     print(json.dumps(said), file=sys.stderr, flush=True)
 

@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from lighthouse import clock, parts
-from lighthouse.installations import Installations
+from lighthouse.installations import Installations, network_of
 from lighthouse.parts import App, Receive, Scope, Send, Told
-from lighthouse.snapshot import Content, Shelf, Trust, reader_of
+from lighthouse.snapshot import Content, Refused, Shelf, Trust, reader_of
 from lighthouse.vendors import profile
 
 LIFE: Final = 60  # seconds of a statement
@@ -64,10 +64,16 @@ def targets_of(content: Content) -> dict[str, Target]:
 
 
 def load_targets(shelf: Path, snapshot: Path, root: str) -> dict[str, Target]:
-    """Take a snapshot (a folder or packed file) as any reader would, and return its allow-list."""
+    """Take a snapshot (a folder or packed file) as any reader would, and return its allow-list.
+
+    Raises click.ClickException where it is refused.
+    """
     place = Shelf(shelf)
-    place.take("own", reader_of(snapshot), Trust((root,)), now=clock.now())
-    return targets_of(place.load("own").content)
+    try:
+        place.take("own", reader_of(snapshot), Trust((root,)), now=clock.now())
+        return targets_of(place.load("own").content)
+    except (Refused, OSError) as problem:
+        raise click.ClickException(f"The snapshot was not taken. {problem}") from problem
 
 
 @dataclass(frozen=True)
@@ -102,18 +108,24 @@ class SigningKey:
 
 
 def read_keys(path: Path) -> dict[str, SigningKey]:
-    """Read {client id: {"kid", "pem"}}. Raises ValueError for keys too weak to be believed."""
+    """Read {client id: {"kid", "pem"}}. Raises click.ClickException, for weak keys, too."""
+    kept = parts.read_private(path)
+    with parts.told(f"{path.name} does not hold {{client id: {{kid, pem}}}}."):
+        given = {
+            client: (str(one["kid"]), load_pem_private_key(one["pem"].encode(), None))
+            for client, one in json.loads(kept).items()
+        }
     found: dict[str, SigningKey] = {}
-    for client, one in json.loads(path.read_text(encoding="utf-8")).items():
-        private = load_pem_private_key(one["pem"].encode(), None)
+    for client, (kid, private) in given.items():
         strong = (
             private.key_size >= MIN_RSA_BITS and private.public_key().public_numbers().e == 65537
             if isinstance(private, rsa.RSAPrivateKey)
             else isinstance(private, ec.EllipticCurvePrivateKey) and private.key_size == 384
         )
         if not strong:
-            raise ValueError(f"the key of {client} is neither RSA (2048 bits) nor P-384")
-        found[client] = SigningKey(str(one["kid"]), private)  # type: ignore[arg-type]  # judged above
+            sentence = f"The key of {client} is neither RSA (2048 bits or more) nor P-384."
+            raise click.ClickException(sentence)
+        found[client] = SigningKey(kid, private)  # type: ignore[arg-type]  # judged above
     return found
 
 
@@ -186,8 +198,8 @@ def _mint(
 async def welcome(installations: Installations, scope: Scope, receive: Receive, send: Send) -> None:
     """Take a new installation in; every part does so, for all of them share the file."""
     said = parts.json_of(await parts.body_of(receive))
-    network = str((scope.get("client") or ("unknown",))[0])
-    who = installations.register(said, network=network, now=clock.now())
+    address = str((scope.get("client") or ("unknown",))[0])
+    who = installations.register(said, network=network_of(address), now=clock.now())
     await parts.answer_json(send, 201, {"installation_id": who})
 
 
@@ -202,9 +214,10 @@ async def welcome(installations: Installations, scope: Scope, receive: Receive, 
 def main(
     *, snapshot: Path, root: str, shelf: Path, keys: Path, installations: Path, host: str, port: int
 ) -> None:
-    """Serve assertion minting. KEYS is {client id: {"kid", "pem"}}, readable by this alone."""
+    """Serve assertion minting. KEYS is {client id: {"kid", "pem"}}, chmod 600."""
+    signing = read_keys(keys)
     targets = load_targets(shelf, snapshot, root)
-    parts.run(create_app(Installations(installations), targets, read_keys(keys)), host, port)
+    parts.run(create_app(Installations(installations), targets, signing), host, port)
 
 
 if __name__ == "__main__":

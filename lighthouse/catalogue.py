@@ -3,6 +3,7 @@
 The tables are in `lighthouse.tables`; how they are filled is in `lighthouse.writing`.
 """
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,14 @@ def connect(where: str | Path) -> Engine:
     engine = create_engine(text if "://" in text else f"sqlite:///{text}")
     metadata.create_all(engine)
     return engine
+
+
+def shown(where: str) -> str:
+    """Return a database URL as it may be printed: without its password."""
+    if "://" not in where:
+        return where
+    hidden = re.sub(r"(password=)[^&]*", r"\1***", where, flags=re.IGNORECASE)
+    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", hidden, flags=re.DOTALL)
 
 
 def known_anchors(engine: Engine) -> dict[str, str]:

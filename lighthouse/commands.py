@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from sqlalchemy.exc import SQLAlchemyError
 
-from lighthouse import catalogue, clock, register
+from lighthouse import clock, publishing, register
 from lighthouse.net import Guard
 from lighthouse.probe import Budget, Crawler
 
@@ -28,6 +29,37 @@ ALLOW = click.option(
     help="A server of your own network that may be asked; all other private addresses are refused.",
 )
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+
+
+class Commands(click.Group):
+    """All commands: whatever goes wrong is one sentence, with --json also one object."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note whether objects are wanted: wrong use is told before options are read."""
+        ctx.obj = "--json" in args or (args[:1] == ["search"] and "--text" not in args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; an error goes to standard error, as an object to standard output."""
+        try:
+            return self._invoke(ctx)
+        except click.ClickException as error:
+            if ctx.obj:
+                kind = "usage" if isinstance(error, click.UsageError) else "failed"
+                said = {"error": kind, "sentence": error.format_message(), "exit": error.exit_code}
+                click.echo(json.dumps(said, ensure_ascii=False))
+            raise
+
+    def _invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{place}{error.strerror or error}.") from None
+        except SQLAlchemyError:  # its words may hold the address, and so a password
+            raise click.ClickException("The catalogue could not be read or written.") from None
 
 
 @click.command()
@@ -79,7 +111,7 @@ def probe(
 ) -> None:
     """Visit the endpoints that were not visited for longest: one request a second to a host."""
     limits = Budget(budget, per_host)
-    told = Crawler(_guard(allowed), _today(), limits).run(catalogue.connect(where), workers)
+    told = Crawler(_guard(allowed), _today(), limits).run(publishing.opened(where), workers)
     said = {
         "visited": told.total(),
         **{name.replace(" ", "_"): told[name] for name in ("alive", "not FHIR", "no answer")},

@@ -381,6 +381,15 @@ def open_index(path: Path) -> Index:
     return Index(path)
 
 
+def is_index(path: Path) -> bool:
+    """Say whether a file is a search index, of whatever version."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(72)
+    return head.startswith(b"SQLite format 3") and head[68:] == APPLICATION.to_bytes(4, "big")
+
+
 def _opened(path: Path) -> sqlite3.Connection:
     address = f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
     try:

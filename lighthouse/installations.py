@@ -1,7 +1,8 @@
 """Who may ask for help: installations, known by an Ed25519 key alone, each with a quota.
 
-The one thing the parts that help share is this small file. It holds no address, no endpoint and no
-name: keys, the day a key came, and how often it asked for what on which day.
+The one thing the parts that help share is this small file. It holds no endpoint and no name: keys,
+the day a key came, how often it asked for what on which day, and for one hour from which networks
+(never a whole address) how many keys came.
 """
 
 import base64
@@ -12,6 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +25,7 @@ from lighthouse.parts import Told
 SKEW: Final = 60  # seconds a clock may be off, and the life of a signed question
 QUOTAS: Final = {"seal": 100, "assertion": 300, "token": 300, "code": 30}  # a day and installation
 NEWCOMERS: Final = 10  # installations an hour from one network
+NETWORK: Final = {4: 24, 6: 56}  # bits that one household or office has in common, by IP version
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS installation (
   id TEXT PRIMARY KEY, key BLOB NOT NULL, since TEXT NOT NULL, revoked INTEGER NOT NULL DEFAULT 0
@@ -31,6 +34,9 @@ CREATE TABLE IF NOT EXISTS used (
   installation TEXT, day TEXT, what TEXT, count INTEGER, PRIMARY KEY (installation, day, what)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS nonce (hash BLOB PRIMARY KEY, until INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS newcomer (
+  hour TEXT, network TEXT, count INTEGER, PRIMARY KEY (hour, network)
+) STRICT;
 """
 
 
@@ -43,7 +49,6 @@ class Installations:
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.executescript(_TABLES)
-        self._newcomers: dict[tuple[str, str], int] = {}
 
     def close(self) -> None:
         """Close the file."""
@@ -58,10 +63,12 @@ class Installations:
             self._check(said, ["homeport installation", str(said.get("key"))], who, raw, now)
             if self._db.execute("SELECT 1 FROM installation WHERE id = ?", (who,)).fetchone():
                 return who
-            hour = (f"{now:%Y-%m-%dT%H}", network)
-            self._newcomers = {key: n for key, n in self._newcomers.items() if key[0] == hour[0]}
-            self._newcomers[hour] = self._newcomers.get(hour, 0) + 1
-            if self._newcomers[hour] > NEWCOMERS:
+            came = self._db.execute(
+                "INSERT INTO newcomer VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1 "
+                "RETURNING count",
+                (_hour(now), network),
+            ).fetchone()[0]
+            if came > NEWCOMERS:
                 raise Told(429, "slow_down")
             row = (who, raw, f"{now:%Y-%m-%d}")
             self._db.execute("INSERT INTO installation (id, key, since) VALUES (?, ?, ?)", row)
@@ -129,10 +136,26 @@ class Installations:
         except InvalidSignature:
             raise Told(401, "bad_signature") from None
         self._db.execute("DELETE FROM nonce WHERE until < ?", (instant,))
+        self._db.execute("DELETE FROM newcomer WHERE hour <> ?", (_hour(now),))
         mark = hashlib.sha256(f"{who} {nonce}".encode()).digest()
         fresh = "INSERT OR IGNORE INTO nonce VALUES (?, ?)"
         if not self._db.execute(fresh, (mark, instant + 2 * SKEW + 1)).rowcount:
             raise Told(401, "stale")
+
+
+def network_of(address: str) -> str:
+    """Return the network that an address is counted under: its /24 (IPv4) or /56 (IPv6)."""
+    try:
+        ip = ip_address(address.partition("%")[0])
+    except ValueError:
+        return "unknown"
+    if isinstance(ip, IPv6Address) and ip.ipv4_mapped:
+        ip = ip.ipv4_mapped
+    return str(ip_network((ip, NETWORK[ip.version]), strict=False))
+
+
+def _hour(now: datetime) -> str:
+    return f"{now:%Y-%m-%dT%H}"
 
 
 def thumbprint(x: str) -> str:

@@ -10,6 +10,7 @@ import gzip
 import io
 import re
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ class Report:
     names: int = 0
     places: int = 0
     ended: int = 0
+    broken: list[tuple[str, str]] = field(default_factory=list)  # file, why it cannot be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +67,14 @@ def support(engine: Engine, folder: Path) -> Report:
     report, matches = Report(), dict[str, list[_Match]]()
     with engine.begin() as connection:
         lines = _Lines(_known(connection))
-        for line, origin, as_of in _stream(folder, "main"):
+        for line, origin, as_of in _stream(folder, "main", report):
             found = _matches(line, lines, (origin, as_of), report)
             if found:
                 matches[line["npi"]] = found
-        for line, origin, as_of in _stream(folder, "names"):
+        for line, origin, as_of in _stream(folder, "names", report):
             for match in matches.get(line["npi"], ()):
-                lines.name(match, line["provider other organization name"], (origin, as_of))
-        for line, origin, as_of in _stream(folder, "places"):
+                lines.name(match, line.get("provider other organization name", ""), (origin, as_of))
+        for line, origin, as_of in _stream(folder, "places", report):
             for match in matches.get(line["npi"], ()):
                 lines.place(match, _secondary(line), (origin, as_of))
         for table, rows in lines.rows.items():
@@ -229,18 +231,45 @@ def _secondary(line: Mapping[str, str]) -> tuple[str, ...]:
 # --------------------------------------------------------------------------- files
 
 
-def _stream(folder: Path, part: str) -> Iterator[tuple[Mapping[str, str], str, str]]:
-    """Yield (line by normalised column name, origin, date) of one kind of file, line by line."""
-    for path in sorted(folder.rglob("*")):
-        if _PARTS[part].search(path.name):
-            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-                yield from _lines(stream, path.name)
-        elif _ZIP.search(path.name):
-            with zipfile.ZipFile(path) as packed:
-                for name in sorted(packed.namelist()):
-                    if _PARTS[part].search(name):
-                        with packed.open(name) as stream:
-                            yield from _lines(stream, name.rsplit("/", 1)[-1])
+_BROKEN = (
+    OSError, EOFError, ValueError, csv.Error, zlib.error, zipfile.BadZipFile, RuntimeError,
+)  # fmt: skip
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return the files of NPPES below a folder, by name."""
+    kinds = (*_PARTS.values(), _ZIP)
+    return sorted(
+        path for path in folder.rglob("*") if any(kind.search(path.name) for kind in kinds)
+    )
+
+
+def _stream(
+    folder: Path, part: str, report: Report
+) -> Iterator[tuple[Mapping[str, str], str, str]]:
+    """Yield (line by normalised column name, origin, date) of one kind of file, line by line.
+
+    A file that cannot be read to its end is reported; what came before holds.
+    """
+    for path in files_below(folder):
+        try:
+            yield from _file(path, part)
+        except _BROKEN as error:
+            said = (path.relative_to(folder).as_posix(), str(error)[:200] or "cut or broken")
+            if said not in report.broken:
+                report.broken.append(said)
+
+
+def _file(path: Path, part: str) -> Iterator[tuple[Mapping[str, str], str, str]]:
+    if _PARTS[part].search(path.name):
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            yield from _lines(stream, path.name)
+    elif _ZIP.search(path.name):
+        with zipfile.ZipFile(path) as packed:
+            for name in sorted(packed.namelist()):
+                if _PARTS[part].search(name):
+                    with packed.open(name) as stream:
+                        yield from _lines(stream, name.rsplit("/", 1)[-1])
 
 
 def _lines(stream: Any, name: str) -> Iterator[tuple[Mapping[str, str], str, str]]:
@@ -249,8 +278,11 @@ def _lines(stream: Any, name: str) -> Iterator[tuple[Mapping[str, str], str, str
     with _as_text(stream) as text:
         reader = csv.reader(text)
         columns = [_column(title) for title in next(reader, [])]
+        if "npi" not in columns:
+            raise ValueError("no column NPI")
         for values in reader:
-            yield dict(zip(columns, values, strict=False)), "nppes", as_of
+            if len(values) == len(columns):
+                yield dict(zip(columns, values, strict=True)), "nppes", as_of
 
 
 @contextmanager

@@ -6,9 +6,15 @@ may be asked is theirs: `redirect`, `assertions`, `proxy`.
 
 import json
 import logging
+import os
 import resource
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
+
+import click
+from cryptography.exceptions import UnsupportedAlgorithm
 
 log = logging.getLogger("lighthouse.parts")
 
@@ -54,7 +60,10 @@ async def body_of(receive: Receive) -> bytes:
 
 
 def json_of(body: bytes) -> dict[str, Any]:
-    """Return a small JSON object; a name that stands twice and anything else is refused."""
+    """Return a small JSON object; a name that stands twice and anything else is refused.
+
+    So is text that cannot be written as UTF-8 (half of a surrogate pair): nobody could sign it.
+    """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
@@ -64,6 +73,7 @@ def json_of(body: bytes) -> dict[str, Any]:
 
     try:
         found = json.loads(body, object_pairs_hook=once)
+        json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise Told(400, "invalid_request") from None
     if not isinstance(found, dict):
@@ -133,6 +143,27 @@ async def _lifespan(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": f"{message['type']}.complete"})
         if message["type"] == "lifespan.shutdown":
             return
+
+
+def read_private(path: Path) -> bytes:
+    """Read a file of keys or secrets; only its owner may be able to. Raises ClickException."""
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_mode & 0o077:
+                sentence = f"{path.name} holds secrets and can be read by others: chmod 600 it."
+                raise click.ClickException(sentence)
+            return file.read()
+    except OSError as problem:
+        raise click.ClickException(f"{path.name} cannot be read.") from problem
+
+
+@contextmanager
+def told(sentence: str) -> Iterator[None]:
+    """Say a sentence instead of a trace, which could show what a file of secrets holds."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm):
+        raise click.ClickException(sentence) from None
 
 
 def run(app: App, host: str, port: int) -> None:

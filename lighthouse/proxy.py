@@ -295,11 +295,13 @@ def create_app(
             await welcome(installations, scope, receive, send)
         elif method == "POST" and path.startswith("/v1/token/"):
             target = targets.get(path.removeprefix("/v1/token/"))
-            body = await _admitted(installations, path, scope, receive)
+            who, body = await _admitted(installations, path, scope, receive)
             secret = secrets.get(target.client_id) if target and target.via == "pass" else None
             if target is None or secret is None:
                 raise Told(404, "unknown_endpoint")
             form = read_form(body, target)
+            if form["grant_type"] == "authorization_code":
+                installations.count(who, "code", now=clock.now())
             async with room:
                 ask = partial(exchange, secret=secret, guard=guard, seconds=seconds)
                 await _pass_on(send, target, form, ask, tally)
@@ -311,8 +313,8 @@ def create_app(
 
 async def _admitted(
     installations: Installations, path: str, scope: Scope, receive: Receive
-) -> bytes:
-    """Return the body of a request whose installation may ask. Raises Told."""
+) -> tuple[str, bytes]:
+    """Return who asks, an installation that may, and the body of its request. Raises Told."""
     if parts.header(scope, "content-type").partition(";")[0].strip().lower() != FORM:
         raise Told(415, "invalid_request")
     body = await parts.body_of(receive)
@@ -326,9 +328,7 @@ async def _admitted(
     digest = base64.urlsafe_b64encode(hashlib.sha256(body).digest()).rstrip(b"=").decode()
     words = [path.removeprefix("/v1/token/"), digest]
     who = installations.admit(said, "token", words, now=clock.now())
-    if b"grant_type=authorization_code" in body:
-        installations.count(who, "code", now=clock.now())
-    return body
+    return who, body
 
 
 async def _pass_on(
@@ -357,14 +357,13 @@ async def _pass_on(
 
 
 def read_secrets(path: Path) -> dict[str, Secret]:
-    """Read {client id: {"secret", "auth"}}; the file must be readable by its owner alone."""
-    if path.stat().st_mode & 0o077:
-        raise ValueError("the file of secrets can be read by others: chmod 600")
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    return {
-        client: Secret(str(one["secret"]), str(one.get("auth", "basic")))
-        for client, one in kept.items()
-    }
+    """Read {client id: {"secret", "auth"}}. Raises click.ClickException, and says no secret."""
+    kept = parts.read_private(path)
+    with parts.told(f"{path.name} does not hold {{client id: {{secret, auth}}}}."):
+        return {
+            client: Secret(str(one["secret"]), str(one.get("auth", "basic")))
+            for client, one in json.loads(kept).items()
+        }
 
 
 @click.command()
@@ -386,7 +385,8 @@ def main(
     port: int,
 ) -> None:
     """Serve the proxy of one vendor. SECRETS is {client id: {"secret", "auth"}}, chmod 600."""
-    targets, known = load_targets(shelf, snapshot, root), read_secrets(secrets)
+    known = read_secrets(secrets)
+    targets = load_targets(shelf, snapshot, root)
     app = create_app(Installations(installations), targets, known, net.Guard())
     parts.run(app, host, port)
 

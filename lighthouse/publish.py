@@ -106,6 +106,8 @@ def build(content: Content, folder: Path, plan: Plan) -> Manifest:
     last = last_manifest(folder)
     serial = plan.serial or (last.serial + 1 if last else 1)
     raw = lines.write(content)
+    if not raw:
+        raise NotMade("The catalogue is empty: there is nothing to publish.")
     lines.read(raw)  # what no reader would take is not published
     summed = Sum(len(raw), hashlib.sha256(raw).hexdigest())
     if last is not None and last.content == summed and last.serial != serial:

@@ -61,8 +61,14 @@ def key(out: Path, *, as_json: bool) -> None:
 @click.command()
 @click.option("--root-key", "roots", multiple=True, required=True, type=GIVEN, help="Root key.")
 @click.option("--signing", multiple=True, required=True, help="A public signing key.")
-@click.option("--days", default=publish.KEY_DAYS, show_default=True, help="How long it may sign.")
-@click.option("--out", required=True, type=FILE, help="The file to write.")
+@click.option(
+    "--days",
+    default=publish.KEY_DAYS,
+    show_default=True,
+    type=click.IntRange(1, 36500),
+    help="How long it may sign.",
+)
+@click.option("--out", required=True, type=FILE, help="The file to write; must not exist.")
 @AT
 @AS_JSON
 def delegate(
@@ -70,6 +76,8 @@ def delegate(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Let signing keys sign snapshots for a time: done offline, with the root key."""
+    if out.exists():
+        raise click.ClickException(f"{out} exists already; a delegation is never overwritten.")
     starts = _time(at)
     keys = [_made(partial(publish.load_key, one)) for one in roots]
     made = _made(lambda: publish.delegate(keys, signing, starts=starts, days=days))
@@ -131,7 +139,7 @@ def content_of(
 
 
 def _all_of(where: str) -> tuple[list[Organization], list[Endpoint]]:
-    engine = _opened(where)
+    engine = opened(where)
     with of_this_version(where):
         return catalogue.organizations(engine), catalogue.endpoints(engine)
 
@@ -142,17 +150,27 @@ def of_this_version(where: str) -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
-        sentence = f"{where} is of another version. Make it again with `lighthouse ingest`."
+        shown = catalogue.shown(where)
+        sentence = f"{shown} is of another version. Make it again with `lighthouse ingest`."
         raise click.ClickException(sentence) from error
 
 
-def _opened(where: str) -> Any:
-    if "://" not in where and not Path(where).is_file():
-        raise click.UsageError(f"There is no catalogue at {where}.")
+def opened(where: str, *, new: bool = False) -> Any:
+    """Open a catalogue, which must be there unless it may be `new`; else say what is wrong."""
+    shown = catalogue.shown(where)
+    if "://" not in where:
+        if not new and not Path(where).is_file():
+            sentence = f"There is no catalogue at {shown}. Make one with `lighthouse ingest`."
+            raise click.UsageError(sentence)
+        if index.is_index(Path(where)):
+            sentence = (
+                f"{shown} is a search index, no catalogue: `lighthouse serve --index` reads it."
+            )
+            raise click.UsageError(sentence)
     try:
         return catalogue.connect(where)
-    except SQLAlchemyError as error:
-        raise click.ClickException(f"{where} could not be opened as a catalogue.") from error
+    except (SQLAlchemyError, ValueError, ImportError) as error:
+        raise click.ClickException(f"{shown} could not be opened as a catalogue.") from error
 
 
 def _object(path: Path | None) -> dict[str, Any]:
@@ -160,7 +178,7 @@ def _object(path: Path | None) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.ClickException(f"{path.name} is no JSON.") from error
     if not isinstance(found, dict):
         raise click.ClickException(f"{path.name} holds no JSON object.")
@@ -202,12 +220,16 @@ def verify(
     started = time.perf_counter()
     try:
         manifest, content = verified(Path(place), trust, _time(at), newest)
+        deltas = _check_deltas(Path(place), manifest)
     except snapshot.Refused as error:
         said = {"ok": False, "reason": error.reason, "sentence": str(error)}
         _say(said, f"Refused ({error.reason}): {error}", as_json=as_json)
         sys.exit(1)
-    except OSError as error:
-        raise click.ClickException(f"{place} cannot be read, or a file is missing.") from error
+    except OSError:
+        reason, sentence = _lacking(Path(place))
+        said = {"ok": False, "reason": reason, "sentence": sentence}
+        _say(said, sentence, as_json=as_json)
+        sys.exit(1)
     checked = time.perf_counter()
     if out:
         write_index(out, manifest, content)
@@ -217,10 +239,37 @@ def verify(
         "expires": manifest.expires.isoformat(),
         **manifest.counts,
         "bytes": manifest.catalogue.size,
+        "deltas": deltas,
         "verify_ms": round((checked - started) * 1000),
         "index_ms": round((time.perf_counter() - checked) * 1000) if out else None,
     }
     _say(said, f"Snapshot {manifest.serial} is good until {manifest.expires}.", as_json=as_json)
+
+
+def _check_deltas(place: Path, manifest: snapshot.Manifest) -> int:
+    """Check the deltas that lie there (a .zip may lack them) and return how many. Raises Refused.
+
+    Where the content that one starts from lies there as well, it must make the new one of it.
+    """
+    fetch = snapshot.reader_of(place)
+    checked = 0
+    for one in manifest.deltas:
+        try:
+            packed = snapshot.fetched(fetch, one)
+        except FileNotFoundError:
+            continue
+        checked += 1
+        before = place / f"catalogue-{one.since}.ndjson.zst"
+        if before.is_file():
+            snapshot.unpack(packed, manifest, before=_made(partial(publish.unpacked, before)))
+    return checked
+
+
+def _lacking(place: Path) -> tuple[str, str]:
+    """Return why a snapshot could not be read: in a word and in a sentence."""
+    if (place / publish.UNSIGNED).is_file() and not (place / snapshot.ENVELOPE).is_file():
+        return "unsigned", "It is not signed yet: run `lighthouse sign`."
+    return "missing", f"{place} cannot be read, or a file is missing."
 
 
 def verified(
@@ -288,6 +337,8 @@ def replica(
             signed = verified(Path(str(place)), snapshot.Trust(roots, threshold), _time(at))
         except snapshot.Refused as error:
             raise click.ClickException(f"Refused ({error.reason}): {error}") from error
+        except OSError as error:
+            raise click.ClickException(_lacking(Path(str(place)))[1]) from error
         write_index(out, *signed)
     with index.open_index(out) as made:
         said = {
@@ -317,6 +368,8 @@ def serve(
     if (file is None) == (where is None):
         raise click.UsageError("Give --index or --catalogue.")
     found = _all_of(where) if where else None
+    if file and not file.exists():
+        app.say({"event": "index awaited", "reason": f"There is no {file} yet; it is waited for."})
     _made(lambda: app.run(file, found, app.Files(folder, logos), host=host, port=port))
 
 

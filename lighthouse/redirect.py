@@ -122,8 +122,10 @@ def _b64(raw: bytes) -> str:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8091, show_default=True)
 def main(key: Path, installations: Path, host: str, port: int) -> None:
-    """Serve the redirect page. KEY is an EC P-256 private key (PEM)."""
-    private = load_pem_private_key(key.read_bytes(), None)
+    """Serve the redirect page. KEY is an EC P-256 private key (PEM), chmod 600."""
+    kept = parts.read_private(key)
+    with parts.told(f"{key.name} does not hold a private key (PEM)."):
+        private = load_pem_private_key(kept, None)
     if not isinstance(private, ec.EllipticCurvePrivateKey) or private.key_size != 256:
         raise click.UsageError("--key must be an EC P-256 private key.")
     parts.run(create_app(Installations(installations), private), host, port)

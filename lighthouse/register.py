@@ -66,7 +66,7 @@ def read(folder: Path) -> list[Listed]:
     try:
         found = tomllib.loads((folder / "register.toml").read_text())
         listed = [Listed(**entry) for entry in found["list"]]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise Wrong(f"register.toml cannot be read: {error}") from None
     names = [entry.name for entry in listed]
     wrong = [name for name in names if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name)]
@@ -85,8 +85,11 @@ def publishers(folder: Path) -> dict[str, str]:
 def states(folder: Path) -> dict[str, State]:
     """Return what is known of each list."""
     file = folder / "register.state"
-    known = json.loads(file.read_text()) if file.is_file() else {}
-    return {name: State(**said) for name, said in known.items()}
+    try:
+        known = json.loads(file.read_text()) if file.is_file() else {}
+        return {name: State(**said) for name, said in known.items()}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise Wrong(f"register.state cannot be read: {str(error)[:120]}") from None
 
 
 def fetch(folder: Path, guard: Guard, today: str, only: str = "") -> Iterator[Outcome]:

@@ -25,6 +25,8 @@ MEANT = 0.9  # how well a name must be met for a nickname to mean it
 KNOWN = 0.18  # the most that being well known adds
 PLACED = 0.8  # how good a match a place is
 PREFIX = 0.92  # how sure a word is of which only the beginning was typed
+BEGUN = 0.25  # how much less a nickname counts of which only the beginning was typed
+RARE, USUAL = 2, 50  # organisations with a word: at most, to be a slip; at least, to be meant
 UNKNOWN_WORD = 4.0  # how much a word that nobody knows counts against a match
 
 
@@ -166,13 +168,14 @@ class Search:
         query = Query(self._words(words.tokens(text)), states, zip_code[0] if zip_code else "")
         if query.zip and not query.words:
             return self._near(query.zip, limit)
+        if words.SHORT_ZIP.fullmatch(typed) and (near := self._near(f"0{typed.strip()}", limit)):
+            return near
         best = {hit.organization.id: hit for hit in self._ranked(query, text)}
-        typed_words = words.tokens(text)
-        for rank, (meant, whole) in enumerate(words.meant(typed_words)):
+        for rank, (meant, more) in enumerate(self._meant(words.tokens(text), query)):
             again = Query(self._words(words.tokens(meant)), states, query.zip)
             for hit in self._ranked(again, meant):
                 # A nickname means one name; what merely resembles that name is not meant.
-                score = hit.score + (0.25 if whole else 0.0) - 0.04 * rank
+                score = hit.score + more - 0.04 * rank
                 before = best.get(hit.organization.id)
                 if hit.score >= MEANT and (before is None or before.score < score):
                     best[hit.organization.id] = replace(hit, score=score)
@@ -181,6 +184,20 @@ class Search:
             key=lambda hit: (-round(hit.score, 6), hit.organization.name, hit.organization.id),
         )
         return hits[:limit]
+
+    def _meant(self, typed: Sequence[str], query: Query) -> list[tuple[str, float]]:
+        """Return what a query means by nicknames as typed, as spelt right, or as begun."""
+        right = tuple(self._spelt(word) for word in query.words)
+        found = words.meant(typed) or words.meant(right)
+        if found:
+            return [(name, 0.25 if whole else 0.0) for name, whole in found]
+        return [(name, -BEGUN) for name in words.begun(typed) or words.begun(right)]
+
+    def _spelt(self, word: Word) -> str:
+        """Return a typed word as it is probably spelt; words of nicknames are right."""
+        if word.text in words.of_nicknames() or self._count[word.text] > RARE:
+            return word.text
+        return self._likeliest(word.text, word.meanings) or word.text
 
     def _ranked(self, query: Query, text: str) -> list[Hit]:
         scored = (self._score(number, query) for number in self._candidates(query, text))
@@ -210,6 +227,10 @@ class Search:
 
     def _likeliest(self, text: str, meanings: dict[str, float]) -> str:
         """Return the word that is meant: lists have misspellings of "clinic" as well."""
+        if 0 < self._count[text] <= RARE:
+            for other, sure in meanings.items():
+                if other != text and sure >= 0.9 and self._count[other] >= USUAL:
+                    return other
         if self._count[text] <= FEW // 10 and len(text) >= 5:
             for other, sure in meanings.items():
                 if other in words.GENERIC and len(other) >= 6 and sure >= 0.85:
@@ -266,7 +287,7 @@ class Search:
     def _spelling(self, text: str) -> tuple[tuple[str, float], ...]:
         """Return up to five vocabulary words close to a misspelt one, likeliest first."""
         shared: Counter[int] = Counter()
-        for gram in _grams(text):
+        for gram in sorted(_grams(text)):  # a set's own order differs from run to run
             shared.update(self._grams.get(gram, ()))
         allowed = 1 if len(text) <= 5 else 2
         found = []

@@ -266,7 +266,8 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _fetched(fetch: Fetch, wanted: File) -> bytes:
+def fetched(fetch: Fetch, wanted: File) -> bytes:
+    """Fetch a file of a manifest, by size and hash the one that was signed. Raises Refused."""
     packed = fetch(wanted.file, wanted.size)
     if len(packed) != wanted.size:
         raise Refused("size", f"{wanted.file} is incomplete or too long.")
@@ -287,10 +288,10 @@ def fetch_content(manifest: Manifest, fetch: Fetch, held: tuple[int, bytes] | No
         for delta in manifest.deltas:
             if delta.since == serial:
                 try:
-                    return unpack(_fetched(fetch, delta), manifest, before=before)
+                    return unpack(fetched(fetch, delta), manifest, before=before)
                 except Refused:
                     break
-    return unpack(_fetched(fetch, manifest.catalogue), manifest)
+    return unpack(fetched(fetch, manifest.catalogue), manifest)
 
 
 def reader_of(path: Path) -> Fetch:
@@ -630,16 +631,20 @@ class Shelf:
 
 def _refuse_rollback(state: _State, checked: Checked) -> None:
     kept, new = state.manifest, checked.manifest
+    if new.serial < kept.serial:
+        sentence = f"Snapshot {new.serial} is older than the one we have ({kept.serial})."
+        raise Refused("rollback", sentence)
     if checked.delegation.serial < state.delegation:
         raise Refused("rollback", "The lighthouse has since changed its signing key.")
-    if new.serial < kept.serial:
-        raise Refused("rollback", f"Snapshot {new.serial} is older than ours ({kept.serial}).")
     if new.serial == kept.serial and new != kept:
         raise Refused("rollback", f"There are two different snapshots {new.serial}.")
 
 
 def read_content(raw: bytes) -> Content:
     """Return the content of unpacked lines. Raises Refused."""
+    if not raw.endswith(b"\n"):
+        sentence = "The snapshot is empty." if not raw else "The snapshot ends within a line."
+        raise Refused("content", sentence)
     try:
         return lines.read(raw)
     except lines.Unreadable as error:

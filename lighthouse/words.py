@@ -53,6 +53,7 @@ _DOMAIN = re.compile(
 _WORD = re.compile(r"[a-z0-9]+")
 _STATE_NAMES = tuple(sorted(STATE_CODES, key=lambda name: (-len(name), name)))
 ZIP = re.compile(r"\b\d{5}\b")
+SHORT_ZIP = re.compile(r"\s*[1-9]\d{3}\s*")  # the leading zero was left out
 
 
 def plain(text: str) -> str:
@@ -189,6 +190,26 @@ def nicknames() -> Mapping[tuple[str, ...], tuple[str, ...]]:
             typed, _, meant = line.partition("\t")
             found[tokens(typed)] = tuple(name.strip() for name in meant.split("|"))
     return found
+
+
+@cache
+def of_nicknames() -> frozenset[str]:
+    """Return every word of the nicknames."""
+    return frozenset(word for run in nicknames() for word in run)
+
+
+def begun(typed: Sequence[str]) -> tuple[str, ...]:
+    """Return what a nickname means whose first two or more words were typed, if it is one thing."""
+    size = len(typed)
+    if size < 2:
+        return ()
+    *whole, last = typed
+    found = {
+        names
+        for run, names in nicknames().items()
+        if list(run[: size - 1]) == whole and len(run) >= size and run[size - 1].startswith(last)
+    }
+    return found.pop() if len(found) == 1 else ()
 
 
 def meant(typed: Sequence[str]) -> list[tuple[str, bool]]:

@@ -197,6 +197,8 @@ class Catalogue:
         """
         from lighthouse.snapshot import Refused, reader_of  # noqa: PLC0415 - see the top
 
+        if not path.exists():
+            raise InvalidInput(f"There is no {path.name} at that place.")
         if not self.lighthouses:
             raise InvalidInput(
                 "No lighthouse is configured, so nobody could tell a forged list from a true one. "
@@ -212,6 +214,10 @@ class Catalogue:
                     raise TrustError(_sentence_of(refused)) from refused
                 problem = str(cause)
         raise TrustError(problem)
+
+    def serials(self) -> dict[str, int]:
+        """Return the number of the snapshot that is kept of each lighthouse, by name."""
+        return {one.name: one.serial for one in self._kept()}
 
     def fetch_due(self, http: Http, now: datetime) -> None:
         """Ask each lighthouse that has not been asked for a day; a failure is kept as a sentence.
@@ -303,6 +309,7 @@ def known_of(endpoint: "Endpoint", profile: Mapping[str, Any]) -> list[tuple[str
     own = "; ".join(CLIENTS[word] for word in ways) or "not known; ask the hospital"
     facts = [
         ("Address", endpoint.url),
+        *([("For", STAFF)] if is_for_staff(endpoint, profile) else []),
         ("Software", endpoint.software or endpoint.vendor or "not known"),
         ("FHIR version", version + old),
         ("Last seen alive", alive),
@@ -333,6 +340,15 @@ RENEWS: Final = {
     "registered": "only for a client with a key",
     "none": "no: each update needs a new sign-in",
 }
+
+
+STAFF: Final = "the hospital's own staff: patients cannot sign in here"
+
+
+def is_for_staff(endpoint: "Endpoint", profile: Mapping[str, Any]) -> bool:
+    """Say whether an address is one of the provider list of a vendor that has two lists."""
+    host = (urlsplit(endpoint.url).hostname or "").lower()
+    return host in {str(one).lower() for one in profile.get("staff_hosts", ())}
 
 
 def quirks_of(profile: Mapping[str, Any], version: str) -> dict[str, Any]:

@@ -474,7 +474,7 @@ def restore(shell: Shell, folder: Path, kit: bool, bring_back: bool) -> None:
 
 
 @command(catalogue, "apply")
-@click.argument("file", type=click.Path(exists=True, path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path))
 def catalogue_apply(shell: Shell, file: Path) -> None:
     """Take in FILE: a packed snapshot (or its folder) that was carried here, no network needed."""
     shell.do("catalogue.apply", _say_catalogue, file=str(file.absolute()))

@@ -12,8 +12,11 @@ Item = Mapping[str, Any]
 
 def apply(appliance: Appliance, *, file: str) -> Iterator[Item]:
     """Take a packed snapshot that was carried here; it must be signed by a known lighthouse."""
+    before = appliance.catalogue.serials()
     kept = appliance.catalogue.apply(Path(file), clock.now())
-    yield _said(kept)
+    same = before.get(kept.name) == kept.serial
+    here = f"Snapshot {kept.serial} was already here; nothing changed."
+    yield _said(kept) | {"sentence": here if same else None}
 
 
 def show(appliance: Appliance) -> Iterator[Item]:
@@ -40,8 +43,8 @@ def _said(kept: Any) -> dict[str, Any]:
     return {
         "lighthouse": kept.name,
         "serial": kept.serial,
-        "created": kept.created,
-        "expires": kept.expires,
+        "created": kept.created.isoformat(),
+        "expires": kept.expires.isoformat(),
         "organizations": kept.organizations,
         "endpoints": kept.endpoints,
         "moved": len(kept.held),

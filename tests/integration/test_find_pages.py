@@ -163,3 +163,50 @@ def test_the_built_in_list_is_small_dated_and_well_formed():
     assert all(end["url"].startswith("https://") for end in ends)
     assert len({end["id"] for end in ends}) == len(ends)
     assert len({one["id"] for one in kept["organizations"]}) == len(kept["organizations"])
+
+
+TENANT = "0b8a0111-e8e6-4c26-a91c-5069cbc6b1ca"
+OWN_STAFF = f"https://fhir-ehr.cerner.com/r4/{TENANT}/"
+PATIENTS = f"https://fhir-myrecord.cerner.com/r4/{TENANT}/"
+
+
+@pytest.fixture
+def two_lists(cast, tmp_path):
+    """A house whose list names an organisation as Oracle does: for its staff and for patients."""
+
+    def end(number, url, version="R4"):
+        said = {"vendor": "Oracle Health", "fhir_version": version, "portal": ""}
+        return {"id": f"end-{number}", "url": url, **said}
+
+    def one(number, name, *ends):
+        said = {"aliases": [], "kind": "prov", "city": "", "state": "", "country": "US"}
+        return {"id": f"org-{number}", "name": name, **said, "website": "", "endpoints": ends}
+
+    old = PATIENTS.replace("/r4/", "/dstu2/")
+    both = one(1, "Bayview Medical", end(1, OWN_STAFF), end(2, old, "DSTU2"), end(3, PATIENTS))
+    alone = one(2, "Portless Clinic", end(4, OWN_STAFF + "x/"))
+    seed = tmp_path / "own-list.json"
+    seed.write_text(json.dumps({"dated": "2026-11-22", "organizations": [both, alone]}))
+    before = cast.appliance.catalogue
+    cast.appliance._catalogue = catalogue.Catalogue(tmp_path / "own-list", seed=seed)
+    yield
+    cast.appliance.catalogue.close()
+    cast.appliance._catalogue = before
+
+
+def test_an_address_for_staff_comes_last_and_is_named_so(ada, here, two_lists):
+    page = ada.get(here + "/org-1").text
+    places = [page.index(f"/find/org-1/end-{number}") for number in (3, 2, 1)]
+    assert places == sorted(places)
+    assert page.count("own staff") == 1
+    assert page.index("own staff") > places[1]
+    ways = ada.get(here + "/org-1/end-1").text
+    assert "own staff: patients cannot sign in here. " in ways
+    assert "See its other addresses" in ways
+    assert "own staff" not in ada.get(here + "/org-1/end-3").text
+
+
+def test_an_organisation_with_an_address_for_staff_alone_says_so(ada, here, two_lists):
+    page = ada.get(here + "/org-2").text
+    assert "own staff: patients cannot sign in here. " in page
+    assert "Ask the hospital for the address of its patient portal" in page

@@ -8,6 +8,7 @@ import io
 import json
 import linecache
 import logging
+import re
 import socket
 import ssl
 import sys
@@ -20,9 +21,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+import click
 import httpx
 import pytest
 import uvicorn
+from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -35,7 +38,9 @@ from cryptography.x509.oid import NameOID
 
 from lighthouse import assertions, net, proxy, redirect
 from lighthouse.assertions import Target
-from lighthouse.installations import Installations
+from lighthouse.installations import NEWCOMERS, QUOTAS, Installations, network_of
+from lighthouse.parts import Told
+from lighthouse.proxy import FIELDS
 from lighthouse.snapshot import Shelf
 from lighthouse.vendors import profile
 from phr import beacon, clock, jwt
@@ -292,6 +297,27 @@ def test_an_installation_has_a_quota_of_connections(passing, house):
     assert post(app, renewal)[0] == 200, "renewals of what is connected go on"
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        (b"grant_type=authorization_code", b"grant_type=authorization%5Fcode"),
+        (b"grant_type=authorization_code", b"grant_type=%61uthorization_code"),
+        (b"grant_type=", b"grant%5Ftype="),
+    ],
+)
+def test_the_quota_of_connections_counts_the_form_however_it_is_spelled(passing, house, spelling):
+    app, upstream = passing(plain(TOKENS))
+
+    def request():
+        body, _ = token_request(house)
+        assert spelling[0] in body
+        return sealed_form(house, body.replace(*spelling))
+
+    seen = [post(app, request())[0] for _ in range(31)]
+    assert seen == [200] * 30 + [429]
+    assert len(upstream.requests) == 30
+
+
 def test_an_endpoint_that_is_not_on_the_list_or_not_meant_to_pass_is_refused(passing, house):
     app, upstream = passing(plain(TOKENS), via="mint")
     assert post(app, token_request(house))[0] == 404
@@ -525,6 +551,29 @@ def test_a_statement_is_made_for_the_address_in_the_list_alone(minting, house):
 def test_minting_takes_nothing_else_and_from_nobody_else(minting, house, changes):
     app, _ = minting
     assert mint(app, house, **changes)[0] in {400, 401}
+
+
+def half_a_letter(question, member):
+    """Return a question as JSON in which a text holds a lone surrogate, in either spelling."""
+    said = json.dumps(question | {member: "\ud800" + "x" * 20})
+    return [said.encode(), said.replace("\\ud800", "\ud800").encode("utf-8", "surrogatepass")]
+
+
+@pytest.mark.parametrize(
+    "member", ["endpoint_id", "installation_id", "nonce", "sig", "\ud800", "ts", "return_to"]
+)
+def test_text_that_is_no_text_is_a_bad_request_everywhere(installations, minting, house, member):
+    app, _ = minting
+    sealing = redirect.create_app(installations, ec.generate_private_key(ec.SECP256R1()))
+    question = {"endpoint_id": "end", **signed(house, "assertion", "end")}
+    for body in half_a_letter(question, member):
+        for path, part in (
+            ("/v1/assertion", app),
+            ("/v1/installation", app),
+            ("/v1/seal", sealing),
+        ):
+            status, _, said = ask(part, "POST", path, body)
+            assert (status, said) == (400, b'{"error": "invalid_request"}'), path
 
 
 def test_no_exception_at_any_line_of_minting_or_sealing_lets_a_secret_out(  # noqa: PLR0917
@@ -870,8 +919,131 @@ def test_secrets_that_others_can_read_are_refused(tmp_path):
     path = tmp_path / "secrets.json"
     path.write_text(json.dumps({CLIENT: {"secret": HIDDEN, "auth": "post"}}))
     path.chmod(0o644)
-    with pytest.raises(ValueError, match="chmod 600"):
+    with pytest.raises(click.ClickException, match="chmod 600"):
         proxy.read_secrets(path)
     path.chmod(0o600)
     assert proxy.read_secrets(path)[CLIENT].auth == "post"
     assert HIDDEN not in repr(proxy.read_secrets(path))
+
+
+def starting(part, tmp_path, **files):
+    """Start a part as a shell does, up to where it would serve; return how that ended."""
+    words = ["--installations", str(tmp_path / "installations.db")]
+    for name, path in files.items():
+        words += [f"--{name}", str(path)]
+    if part is not redirect:
+        words += ["--snapshot", str(tmp_path), "--root", "A" * 43, "--shelf", str(tmp_path / "s")]
+    return CliRunner().invoke(part.main, words)
+
+
+PARTS = [(redirect, "key"), (assertions, "keys"), (proxy, "secrets")]
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
+@pytest.mark.parametrize(("part", "option"), PARTS)
+def test_a_part_does_not_start_with_a_file_that_others_can_read(tmp_path, part, option, mode):
+    path = tmp_path / "kept"
+    path.write_text(HIDDEN)
+    path.chmod(mode)
+    ended = starting(part, tmp_path, **{option: path})
+    assert ended.exit_code == 1
+    assert ended.output == "Error: kept holds secrets and can be read by others: chmod 600 it.\n"
+
+
+@pytest.mark.parametrize("held", [HIDDEN, "[]", '{"a": "b"}', '{"a": {"kid": "k", "pem": "x"}}'])
+@pytest.mark.parametrize(("part", "option"), PARTS)
+def test_a_file_that_holds_something_else_is_said_without_its_words(tmp_path, part, option, held):
+    path = tmp_path / "kept"
+    path.write_text(held)
+    path.chmod(0o600)
+    ended = starting(part, tmp_path, **{option: path})
+    assert ended.exit_code == 1
+    assert ended.output.startswith("Error: kept does not hold ")
+    assert HIDDEN not in ended.output
+
+
+def test_a_key_too_weak_to_be_believed_and_a_snapshot_that_is_none_are_sentences(tmp_path):
+    weak = ec.generate_private_key(ec.SECP256R1())
+    pem = weak.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    path = tmp_path / "kept"
+    path.write_text(json.dumps({CLIENT: {"kid": "k", "pem": pem}}))
+    path.chmod(0o600)
+    ended = starting(assertions, tmp_path, keys=path)
+    assert f"The key of {CLIENT} is neither RSA" in ended.output
+    path.write_text(json.dumps({CLIENT: {"secret": HIDDEN}}))
+    ended = starting(proxy, tmp_path, secrets=path)
+    assert ended.exit_code == 1
+    assert ended.output.startswith("Error: The snapshot was not taken.")
+
+
+# ------------------------------------------------------------------------- newcomers
+
+
+def newcomer(installations, network, now):
+    key = jwt.new_key("EdDSA")
+    question = {"key": key["x"], **signed(key, "installation", key["x"])}
+    try:
+        installations.register(question, network=network, now=now)
+    except Told as refusal:
+        return refusal.status
+    return 201
+
+
+def test_newcomers_are_counted_in_the_file_that_all_parts_and_the_next_start_share(tmp_path):
+    now = clock.now()
+    one, two = Installations(tmp_path / "i.db"), Installations(tmp_path / "i.db")
+    seen = [newcomer(kept, "203.0.113.0/24", now) for kept in (one, two) * 5]
+    assert seen == [201] * NEWCOMERS
+    assert newcomer(two, "203.0.113.0/24", now) == 429
+    one.close()
+    two.close()
+    again = Installations(tmp_path / "i.db")
+    assert newcomer(again, "203.0.113.0/24", now) == 429, "a restart forgets nothing"
+    assert newcomer(again, "198.51.100.0/24", now) == 201
+    again.close()
+
+
+def test_a_network_is_forgotten_when_its_hour_is_over(installations, monkeypatch):
+    now = clock.now()
+    assert newcomer(installations, "203.0.113.0/24", now) == 201
+    later = now + timedelta(hours=1)
+    monkeypatch.setattr(clock, "now", lambda: later)
+    assert newcomer(installations, "198.51.100.0/24", later) == 201
+    kept = installations._db.execute("SELECT network, count FROM newcomer").fetchall()
+    assert kept == [("198.51.100.0/24", 1)]
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("203.0.113.77", "203.0.113.0/24"),
+        ("::ffff:203.0.113.77", "203.0.113.0/24"),
+        ("2001:db8:1:22ff::5", "2001:db8:1:2200::/56"),
+        ("fe80::1%eth0", "fe80::/56"),
+        ("unknown", "unknown"),
+        ("", "unknown"),
+    ],
+)
+def test_newcomers_are_counted_by_the_network_of_a_household(address, network):
+    assert network_of(address) == network
+
+
+# ------------------------------------------------------------------------- the specification
+
+
+def test_the_specification_says_the_numbers_and_ports_that_are_in_force():
+    docs = Path(__file__).parents[2] / "docs"
+    spec = " ".join((docs / "lighthouse-spec.md").read_text(encoding="utf-8").split())
+    shell = (docs / "cli.md").read_text(encoding="utf-8")
+    for what, most in QUOTAS.items():
+        assert re.search(rf"`{what}` (?:\([^)]*\) )?{most}\b", spec), what
+    assert f"At most {NEWCOMERS} new keys an hour" in spec
+    for part in (redirect, assertions, proxy):
+        name = part.__name__.rpartition(".")[2]
+        port = next(one.default for one in part.main.params if one.name == "port")
+        assert f"`python -m lighthouse.{name}` | {port} |" in spec
+        assert f"{port} ({name})" in shell
+    for member in (*FIELDS["authorization_code"], *FIELDS["refresh_token"]):
+        assert f"`{member}" in spec
+    for member in (*redirect.PARAMETERS, *assertions.PARAMETERS):
+        assert f"`{member}`" in spec

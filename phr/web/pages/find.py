@@ -62,7 +62,9 @@ def one(visit: Visit, organization_id: str) -> Response[Any]:
     if len(found.endpoints) == 1:
         return _ways(visit, found, found.endpoints[0])
     known = [(end, dict(catalogue.known_of(end, kept.profile(end)))) for end in found.endpoints]
-    known.sort(key=lambda pair: (pair[0].fhir_version in catalogue.OLD, pair[0].portal))
+    known.sort(
+        key=lambda pair: ("For" in pair[1], pair[0].fhir_version in catalogue.OLD, pair[0].portal)
+    )
     return visit.render("pages/find_one.html", organization=found, known=known)
 
 
@@ -144,6 +146,7 @@ def _ways(
         end=end,
         known=catalogue.known_of(end, profile),
         profile=profile,
+        for_staff=catalogue.is_for_staff(end, profile),
         clients=list(profile.get("clients", ("public", "secret", "jwt"))),
         offer=_offer(visit, end),
         landing=_landing(visit, end),
