@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
-from phr import clock, gather
+from phr import clock, gather, ids
 from phr.errors import Denied, Ended, NotFound
 from phr.fhir.record import Selection
-from phr.sharing import cover, endings, gate, grants, package
+from phr.sharing import cover, endings, gate, grants, handles, links, package
 from phr.sharing import provision as policy
 from phr.sharing.gate import Presented, Released
+from phr.sharing.grants import StepUp
 from phr.sharing.provision import Action, Provision, Rule
 from phr.store import audit, records
+from phr.store.models import HandleKind
 from tests.fixtures_sharing import ADA, Share, a_record, condition, keep_all, label, raw, share
 
 __all__ = ["share"]
@@ -356,3 +358,58 @@ def test_the_three_answers_about_allergies_are_three_texts(share: Share) -> None
         texts.append(column.note or column.lines[0].title)
     assert texts[0] == "No allergies in what is shared. That does not mean there are none."
     assert len(set(texts)) == 3
+
+
+@pytest.mark.parametrize(
+    ("type_", "local_id"),
+    [("Nonsense", "0" * 16), ("Condition", "not an id"), ("Practitioner", "0" * 16)],
+)
+def test_what_has_no_name_of_ours_is_not_found(share: Share, type_: str, local_id: str) -> None:
+    with pytest.raises(NotFound):
+        released(share).one(type_, local_id)
+
+
+def test_a_long_record_leaves_in_batches_and_nothing_twice(
+    share: Share, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = [record.pk for record, _ in released(share).stream()]
+    owned = gate.owner_export(share.vault, ADA, form="zip")
+    (connection, *_) = owned.origins()
+    mine = [record.pk for record, _ in owned.stream(connection, "Observation")]
+    monkeypatch.setattr(gate, "BATCH", 1)
+    assert [record.pk for record, _ in released(share).stream()] == whole
+    assert [record.pk for record, _ in owned.stream(connection, "Observation")] == mine
+    assert len(mine) > 1
+
+
+def test_a_file_that_is_not_kept_is_not_found_in_the_owners_copy(share: Share) -> None:
+    with pytest.raises(NotFound):
+        gate.owner_export(share.vault, ADA, form="zip").attachment(b"nothing")
+
+
+def test_a_cookie_does_not_open_what_was_printed(share: Share) -> None:
+    now = clock.now()
+    grant_id = ids.new_id()
+    links.make_paper(
+        share.vault,
+        share.wish(),
+        grant_id=grant_id,
+        step_up=StepUp("ada", "password", now),
+        shown="what was shown",
+        actor=ADA,
+        now=now,
+    )
+    with share.vault.read() as session:
+        handle = handles.of_grant(session, grant_id, HandleKind.PRINT)
+    assert handle is not None
+    with pytest.raises(NotFound):
+        gate.look(share.vault, Presented(handle.id, "a cookie"), now=now)
+    assert gate.look(share.vault, Presented(handle.id), now=now).grant_id == grant_id
+
+
+def test_a_bell_that_rang_ends_a_release_before_the_row_says_so(share: Share) -> None:
+    link = share.link()
+    presented = Presented(link.handle_id, share.claimed(link))
+    endings.announce(link.grant_id)
+    with pytest.raises(Ended):
+        gate.look(share.vault, presented, now=clock.now())
