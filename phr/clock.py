@@ -22,3 +22,8 @@ def to_ms(at: datetime) -> int:
 def from_ms(ms: int) -> datetime:
     """Return the aware UTC instant of whole milliseconds since 1970-01-01T00:00Z."""
     return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def instant(at: datetime) -> str:
+    """Return a FHIR instant in UTC, cut to seconds: "2026-11-22T03:12:00Z" (R4 §2.24.0.1)."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

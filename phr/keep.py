@@ -4,11 +4,9 @@ A `Keeper` serves one import into one vault. What a server offers is kept as it 
 be kept waits in quarantine with the reason. Reading is `phr.store.records`.
 """
 
-import gc
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -260,7 +258,7 @@ class Keeper:
         if not self._pages:
             return Kept()
         pages, self._pages, self._waiting, self._bytes = self._pages, [], 0, 0
-        with _no_collection():
+        with gather.uncollected():
             total = self._commit(pages)
             pages.clear()  # thousands of rows go before the collector may look at them
         return total
@@ -762,18 +760,6 @@ def _unpacked(blob: bytes) -> Iterator[int]:
         first = last + gap
         last = first + next(numbers)
         yield from range(first, last + 1)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep the cyclic collector out of a batch: it would walk tens of thousands of live rows."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 # ------------------------------------------------------------------------------- attachments

@@ -12,17 +12,16 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from phr import ids, keep
+from phr import clock, ids, keep
 from phr.errors import NotFound
 from phr.fhir import statements
-from phr.fhir.build import CODE_SYSTEM, authored
+from phr.fhir.build import authored, concept
 from phr.fhir.record import Item, Record, Selection
 from phr.fhir.statements import Statement
 from phr.store import audit, connections
 from phr.store.models import Connection, ConnectionState, PullState
 from phr.store.vault import Vault
 
-KIND: Final = "own"
 NAME: Final = "The patient"  # as the origin of a record: "listed as current by The patient"
 
 
@@ -80,7 +79,7 @@ def not_taken(vault: Vault, record: Record, author: Author, *, now: datetime) ->
         "status": "not-taken",
         "medicationCodeableConcept": named,
         "subject": statements.PATIENT,
-        "dateAsserted": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "dateAsserted": clock.instant(now),
         "informationSource": statements.PATIENT,
     }
     _keep(vault, made, author, "CREATE", now)
@@ -90,7 +89,7 @@ def not_taken(vault: Vault, record: Record, author: Author, *, now: datetime) ->
 def connection_of(vault: Vault) -> int | None:
     """Return the id of the place where own statements are kept, or None before the first one."""
     with vault.read() as session:
-        return next((row.id for row in connections.listed(session, kind=KIND)), None)
+        return next((row.id for row in connections.listed(session, kind=connections.OWN)), None)
 
 
 def selection(connection_id: int) -> Selection:
@@ -127,10 +126,10 @@ def _keep(vault: Vault, made: Mapping[str, Any], author: Author, what: str, now:
 
 
 def _place(session: Session, now: datetime) -> Connection:
-    for row in connections.listed(session, kind=KIND):
+    for row in connections.listed(session, kind=connections.OWN):
         return row
     made = connections.add(
-        session, kind=KIND, name=NAME, base_url="", now=now, state=ConnectionState.ACTIVE
+        session, kind=connections.OWN, name=NAME, base_url="", now=now, state=ConnectionState.ACTIVE
     )
     return session.get_one(Connection, made)
 
@@ -143,18 +142,7 @@ def _provenance(
         "resourceType": "Provenance",
         "id": ids.new_id(),
         "target": [{"reference": f"{made['resourceType']}/{made['id']}"}],
-        "recorded": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "activity": {
-            "coding": [{"system": f"{CODE_SYSTEM}v3-DataOperation", "code": what}],
-        },
-        "agent": [
-            {
-                "type": {
-                    "coding": [
-                        {"system": f"{CODE_SYSTEM}provenance-participant-type", "code": "author"}
-                    ]
-                },
-                "who": who,
-            }
-        ],
+        "recorded": clock.instant(now),
+        "activity": concept("v3-DataOperation", what),
+        "agent": [{"type": concept("provenance-participant-type", "author"), "who": who}],
     }

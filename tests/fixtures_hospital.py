@@ -9,12 +9,15 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from phr import clock
+from phr import clock, pull
+from phr.connectors import rest
+from phr.fhir.record import Record, Selection
 from phr.http import Http, Limits
 from phr.net import Guard
 from phr.oauth import Client, Credentials, Endpoint
-from phr.store import connections
-from phr.store.models import Connection, ConnectionState
+from phr.store import connections, records
+from phr.store.models import Connection, ConnectionState, LedgerLine, PullState
+from phr.store.vault import Vault
 from tests.fixtures_net import RawServer, plain
 
 FHIR = "Content-Type: application/fhir+json"
@@ -222,3 +225,31 @@ def connected(vault, hospital: Hospital, **changes: Any) -> int:
         for name, value in changes.items():
             setattr(row, name, value)
     return connection_id
+
+
+# ------------------------------------------------------------------ short ways to pull and look
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses between repetitions are real but short."""
+    monkeypatch.setattr(rest, "backoff", lambda _attempt: 0.01)
+    monkeypatch.setattr(rest.Conversation.__init__, "__defaults__", (lambda _attempt: 0.01,))
+
+
+def go(vault: Vault, connection_id: int, http: Http, **more: Any) -> PullState:
+    """Pull once, now."""
+    return pull.run(vault, connection_id, http=http, now=clock.now(), **more)
+
+
+def ledger(vault: Vault, connection_id: int) -> dict[str, LedgerLine]:
+    """Return the last pull's lines by chain."""
+    with vault.read() as session:
+        last = connections.last_pull(session, connection_id)
+        return {line.chain: line for line in connections.lines(session, last.id)}
+
+
+def stored(vault: Vault, kind: str) -> list[Record]:
+    """Return what is kept of a type, oldest first."""
+    with vault.read() as session:
+        return records.select(session, vault, Selection(types=(kind,), order="oldest"))

@@ -180,13 +180,14 @@ def summary(
     In what is `shared` under a grant an empty required section always says "withheld", whatever
     the record holds, so that the word tells nothing about what was kept back.
     """
-    needed = (_allergies(records), _medicines(records, now), _problems(records))
+    listed = problems(records)
+    needed = (_allergies(records), _medicines(records, now), _problems(listed))
     more = (
         _immunizations(records),
         _results(records),
         _procedures(records),
         _devices(records),
-        _past(records),
+        _past(listed),
         _vitals(records),
         _social(records),
         _pregnancy(records),
@@ -227,9 +228,8 @@ def contacts_of(records: Sequence[Record]) -> tuple[str, ...]:
 # ------------------------------------------------------------------ required
 
 
-def _problems(records: Sequence[Record]) -> Section:
+def _problems(found: Problems) -> Section:
     """List the problem list, then what only visits were given as diagnosis and nobody ended."""
-    found = problems(records)
     listed = [(one, joined(one.status, one.severity)) for one in found.active]
     given = [(one, words) for one, words in _of_visits(found) if not one.over]
     lines = tuple(
@@ -356,8 +356,7 @@ def _devices(records: Sequence[Record]) -> Section:
     return _section(DEVICES, lines)
 
 
-def _past(records: Sequence[Record]) -> Section:
-    found = problems(records)
+def _past(found: Problems) -> Section:
     listed = [(one, one.status) for one in found.over]
     given = [(one, words) for one, words in _of_visits(found) if one.over]
     lines = tuple(

@@ -8,12 +8,12 @@ import binascii
 import re
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
 
-from phr import net
+from phr import clock, net
 from phr.connectors.base import Attachment, Cursor, Document, Fetched, Outcome, Remote
 from phr.connectors.rest import Chain, Conversation, Job, in_parallel, refuse, weight
 from phr.errors import (
@@ -179,7 +179,7 @@ class Smart:
             query.append(quote(search, safe="=:/,"))
         query.append(f"_count={self._count}")
         if since is not None:
-            moment = (since - OVERLAP).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            moment = clock.instant(since - OVERLAP)
             query.append(f"_lastUpdated=ge{moment}")
         return Chain(name, kind.type, self.talk.address(f"{kind.type}?{'&'.join(query)}"))
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Any, Final
 
+from phr import clock
 from phr.errors import InvalidInput
 from phr.fhir import document
 from phr.fhir.build import LOINC, concept
@@ -82,10 +83,6 @@ def _note(path: Path = ("note", 0, "text")) -> Field:
 def _when(name: str, label: str, *path: str | int, required: bool = False) -> Field:
     hint = "As far as you know it: 2019, 2019-03 or 2019-03-14."
     return Field(name, label, path, Shape.DATE, required=required, hint=hint)
-
-
-def _status(code: str, system: str) -> dict[str, Any]:
-    return concept(system, code)
 
 
 def _category(code: str, display: str) -> list[dict[str, Any]]:
@@ -198,7 +195,7 @@ STATEMENTS: Final[Mapping[str, Statement]] = {
                 _note(),
             ),
             {
-                "clinicalStatus": _status("active", _CLINICAL),
+                "clinicalStatus": concept(_CLINICAL, "active"),
                 "patient": PATIENT,
                 "asserter": PATIENT,
             },
@@ -262,8 +259,8 @@ STATEMENTS: Final[Mapping[str, Statement]] = {
                     Shape.CHOICE,
                     required=True,
                     options=(
-                        Option("active", "Yes", _status("active", _PROBLEM)),
-                        Option("resolved", "No, it is over", _status("resolved", _PROBLEM)),
+                        Option("active", "Yes", concept(_PROBLEM, "active")),
+                        Option("resolved", "No, it is over", concept(_PROBLEM, "resolved")),
                     ),
                 ),
                 _when("began", "Since", "onsetDateTime"),
@@ -427,7 +424,7 @@ def build(
     if statement.type == "RelatedPerson" and "telecom" in made:
         made["telecom"][0]["system"] = "phone"
     if statement.stated:
-        made[statement.stated] = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        made[statement.stated] = clock.instant(now)
     return _ordered(made)
 
 

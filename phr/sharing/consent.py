@@ -5,9 +5,9 @@ recipients do not learn which labels or records the patient kept back.
 """
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
+from phr import clock
 from phr.sharing.gate import Terms
 from phr.sharing.provision import Provision, Rule
 
@@ -24,12 +24,15 @@ def resource(terms: Terms, provision: Provision, patient_id: str) -> Mapping[str
         "scope": _concept("consentscope", "patient-privacy"),
         "category": [{"coding": [{"system": "http://loinc.org", "code": "59284-0"}]}],
         "patient": {"reference": f"Patient/{patient_id}"},
-        "dateTime": _instant(terms.created_at),
+        "dateTime": clock.instant(terms.created_at),
         "performer": [{"display": terms.shared_by}],
         "policyRule": _concept("v3-ActCode", "OPTINR"),
         "provision": {
             "type": "deny",
-            "period": {"start": _instant(terms.created_at), "end": _instant(terms.ends_at)},
+            "period": {
+                "start": clock.instant(terms.created_at),
+                "end": clock.instant(terms.ends_at),
+            },
             "provision": [_permit(rule, terms) for rule in provision.rules],
         },
     }
@@ -50,13 +53,9 @@ def _permit(rule: Rule, terms: Terms) -> dict[str, Any]:
     }
     period = {"start": rule.since, "end": rule.until}
     if any(period.values()):
-        permit["dataPeriod"] = {k: _instant(at) for k, at in period.items() if at is not None}
+        permit["dataPeriod"] = {k: clock.instant(at) for k, at in period.items() if at is not None}
     return permit
 
 
 def _concept(system: str, code: str) -> dict[str, Any]:
     return {"coding": [{"system": f"{SYSTEM}{system}", "code": code}]}
-
-
-def _instant(at: datetime) -> str:
-    return at.strftime("%Y-%m-%dT%H:%M:%SZ")

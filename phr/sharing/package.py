@@ -12,6 +12,7 @@ from datetime import datetime
 from itertools import chain
 from typing import IO, Any, cast
 
+from phr import clock
 from phr.fhir import document, references
 from phr.fhir.build import authored
 from phr.fhir.labels import Label
@@ -57,7 +58,7 @@ class Trail:
             "resourceType": "Provenance",
             "id": name,
             "target": [{"reference": target} for target in targets],
-            "recorded": _instant(at),
+            "recorded": clock.instant(at),
             "agent": [{"type": role, "who": {"display": "Homeport, the patient's own record"}}],
             "entity": [{"role": "source", "what": {"display": place}}],
         }
@@ -75,7 +76,7 @@ def bundle(released: Released, *, base_url: str, now: datetime) -> Iterator[byte
 
 
 def _bundle(released: Released, base_url: str, now: datetime) -> Iterator[bytes]:
-    head = {"resourceType": "Bundle", "type": "collection", "timestamp": _instant(now)}
+    head = {"resourceType": "Bundle", "type": "collection", "timestamp": clock.instant(now)}
     yield document.dumps(head)[:-1] + b',"entry":['
     first = True
     for name, body in _resources(released):
@@ -212,7 +213,12 @@ def _export(owned: Owned, archive: zipfile.ZipFile, now: datetime) -> Iterator[N
     if decided := owned.decisions():
         lines = "".join(json.dumps(each) + "\n" for each in decided)
         archive.writestr("homeport/decisions.ndjson", lines)
-    manifest = {"homeport_export": 1, "made": _instant(now), "connections": folders, **copy.notes}
+    manifest = {
+        "homeport_export": 1,
+        "made": clock.instant(now),
+        "connections": folders,
+        **copy.notes,
+    }
     archive.writestr("manifest.json", json.dumps(manifest, indent=1))
     yield
 
@@ -303,7 +309,3 @@ def chunked(pieces: Iterable[bytes]) -> Iterator[bytes]:
             waiting.clear()
     if waiting:
         yield bytes(waiting)
-
-
-def _instant(at: datetime) -> str:
-    return at.strftime("%Y-%m-%dT%H:%M:%SZ")

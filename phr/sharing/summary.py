@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import chain
 from typing import Any
 
-from phr import ids
+from phr import clock, ids
 from phr.chart.summary import SELECTIONS, Section, summary
 from phr.fhir import document
 from phr.fhir.build import LOINC, authored, concept, narrative
@@ -103,7 +103,7 @@ def _composition(
         "status": "final",
         "type": concept(LOINC, "60591-5", "Patient summary Document"),
         "subject": {"reference": f"Patient/{patient_id}"},
-        "date": _instant(context.now),
+        "date": clock.instant(context.now),
         "author": [{"reference": f"Device/{AUTHOR}"}],
         "title": f"Patient summary of {day}",
         "section": [_section(one, context) for one in sections],
@@ -150,14 +150,10 @@ def _joined(entries: Iterable[tuple[str, bytes]], base_url: str, now: datetime) 
         "meta": {"profile": [f"{IPS}Bundle-uv-ips"]},
         "type": "document",
         "identifier": {"system": "urn:ietf:rfc:3986", "value": f"urn:uuid:{ids.new_uuid()}"},
-        "timestamp": _instant(now),
+        "timestamp": clock.instant(now),
     }
     made = (
         document.dumps({"fullUrl": f"{base_url}/fhir/{name}"})[:-1] + b',"resource":' + body + b"}"
         for name, body in entries
     )
     return authored(head)[:-1] + b',"entry":[' + b",\n".join(made) + b"]}\n"
-
-
-def _instant(at: datetime) -> str:
-    return at.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -27,6 +27,7 @@ from phr.store.models import (
     record,
 )
 
+OWN = "own"  # the kind of the place that the patient's own statements belong to
 RESUME_WITHIN = timedelta(hours=6)  # a run that an outage ended goes on where it stopped
 
 
@@ -55,7 +56,7 @@ def listed(session: Session, *, kind: str | None = None) -> list[Connection]:
     Without a kind: hospitals and files, not the place that the patient's own statements belong to.
     """
     query = select(Connection).where(Connection.state != ConnectionState.REMOVED)
-    query = query.where(Connection.kind != "own" if kind is None else Connection.kind == kind)
+    query = query.where(Connection.kind != OWN if kind is None else Connection.kind == kind)
     return list(session.scalars(query.order_by(Connection.id)))
 
 

@@ -21,7 +21,6 @@ from phr.jobs import Jobs, Plan
 from phr.keep import Keeper
 from phr.net import Guard
 from phr.store import audit, backup, connections, database, index, migrations, restore
-from phr.store.models import Connection, Pull
 from phr.store.vault import Vault
 from tests.fakes import puller
 from tests.fakes.disk import Disk, Failure
@@ -29,6 +28,7 @@ from tests.fakes.hospital import Hospital, odd_observations, patient
 from tests.fixtures_store import Home, write_down, written
 from tests.integration import kill_child
 from tests.integration.kill_child import WORK, observation
+from tests.integration.test_kill import prepare
 
 MOST = 10**6 if os.environ.get("HOMEPORT_SWEEP") == "all" else 8
 CUTS = int(os.environ.get("HOMEPORT_CUTS", "60"))
@@ -47,17 +47,7 @@ FAILURES = {
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One record with something in it, a connection to import into, and a backup beside it."""
     folder = tmp_path_factory.mktemp("start")
-    with Home(folder) as home:
-        patient = home.patient(home.account(), by_itself=True)
-        vault, now = home.vaults.get(patient), clock.now()
-        write_down(vault, "first")
-        with vault.write() as session:
-            session.add(Connection(kind="rest", name="H", base_url="https://h.example",
-                                   remote_patient="p", created_at=now))  # fmt: skip
-            session.flush()
-            session.add(Pull(connection_id=1, started_at=now))
-        made = backup.back_up(home.house, home.vaults, patient, reason="by hand")
-        shutil.copytree(made.folder, folder / "aside")
+    prepare(folder)
     return folder
 
 

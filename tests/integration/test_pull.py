@@ -14,15 +14,10 @@ from phr.errors import Conflict
 from phr.fhir.record import Selection
 from phr.store import connections, records
 from phr.store.models import Connection, ConnectionState, LedgerState, PullState
-from tests.fixtures_hospital import FHIR, connected, observation
+from tests.fixtures_hospital import FHIR, connected, go, ledger, observation, stored
 from tests.fixtures_net import plain
 
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    """Pauses between repetitions are real but short."""
-    monkeypatch.setattr(rest, "backoff", lambda _attempt: 0.01)
-    monkeypatch.setattr(rest.Conversation.__init__, "__defaults__", (lambda _attempt: 0.01,))
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 @pytest.fixture
@@ -30,24 +25,9 @@ def vault(cast):
     return cast.vault("Ada")
 
 
-def go(vault, connection_id, http, **more):
-    return pull.run(vault, connection_id, http=http, now=clock.now(), **more)
-
-
-def ledger(vault, connection_id):
-    with vault.read() as session:
-        last = connections.last_pull(session, connection_id)
-        return {line.chain: line for line in connections.lines(session, last.id)}
-
-
 def row(vault, connection_id):
     with vault.read() as session:
         return session.scalar(select(Connection).where(Connection.id == connection_id))
-
-
-def stored(vault, kind):
-    with vault.read() as session:
-        return records.select(session, vault, Selection(types=(kind,), order="oldest"))
 
 
 def bodies(vault, kind):

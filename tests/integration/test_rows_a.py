@@ -6,45 +6,22 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from phr import clock, pull
-from phr.connectors import rest
-from phr.fhir.record import Selection
 from phr.http import Http
 from phr.net import Guard
-from phr.store import audit, connections, records
+from phr.store import audit
 from phr.store.models import LedgerState, PullState
 from tests.fakes import puller
 from tests.fakes.hospital import Hospital, patient
-from tests.fixtures_hospital import FHIR, connected, observation
+from tests.fixtures_hospital import FHIR, connected, go, ledger, observation, stored
 from tests.fixtures_net import plain
 from tests.unit.test_http import self_signed
 
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    """Pauses between repetitions are real but short."""
-    monkeypatch.setattr(rest, "backoff", lambda _attempt: 0.01)
-    monkeypatch.setattr(rest.Conversation.__init__, "__defaults__", (lambda _attempt: 0.01,))
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 @pytest.fixture
 def vault(cast):
     return cast.vault("Ada")
-
-
-def go(vault, connection_id, http, **more):
-    return pull.run(vault, connection_id, http=http, now=clock.now(), **more)
-
-
-def ledger(vault, connection_id):
-    with vault.read() as session:
-        last = connections.last_pull(session, connection_id)
-        return {line.chain: line for line in connections.lines(session, last.id)}
-
-
-def stored(vault, kind):
-    with vault.read() as session:
-        return records.select(session, vault, Selection(types=(kind,)))
 
 
 def page_of(number, following):

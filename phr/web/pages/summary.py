@@ -10,7 +10,7 @@ from phr.chart.summary import summary as summary_of
 from phr.errors import InvalidInput, NotFound
 from phr.sharing import cover, gate, summary
 from phr.sharing.package import FHIR_JSON
-from phr.store import records
+from phr.store import connections, records
 from phr.views import paper, show
 from phr.views import summary as view
 from phr.web.pages.chart import context, fetch
@@ -74,7 +74,7 @@ def _card(visit: Visit, **more: Any) -> Response[Any]:
     with visit.vault.read() as session:
         found = fetch(session, visit.vault, view.VIEW, view.VIEW.selection)
         people = records.select(session, visit.vault, cover.IDENTITY)
-        origins = context(visit, session).origins.values()
+        origins = connections.origins(session).values()
     sections = {one.head.slug: one for one in summary_of(found, now=now)}
     return visit.render(
         "pages/card.html",
