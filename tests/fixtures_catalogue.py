@@ -2,12 +2,13 @@
 
 import os
 import shutil
+import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
@@ -102,22 +103,23 @@ def list_server() -> Iterator[ListServer]:
 
 
 @pytest.fixture
-def watched() -> Iterator[list[tuple[str, object]]]:
-    """Every name looked up and every address dialled by this process, seen at the socket."""
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
+    """Every name looked up and every address dialled by this process, seen at the socket.
+
+    Not an audit hook: one in Python can never be taken off again, and under coverage it makes
+    CPython refuse to start a thread while another one starts (`sys.settrace` is audited too).
+    """
     seen: list[tuple[str, object]] = []
-    _WATCHERS.append(seen)
-    yield seen
-    _WATCHERS.remove(seen)
+    look_up, dial = socket.getaddrinfo, socket.socket.connect
 
+    def heard_look_up(host: Any, *rest: Any, **named: Any) -> Any:
+        seen.append(("socket.getaddrinfo", host))
+        return look_up(host, *rest, **named)
 
-_WATCHERS: list[list[tuple[str, object]]] = []
+    def heard_dial(line: socket.socket, address: Any) -> None:
+        seen.append(("socket.connect", address))
+        dial(line, address)
 
-
-def _hear(event: str, words: tuple[object, ...]) -> None:
-    if event in {"socket.connect", "socket.getaddrinfo"}:
-        said = words[1] if event == "socket.connect" else words[0]
-        for seen in _WATCHERS:
-            seen.append((event, said))
-
-
-sys.addaudithook(_hear)  # cannot be taken off again: it does nothing while nobody watches
+    monkeypatch.setattr(socket, "getaddrinfo", heard_look_up)
+    monkeypatch.setattr(socket.socket, "connect", heard_dial)
+    return seen
