@@ -31,7 +31,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.params import FromPath, JSONBody, PathParameter, QueryParameter, URLEncodedBody
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from lighthouse import clock, lines
+from lighthouse import clock, lines, vendors
 from lighthouse.catalogue import Endpoint, Organization
 from lighthouse.index import Index, NoIndex, Origin, open_index, write_catalogue
 from lighthouse.search import Hit
@@ -462,9 +462,10 @@ def organization_page(state: State, index: Ask, identity: Identity) -> Response[
     """Show an organisation with all that is known about its endpoints."""
     one: Organization = _known(index.organization(identity))
     profiles = {end.id: index.profile(end) for end in one.endpoints}
-    newest = sorted(one.endpoints, key=lambda end: end.fhir_version != "R4")
-    one = replace(one, endpoints=tuple(newest))
-    return _page("organization.html", state, "../", one=one, profiles=profiles)
+    staff = {end.id for end in one.endpoints if vendors.is_for_staff(end.url, profiles[end.id])}
+    first = sorted(one.endpoints, key=lambda end: (end.id in staff, end.fhir_version != "R4"))
+    one = replace(one, endpoints=tuple(first))
+    return _page("organization.html", state, "../", one=one, profiles=profiles, staff=staff)
 
 
 # --------------------------------------------------------------------------- for operators

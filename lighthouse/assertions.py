@@ -204,13 +204,8 @@ async def welcome(installations: Installations, scope: Scope, receive: Receive, 
 
 
 @click.command()
-@click.option("--snapshot", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--root", required=True, help="Root key of the snapshot (base64url).")
-@click.option("--shelf", required=True, type=click.Path(path_type=Path), help="Own folder.")
 @click.option("--keys", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--installations", required=True, type=click.Path(path_type=Path))
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8092, show_default=True)
+@parts.options(8092, snapshot=True)
 def main(
     *, snapshot: Path, root: str, shelf: Path, keys: Path, installations: Path, host: str, port: int
 ) -> None:

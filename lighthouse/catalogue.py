@@ -53,7 +53,11 @@ def known_anchors(engine: Engine) -> dict[str, str]:
         return {row[0]: row[1] for row in rows}
 
 
-@dataclass(frozen=True, slots=True)
+# These two are never changed either, but a frozen one costs six times as much to make, and each
+# snapshot makes 100,000 of them.
+
+
+@dataclass(slots=True, unsafe_hash=True)
 class Endpoint:
     """An endpoint as a searcher sees it. Dates are ISO text; "" means that nobody said it."""
 
@@ -77,7 +81,7 @@ class Endpoint:
     forward: str = ""  # id of the endpoint that took its place
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Organization:
     """An organisation as a searcher sees it, without names that only a third party claims."""
 

@@ -10,13 +10,10 @@ import sys
 import threading
 import zlib
 from array import array
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from functools import cache, lru_cache
-from itertools import accumulate, chain
-from operator import attrgetter
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Self, cast
 from urllib.parse import quote
@@ -27,28 +24,25 @@ from lighthouse import lines, repair
 from lighthouse import vendors as rules
 from lighthouse.catalogue import Endpoint, Organization
 from lighthouse.lines import Content
-from lighthouse.search import Hit, Search
+from lighthouse.search import WORDS, Hit, Search
 
 APPLICATION = 0x4C484F55  # "LHOU", in the file's header
 _TABLES = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
-CREATE TABLE organization (number INTEGER PRIMARY KEY, id TEXT, body BLOB, doors BLOB);
-CREATE TABLE endpoint (id TEXT PRIMARY KEY, origin INTEGER, body BLOB, profile BLOB) WITHOUT ROWID;
+CREATE TABLE organization (part INTEGER PRIMARY KEY, body BLOB);
+CREATE TABLE numbered (part INTEGER PRIMARY KEY, body BLOB);
+CREATE TABLE endpoint (part INTEGER PRIMARY KEY, body BLOB);
 """
-_SPOTS = {"acronym": "_acronyms", "squashed": "_squashed", "zip": "_zips"}
+# A row for each would cost more than all the rest: a row holds PART numbers in sequence, or those
+# whose ids fall into one of so many parts.
+PART = 16
+_NUMBERED, _ENDPOINTS = 256, 4096
 
-_ORGANIZATION = [one for one in fields(Organization) if one.name != "endpoints"]
-_ENDPOINT = [one for one in fields(Endpoint) if one.name not in ("id", *lines.DOOR)]
-_organization_values = attrgetter(*(one.name for one in _ORGANIZATION))
-_endpoint_values = attrgetter(*(one.name for one in _ENDPOINT))
-_Doors = list[tuple[str, str, str]]
-_MEMBERS = [(one.name, str(one.type)) for one in (*_ORGANIZATION, *_ENDPOINT)]
+_Doors = list[tuple[str, str, str]]  # id of the endpoint, portal, its address
+_Organizations = list[tuple[msgspec.Raw, _Doors | None]]  # a line; doors where it does not tell
+_Endpoints = dict[str, tuple[int, msgspec.Raw, dict[str, Any]]]  # by id: origin, line, own rules
 # Kept in the file's header: a file of another shape is told by it, not by failing searches.
-SHAPE = zlib.crc32(repr((1, _TABLES, sorted(_SPOTS), _MEMBERS)).encode()) >> 1
-
-
-def _decoder(members: Sequence[Any]) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(tuple.__class_getitem__(tuple(one.type for one in members)))
+SHAPE = zlib.crc32(repr((2, _TABLES, WORDS, PART, lines.MEMBERS)).encode()) >> 1
 
 
 class NoIndex(Exception):
@@ -80,15 +74,11 @@ def write(
     `vendors` has the rules by origin and vendor; `origin_of` says where an endpoint came from.
     """
     beside = path.with_name(f"{path.name}.{os.getpid()}.new")
-    beside.unlink(missing_ok=True)
-    database = sqlite3.connect(beside)
-    try:
-        with lines.everything_stays():
-            _fill(database, content, origins, vendors, origin_of)
-        database.commit()
-    finally:
-        database.close()
-    with beside.open("rb") as file:
+    with lines.everything_stays():
+        made = _made(content, origins, vendors, origin_of)
+    with beside.open("wb") as file:
+        file.write(made)
+        file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
 
@@ -109,76 +99,92 @@ class _Filled(Search):
         pass
 
 
-def _fill(
-    database: sqlite3.Connection,
+def _made(
     content: Content,
     origins: Sequence[Origin],
     vendors: Mapping[str, Mapping[str, Mapping[str, Any]]],
     origin_of: Mapping[str, Origin],
-) -> None:
+) -> bytes:
+    """Return the file: made in memory, for it is written once and as a whole."""
     search = _Filled(content.organizations)
-    database.execute("PRAGMA journal_mode = OFF")
-    database.execute("PRAGMA locking_mode = EXCLUSIVE")
-    database.execute("PRAGMA synchronous = OFF")  # `write` forces the whole file out at its end
-    search._db.commit()  # noqa: SLF001 - an open transaction would hold the copy up for ever
-    search._db.backup(database)  # noqa: SLF001 - the index is the search, laid down in a file
+    database = search._db  # noqa: SLF001 - the index is the search, laid down in a file
     database.executescript(_TABLES)
     database.execute(f"PRAGMA user_version = {SHAPE}")
     database.execute(f"PRAGMA application_id = {APPLICATION}")
-    encode = msgspec.json.Encoder().encode
-    database.executemany(
-        "INSERT INTO organization VALUES (?, ?, ?, ?)",
-        (
-            (number, one.id, encode(_organization_values(one)), encode(_doors(one)))
-            for number, one in enumerate(search._all)  # noqa: SLF001
-        ),
-    )
-    database.execute("CREATE UNIQUE INDEX organization_id ON organization (id)")
-    numbers = {id(origin): number for number, origin in enumerate(origins)}  # hashing one is slow
-    ends = content.endpoints
-    profiles = {key: encode(override) for key, override in content.overrides.items() if override}
-    database.executemany(
-        "INSERT INTO endpoint VALUES (?, ?, ?, ?)",
-        (
-            (
-                key,
-                numbers[id(origin_of[key])],
-                encode(_endpoint_values(ends[key])),
-                profiles.get(key),
-            )
-            for key in sorted(ends)
-        ),
-    )
-    _fill_words(database, search)
+    _fill_organizations(database, search._all, content.organization_texts)  # noqa: SLF001
+    _fill_endpoints(database, content, {id(one): at for at, one in enumerate(origins)}, origin_of)
     about = {
         "origins": [asdict(origin) for origin in origins],
         "vendors": vendors,
         "organizations": len(content.organizations),
         "endpoints": len(content.endpoints),
     }
-    database.execute("INSERT INTO about VALUES ('about', ?)", (encode(about),))
+    kept = {
+        "about": msgspec.json.encode(about),
+        "words": msgspec.json.encode(search._count),  # noqa: SLF001
+        "cities": msgspec.json.encode(sorted(search._cities)),  # noqa: SLF001
+        "prior": _packed("d", search._prior),  # noqa: SLF001
+        "spots": _packed("Q", search._spots),  # noqa: SLF001
+    }
+    database.executemany("INSERT INTO about VALUES (?, ?)", sorted(kept.items()))
+    database.commit()
+    return database.serialize()
+
+
+def _fill_organizations(
+    database: sqlite3.Connection, every: Sequence[Organization], texts: Mapping[str, bytes]
+) -> None:
+    encode = msgspec.json.Encoder().encode
+    numbered: dict[int, dict[str, int]] = defaultdict(dict)
+    rows: list[tuple[msgspec.Raw, _Doors | None]] = []
+    for number, one in enumerate(every):
+        numbered[_part_of(one.id, _NUMBERED)][one.id] = number
+        text = texts.get(one.id)
+        doors = _doors(one) if text is None else None
+        rows.append((msgspec.Raw(text or lines.organization_text(one)), doors))
+    database.executemany(
+        "INSERT INTO organization VALUES (?, ?)",
+        [(at // PART, encode(rows[at : at + PART])) for at in range(0, len(rows), PART)],
+    )
+    database.executemany(
+        "INSERT INTO numbered VALUES (?, ?)",
+        [(part, encode(found)) for part, found in sorted(numbered.items())],
+    )
+
+
+def _fill_endpoints(
+    database: sqlite3.Connection,
+    content: Content,
+    numbers: Mapping[int, int],
+    origin_of: Mapping[str, Origin],
+) -> None:
+    """Write the endpoints; `numbers` has the origins' by identity: hashing one is slow."""
+    encode = msgspec.json.Encoder().encode
+    texts, overrides, raw = content.endpoint_texts, content.overrides, msgspec.Raw
+    found: dict[int, dict[str, tuple[int, msgspec.Raw, Mapping[str, Any]]]] = defaultdict(dict)
+    own: dict[str, str] = {}  # ids that do not follow from the address
+    nothing: Mapping[str, Any] = {}
+    for key in sorted(content.endpoints):
+        text = texts.get(key)
+        if text is None:
+            text = lines.endpoint_text(content.endpoints[key])
+        elif b'"id":' in text:
+            own[content.endpoints[key].url] = key
+        row = numbers[id(origin_of[key])], raw(text), overrides.get(key, nothing)
+        found[_part_of(key, _ENDPOINTS)][key] = row
+    database.executemany(
+        "INSERT INTO endpoint VALUES (?, ?)",
+        [(part, encode(ends)) for part, ends in sorted(found.items())],
+    )
+    database.execute("INSERT INTO about VALUES ('ids', ?)", (encode(dict(sorted(own.items()))),))
+
+
+def _part_of(identity: str, parts: int) -> int:
+    return zlib.crc32(identity.encode()) % parts
 
 
 def _doors(one: Organization) -> _Doors:
     return [(end.id, end.portal, end.portal_url) for end in one.endpoints]
-
-
-def _fill_words(database: sqlite3.Connection, search: Search) -> None:
-    """Lay down vocabulary and spots as whole columns: 100,000 rows would cost half the time."""
-    encode = msgspec.json.encode
-    kept = {
-        "words": encode(search._count),  # noqa: SLF001
-        "prior": _packed("d", search._prior),  # noqa: SLF001
-        "cities": encode(sorted(search._cities)),  # noqa: SLF001
-    }
-    for kind, name in _SPOTS.items():
-        found: Mapping[str, Sequence[int]] = getattr(search, name)
-        texts = sorted(found)
-        numbers = [found[text] for text in texts]
-        kept[f"{kind}.texts"] = encode(texts)
-        kept[f"{kind}.ends"] = _packed("I", accumulate(map(len, numbers)))
-        kept[f"{kind}.numbers"] = _packed("I", chain.from_iterable(numbers))
-    database.executemany("INSERT INTO about VALUES (?, ?)", sorted(kept.items()))
 
 
 def _packed(kind: str, numbers: Iterable[float]) -> bytes:
@@ -204,7 +210,7 @@ class _Rows:
 
     def __init__(self, database: sqlite3.Connection, count: int) -> None:
         self._database, self._count = database, count
-        self._decode = _decoder(_ORGANIZATION).decode
+        self._decode = msgspec.json.Decoder(_Organizations).decode
         self._row = lru_cache(maxsize=8192)(self._read)
 
     def __len__(self) -> int:
@@ -214,53 +220,21 @@ class _Rows:
         return self._row(number)
 
     def _read(self, number: int) -> Organization:
-        query = "SELECT body, doors FROM organization WHERE number = ?"
-        body, doors = self._database.execute(query, (number,)).fetchone()
-        named = (door for door in msgspec.json.decode(doors, type=_Doors) if door[1])
-        ends = (Endpoint(key, "", "", "", "", "", portal, url) for key, portal, url in named)
-        return self.made(body, tuple(ends))
+        said, _ = self.said(number)
+        named = [door for door in said.doors if door[1]]
+        if not named:
+            return said.organization
+        ends = tuple(Endpoint("", "", "", "", "", "", portal, url) for _, portal, url in named)
+        return replace(said.organization, endpoints=ends)
 
-    def made(self, body: bytes, ends: tuple[Endpoint, ...]) -> Organization:
-        """Return the organisation of a row."""
-        values = dict(zip(_NAMES, self._decode(body), strict=True))
-        return Organization(**values, endpoints=ends)
-
-
-_NAMES = [one.name for one in _ORGANIZATION]
-
-
-class _Spots:
-    """Numbers of organisations by a text: acronyms, names without blanks, ZIP codes.
-
-    Read at the first question: who never searches pays nothing.
-    """
-
-    def __init__(self, database: sqlite3.Connection, kind: str) -> None:
-        self._database, self._kind = database, kind
-        self._columns = cache(self._read)
-
-    def get(self, text: str, default: Sequence[int] = ()) -> Sequence[int]:
-        """Return the numbers of a text."""
-        texts, ends, numbers = self._columns()
-        at = bisect_left(texts, text)
-        if at == len(texts) or texts[at] != text:
-            return default
-        return numbers[ends[at - 1] if at else 0 : ends[at]]
-
-    def items(self) -> Iterator[tuple[str, Sequence[int]]]:
-        """Yield every text with its numbers."""
-        texts, ends, numbers = self._columns()
-        for text, start, end in zip(texts, chain((0,), ends), ends, strict=False):
-            yield text, numbers[start:end]
-
-    def _read(self) -> "tuple[list[str], array[int], array[int]]":
-        query = "SELECT value FROM about WHERE key = ?"
-        texts, ends, numbers = (
-            self._database.execute(query, (f"{self._kind}.{part}",)).fetchone()[0]
-            for part in ("texts", "ends", "numbers")
-        )
-        decoded = msgspec.json.decode(texts, type=list[str])
-        return decoded, _unpacked("I", ends), _unpacked("I", numbers)
+    def said(self, number: int) -> tuple[lines.Said, _Doors | None]:
+        """Return what is kept of an organisation, and its doors where its line does not tell."""
+        query = "SELECT body FROM organization WHERE part = ?"
+        part, at = divmod(number, PART)
+        row = self._database.execute(query, (part,)).fetchone()
+        text, doors = self._decode(row[0])[at]
+        read_id = lines.full if doors is None else lines.as_it_is
+        return lines.organization_of(text, read_id), doors
 
 
 class Index(Search):
@@ -272,8 +246,7 @@ class Index(Search):
         self._lock = threading.Lock()
         self._db = _opened(path)
         try:
-            query = "SELECT key, value FROM about WHERE key NOT LIKE '%.%'"
-            stored = dict(self._db.execute(query))
+            stored = dict(self._db.execute("SELECT key, value FROM about WHERE key != 'ids'"))
         except sqlite3.DatabaseError as error:
             raise NoIndex(f"{path.name} is no search index.") from error
         about = json.loads(stored["about"])
@@ -285,10 +258,8 @@ class Index(Search):
         self._rows = _Rows(self._db, self.organizations)
         self._all = cast("list[Organization]", self._rows)
         self._prior = list(_unpacked("d", stored["prior"]))
-        for kind, name in _SPOTS.items():
-            setattr(self, name, _Spots(self._db, kind))
+        self._spots = _unpacked("Q", stored["spots"])
         self._cities = set(msgspec.json.decode(stored["cities"], type=list[str]))
-        self._end_values = _decoder(_ENDPOINT).decode
         self._prepare()
 
     def find(self, typed: str, limit: int = 10) -> list[Hit]:
@@ -300,9 +271,7 @@ class Index(Search):
     def organization(self, identity: str) -> Organization | None:
         """Return an organisation with its endpoints by its id."""
         with self._lock:
-            query = "SELECT 1 FROM organization WHERE id = ?"
-            known = self._db.execute(query, (identity,)).fetchone()
-            return self._whole(identity) if known else None
+            return self._whole(identity) if self._number(identity) is not None else None
 
     def endpoint(self, identity: str) -> Endpoint | None:
         """Return an endpoint by its id."""
@@ -317,8 +286,7 @@ class Index(Search):
     def origin(self, identity: str) -> Origin | None:
         """Return whose word an endpoint is."""
         with self._lock:
-            query = "SELECT origin FROM endpoint WHERE id = ?"
-            row = self._db.execute(query, (identity,)).fetchone()
+            row = self._stored_end(identity)
         return self.origins[row[0]] if row else None
 
     def lighthouse(self, identity: str) -> str:
@@ -329,10 +297,8 @@ class Index(Search):
     def override(self, identity: str) -> dict[str, Any]:
         """Return the rules that one endpoint has for itself."""
         with self._lock:
-            query = "SELECT profile FROM endpoint WHERE id = ?"
-            row = self._db.execute(query, (identity,)).fetchone()
-        found: dict[str, Any] = json.loads(row[0]) if row and row[0] else {}
-        return found
+            row = self._stored_end(identity)
+        return row[2] if row else {}
 
     def profile(self, end: Endpoint) -> dict[str, Any]:
         """Return the rules for an endpoint: its vendor's, overlaid by its own."""
@@ -354,26 +320,44 @@ class Index(Search):
         with self._lock:
             self._db.close()
 
+    def _number(self, identity: str) -> int | None:
+        query = "SELECT body FROM numbered WHERE part = ?"
+        row = self._db.execute(query, (_part_of(identity, _NUMBERED),)).fetchone()
+        found: dict[str, int] = msgspec.json.decode(row[0]) if row else {}
+        return found.get(identity)
+
     def _whole(self, identity: str) -> Organization:
-        query = "SELECT body, doors FROM organization WHERE id = ?"
-        body, doors = self._db.execute(query, (identity,)).fetchone()
-        ends = []
-        for key, portal, portal_url in msgspec.json.decode(doors, type=_Doors):
-            end = self._end(key)
-            if end is not None:
-                ends.append(replace(end, portal=portal, portal_url=portal_url))
-        return self._rows.made(body, tuple(ends))
+        number = self._number(identity)
+        if number is None:
+            raise KeyError(identity)
+        said, doors = self._rows.said(number)
+        if doors is None:
+            doors = [(self._id_of(url), portal, at) for url, portal, at in said.doors]
+        ends = [
+            replace(end, portal=portal, portal_url=portal_url)
+            for key, portal, portal_url in doors
+            if (end := self._end(key)) is not None
+        ]
+        return replace(said.organization, endpoints=tuple(ends))
+
+    def _id_of(self, url: str) -> str:
+        return self._own_ids.get(url) or lines.derived(url)
+
+    @cached_property
+    def _own_ids(self) -> dict[str, str]:
+        """Ids of the endpoints that do not follow from their addresses."""
+        row = self._db.execute("SELECT value FROM about WHERE key = 'ids'").fetchone()
+        return msgspec.json.decode(row[0], type=dict[str, str])
 
     def _end(self, identity: str) -> Endpoint | None:
-        query = "SELECT body FROM endpoint WHERE id = ?"
-        row = self._db.execute(query, (identity,)).fetchone()
-        if row is None:
-            return None
-        said = dict(zip(_ENDPOINT_NAMES, self._end_values(row[0]), strict=True))
-        return Endpoint(id=identity, portal="", **said)
+        row = self._stored_end(identity)
+        return lines.endpoint_of(row[1], identity) if row else None
 
-
-_ENDPOINT_NAMES = [one.name for one in _ENDPOINT]
+    def _stored_end(self, identity: str) -> tuple[int, msgspec.Raw, dict[str, Any]] | None:
+        query = "SELECT body FROM endpoint WHERE part = ?"
+        row = self._db.execute(query, (_part_of(identity, _ENDPOINTS),)).fetchone()
+        found: _Endpoints = msgspec.json.decode(row[0], type=_Endpoints) if row else {}
+        return found.get(identity)
 
 
 def open_index(path: Path) -> Index:

@@ -8,12 +8,12 @@ import binascii
 import gc
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -23,12 +23,12 @@ from lighthouse.merge import NAMESPACE
 
 LONGEST = 256 * 1024  # of one line; a reader refuses more
 MOST = 2_000_000  # lines
-Made = TypeVar("Made")
 DOOR = ("portal", "portal_url")  # what an organisation says about an endpoint
 _NO_DOOR: dict[str, Any] = dict.fromkeys(DOOR, "")
 ADDRESSES = ("authorize", "token", "registration")  # where a browser or a secret is sent
 
 _WEB = re.compile(r"https://([^/?#\s\\@]+)(?:[/?#][^\s\\]*)?", re.IGNORECASE)
+_WEB_LINE = re.compile(f"^{_WEB.pattern}$", re.IGNORECASE | re.MULTILINE)
 
 
 class Unreadable(ValueError):
@@ -37,12 +37,18 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a snapshot holds. `vendors`: rules for each vendor; `overrides`: for one endpoint id."""
+    """What a snapshot holds. `vendors`: rules for each vendor; `overrides`: for one endpoint id.
+
+    The texts are the lines as they came, by id, of what still is as they say: who changes an
+    endpoint or an organisation leaves its line out. They spare the index to write each anew.
+    """
 
     organizations: tuple[Organization, ...]
     endpoints: Mapping[str, Endpoint]
     vendors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    organization_texts: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
+    endpoint_texts: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
 
 
 def content_of(
@@ -59,6 +65,11 @@ def content_of(
     ends = {end.id: end for end in endpoints}
     ends |= {end.id: replace(end, **_NO_DOOR) for one in kept for end in one.endpoints}
     return Content(kept, ends, dict(vendors or {}), dict(overrides or {}))
+
+
+def short(identity: str) -> str:
+    """Return an id (hexadecimal) as base64url without padding, the form it has in a line."""
+    return base64.urlsafe_b64encode(bytes.fromhex(identity)).decode().rstrip("=")
 
 
 # --------------------------------------------------------------------------- writing
@@ -94,6 +105,24 @@ def organization_line(one: Organization) -> str:
     return msgspec.json.encode(_organization_line(one, urls)).decode()
 
 
+def endpoint_text(end: Endpoint) -> bytes:
+    """Return a line of an endpoint with all that is known of it, dates of visits included."""
+    return msgspec.json.encode(
+        {"is": "endpoint", "url": end.url, **dict(_said(end, _ENDPOINT, ()))}
+    )
+
+
+def organization_text(one: Organization) -> bytes:
+    """Return a line of an organisation for our own files: its ids stand there as they are."""
+    line = _organization_line(one, {end.id: end.url for end in one.endpoints}, as_it_is)
+    return msgspec.json.encode(line)
+
+
+def as_it_is(identity: str) -> str:
+    """Return an id unchanged: not every id of our own files is hexadecimal."""
+    return identity
+
+
 def _first_url(one: Organization, urls: Mapping[str, str]) -> str:
     return urls[one.endpoints[0].id] if one.endpoints else ""
 
@@ -112,11 +141,13 @@ def _endpoint_line(end: Endpoint, override: Mapping[str, Any] | None) -> dict[st
     return line
 
 
-def _organization_line(one: Organization, urls: Mapping[str, str]) -> dict[str, Any]:
-    line: dict[str, Any] = {"is": "organization", "id": short(one.id), "name": one.name}
+def _organization_line(
+    one: Organization, urls: Mapping[str, str], shorten: Callable[[str], str] = short
+) -> dict[str, Any]:
+    line: dict[str, Any] = {"is": "organization", "id": shorten(one.id), "name": one.name}
     line.update(_said(one, _ORGANIZATION, set()))
     if one.part_of:
-        line["part_of"] = short(one.part_of)
+        line["part_of"] = shorten(one.part_of)
     doors: list[Any] = []
     for end in one.endpoints:
         said = {name: value for name in DOOR if (value := getattr(end, name))}
@@ -126,17 +157,12 @@ def _organization_line(one: Organization, urls: Mapping[str, str]) -> dict[str, 
     return line
 
 
-def _said(one: Any, names: Mapping[str, Any], quiet: set[str]) -> Iterator[tuple[str, Any]]:
+def _said(one: Any, names: Mapping[str, Any], quiet: Collection[str]) -> Iterator[tuple[str, Any]]:
     """Yield the members that say something: not empty, and not what their absence means."""
     for name, absent in names.items():
         value = getattr(one, name)
         if name not in quiet and value not in (absent, "", ()):
             yield name, value
-
-
-def short(identity: str) -> str:
-    """Return an id (hexadecimal) as base64url without padding, the form it has in a line."""
-    return base64.urlsafe_b64encode(bytes.fromhex(identity)).decode().rstrip("=")
 
 
 def full(text: str) -> str:
@@ -261,41 +287,55 @@ class _Reading:
     def __init__(self) -> None:
         self.ends: dict[str, Endpoint] = {}
         self.by_url: dict[str, Endpoint] = {}
-        self.addresses = {""}  # that many endpoints share
+        self.made: dict[str, Organization] = {}
+        self.organization_texts: dict[str, bytes] = {}
+        self.endpoint_texts: dict[str, bytes] = {}
+        self.vendors: dict[str, Mapping[str, Any]] = {}
+        self.overrides: dict[str, Mapping[str, Any]] = {}
 
     def content(self, raw: bytes) -> Content:
-        vendors: dict[str, Mapping[str, Any]] = {}
-        overrides: dict[str, Mapping[str, Any]] = {}
+        lines = raw.split(b"\n")
+        read = _at_once(raw, lines) or list(_decoded(lines))
+        safe = _are_safe([line for _, line in read if type(line) is _EndpointLine])
         waiting: list[tuple[int, Any]] = []
-        for number, line in _decoded(raw):
-            if isinstance(line, _OrganizationLine):
-                waiting.append((number, line))
-            elif isinstance(line, _VendorLine):
-                vendors[line.vendor] = line.profile
-            else:
-                end = _about_line(number, self.endpoint, line)
-                if line.profile:
-                    overrides[end.id] = line.profile
-        made: dict[str, Organization] = {}
-        for number, line in waiting:
-            one = _about_line(number, self.organization, line)
-            if made.setdefault(one.id, one) is not one:
-                raise Unreadable(f"Line {number} of the snapshot names an organisation twice.")
-        return Content(tuple(made.values()), self.ends, vendors, overrides)
+        number = 0
+        try:
+            for number, line in read:
+                if type(line) is _EndpointLine:
+                    self.endpoint(line, lines[number - 1], safe=safe)
+                elif type(line) is _VendorLine:
+                    self.vendors[line.vendor] = line.profile
+                else:
+                    waiting.append((number, line))
+            for number, line in waiting:
+                self.organization(line, lines[number - 1])
+        except (KeyError, ValueError) as error:
+            sentence = f"Line {number} of the snapshot cannot be used: {error}."
+            raise Unreadable(sentence) from error
+        return Content(
+            tuple(self.made.values()),
+            self.ends,
+            self.vendors,
+            self.overrides,
+            self.organization_texts,
+            self.endpoint_texts,
+        )
 
-    def endpoint(self, line: Any) -> Endpoint:
-        url = web_address(line.url)
-        said = {*_addresses(line)}
-        if not said <= self.addresses:
-            self.addresses.update(map(web_address, said - {""}))
+    def endpoint(self, line: Any, text: bytes, *, safe: bool) -> None:
+        url = line.url
+        if not safe:
+            for address in (url, *filter(None, _addresses(line))):
+                web_address(address)
         line.id = full(line.id) if line.id else derived(url)
         end = Endpoint(*_endpoint_values(line))
         named = self.by_url.setdefault(url, end) is end and self.ends.setdefault(end.id, end) is end
         if not named or line.portal or line.portal_url:
             raise ValueError("an endpoint is named twice, or has a portal")
-        return end
+        self.endpoint_texts[end.id] = text
+        if line.profile:
+            self.overrides[end.id] = line.profile
 
-    def organization(self, line: Any) -> Organization:
+    def organization(self, line: Any, text: bytes) -> None:
         by_url = self.by_url
         line.endpoints = tuple(
             [
@@ -306,19 +346,65 @@ class _Reading:
         line.id = full(line.id)
         if line.part_of:
             line.part_of = full(line.part_of)
-        return Organization(*_organization_values(line))
+        one = Organization(*_organization_values(line))
+        if self.made.setdefault(one.id, one) is not one:
+            raise ValueError("it names an organisation twice")
+        self.organization_texts[one.id] = text
 
 
-def _about_line(number: int, make: Callable[[Any], Made], line: Any) -> Made:
+def _at_once(raw: bytes, lines: list[bytes]) -> list[tuple[int, Any]] | None:
+    """Read all lines in one go; None where one of them needs to be looked at by itself."""
+    if len(lines) > MOST or max(map(len, lines)) > LONGEST:
+        return None
     try:
-        return make(line)
-    except (KeyError, ValueError) as error:
-        raise Unreadable(f"Line {number} of the snapshot cannot be used: {error}.") from error
+        read = _DECODER.decode_lines(raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    return list(enumerate(read, 1)) if len(read) == len(lines) - 1 else None
 
 
-def _decoded(raw: bytes) -> Iterator[tuple[int, Any]]:
+def _are_safe(ends: list[Any]) -> bool:
+    """Say whether every address may be used; where not, `web_address` tells which may not."""
+    found = [end.url for end in ends]
+    found += {address for end in ends for address in _addresses(end)} - {""}
+    text = "\n".join(found)
+    if text.count("\n") != len(found) - 1:
+        return False
+    hosts = _WEB_LINE.findall(text)
+    return len(hosts) == len(found) and all(_is_public(host.lower()) for host in set(hosts))
+
+
+def endpoint_of(text: "bytes | msgspec.Raw", identity: str) -> Endpoint:
+    """Return the endpoint that a line is about, under the id that it has."""
+    line: Any = _DECODER.decode(text)
+    line.id = identity
+    return Endpoint(*_endpoint_values(line))
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a line says about an organisation; `doors` are (address, portal, its address)."""
+
+    organization: Organization  # without endpoints
+    doors: tuple[tuple[str, str, str], ...]
+
+
+def organization_of(text: "bytes | msgspec.Raw", read_id: Callable[[str], str] = full) -> Said:
+    """Return what a line says about an organisation; `read_id`: how ids stand there."""
+    line: Any = _DECODER.decode(text)
+    doors = tuple(
+        (door, "", "") if isinstance(door, str) else (door.url, door.portal, door.portal_url)
+        for door in line.endpoints
+    )
+    line.endpoints, line.id = (), read_id(line.id)
+    line.part_of = read_id(line.part_of) if line.part_of else ""
+    return Said(Organization(*_organization_values(line)), doors)
+
+
+def _decoded(lines: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
+    """Yield the lines of a kind that is known, with their numbers, one by one."""
     decode = _DECODER.decode
-    for number, text in enumerate(raw.split(b"\n"), 1):
+    for number, text in enumerate(lines, 1):
         if not text:
             continue
         if len(text) > LONGEST or number > MOST:

@@ -23,6 +23,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Command = Callable[..., None]
 
 WENT: Final = "homeport-upstream"  # what a vendor heard: "untouched", "answered", "lost"
 MOST: Final = 16 * 1024  # bytes of a request's body
@@ -164,6 +165,30 @@ def told(sentence: str) -> Iterator[None]:
         yield
     except (ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm):
         raise click.ClickException(sentence) from None
+
+
+def options(port: int, *, snapshot: bool = False) -> Callable[[Command], Command]:
+    """Give a part's command the options that parts share; `snapshot`: those to take one, too."""
+    file = click.Path(exists=True, path_type=Path)
+    place = click.Path(path_type=Path)
+    shared = [
+        click.option("--installations", required=True, type=place),
+        click.option("--host", default="127.0.0.1", show_default=True),
+        click.option("--port", default=port, show_default=True),
+    ]
+    if snapshot:
+        shared += [
+            click.option("--snapshot", required=True, type=file),
+            click.option("--root", required=True, help="Root key of the snapshot (base64url)."),
+            click.option("--shelf", required=True, type=place, help="Own folder."),
+        ]
+
+    def give(command: Command) -> Command:
+        for option in shared:
+            command = option(command)
+        return command
+
+    return give
 
 
 def run(app: App, host: str, port: int) -> None:

@@ -367,13 +367,8 @@ def read_secrets(path: Path) -> dict[str, Secret]:
 
 
 @click.command()
-@click.option("--snapshot", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--root", required=True, help="Root key of the snapshot (base64url).")
-@click.option("--shelf", required=True, type=click.Path(path_type=Path), help="Own folder.")
 @click.option("--secrets", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--installations", required=True, type=click.Path(path_type=Path))
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8093, show_default=True)
+@parts.options(8093, snapshot=True)
 def main(
     *,
     snapshot: Path,

@@ -118,9 +118,7 @@ def _b64(raw: bytes) -> str:
 
 @click.command()
 @click.option("--key", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--installations", required=True, type=click.Path(path_type=Path))
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8091, show_default=True)
+@parts.options(8091)
 def main(key: Path, installations: Path, host: str, port: int) -> None:
     """Serve the redirect page. KEY is an EC P-256 private key (PEM), chmod 600."""
     kept = parts.read_private(key)

@@ -250,7 +250,9 @@ _TEST_HOST = re.compile(
     r"sandbox|(?:^|[.-])(?:test|demo|dev|stage|staging|uat|qa|preprod|sbx)\d*(?=[.-])",
     re.IGNORECASE,
 )
-_SINGLE_LABEL_TLDS = (".local", ".internal", ".lan", ".localdomain", ".corp", ".home", ".intranet")
+_SINGLE_LABEL_TLDS = (
+    ".local", ".localhost", ".internal", ".lan", ".localdomain", ".corp", ".home", ".intranet",
+)  # fmt: skip
 
 
 @dataclass(slots=True)

@@ -8,13 +8,15 @@ decides. Nothing that was typed is kept or logged.
 import math
 import re
 import sqlite3
+import zlib
+from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from lighthouse import words
 from lighthouse.catalogue import Organization
@@ -71,24 +73,42 @@ _ASIDE = {"sandbox", "lab", "test", "foundation"}
 _TELLING = _LARGE | _ALONE | _ASIDE | {"medical"}
 
 
-def _known(organization: Organization) -> float:
-    """Return how well known an organisation is (0..1), from what it is and how it appears."""
-    told = _TELLING.intersection(words.split(organization.name))
+def _known(organization: Organization, split: Iterable[str]) -> float:
+    """Return how well known an organisation is (0..1), from the words of its name and its doors."""
+    told = _TELLING.intersection(split)
     score = 0.0
     if told:
-        name = words.plain(organization.name)
+        name = " ".join(split)
         if not _LARGE.isdisjoint(told) or _CENTER.search(name):
             score += 0.5 if _SYSTEM.search(name) else 0.35
+        score -= 0.0 if _ALONE.isdisjoint(told) else 0.1
+        score -= 0.0 if _ASIDE.isdisjoint(told) else 0.15
     vendors = {end.vendor for end in organization.endpoints}
     if "Epic" in vendors:
         score += 0.35
-    elif vendors & {"Oracle Health", "MEDITECH", "Altera"}:
+    elif not _USUAL_VENDORS.isdisjoint(vendors):
         score += 0.2
-    score += {"ins": 0.15, "national": 0.6}.get(organization.kind, 0.0)
-    if told:
-        score -= 0.0 if _ALONE.isdisjoint(told) else 0.1
-        score -= 0.0 if _ASIDE.isdisjoint(told) else 0.15
+    if organization.kind in _KINDS:
+        score += _KINDS[organization.kind]
     return max(0.0, min(1.0, score))
+
+
+_USUAL_VENDORS = frozenset(("Oracle Health", "MEDITECH", "Altera"))
+_KINDS = {"ins": 0.15, "national": 0.6}
+
+
+WORDS = """
+CREATE VIRTUAL TABLE docs USING fts5(
+    names, place, content='', columnsize=0, detail='column', tokenize='ascii', prefix='1 2 3'
+)
+"""
+# Where the sums of short texts of each kind begin: initials, names without blanks, ZIP, its area.
+_SPOTS = {"initials": 1, "squashed": 2, "zip": 3, "area": 4}
+
+
+def _sum_of(kind: str, text: str) -> int:
+    """Return 32 bits of a short text. Two may have the same: who is found by it is looked at."""
+    return zlib.crc32(text.encode(), _SPOTS[kind])
 
 
 class Search:
@@ -96,24 +116,22 @@ class Search:
 
     def __init__(self, organizations: Iterable[Organization]) -> None:
         """Build the index; about half a second for 47,000 organisations."""
-        pairs = [(_known(one), one) for one in organizations]
-        pairs.sort(key=lambda pair: (-pair[0], pair[1].name, pair[1].id))
-        self._all = [one for _, one in pairs]
-        self._prior = [known for known, _ in pairs]
+        given = list(organizations)
+        split = words.split_all([one.name for one in given])
+        known = list(map(_known, given, split))
+        order = sorted((-known[at], one.name, one.id, at) for at, one in enumerate(given))
+        self._all = [given[at] for *_, at in order]
+        self._prior = [known[at] for *_, at in order]
         self._db = sqlite3.connect(":memory:", check_same_thread=False)
         # Words are asked for alone and rows come by number: neither places nor lengths are kept.
-        self._db.execute(
-            "CREATE VIRTUAL TABLE docs USING fts5(names, place, content='', columnsize=0, "
-            "detail='column', tokenize='ascii', prefix='1 2 3')"
-        )
+        self._db.execute("PRAGMA page_size = 16384")  # rows of `lighthouse.index` are kilobytes
+        self._db.execute(WORDS)
         # One segment, written once: merging many would take as long again.
         self._db.execute("INSERT INTO docs(docs, rank) VALUES ('hashsize', ?)", (1 << 26,))
-        self._acronyms: dict[str, list[int]] = defaultdict(list)
-        self._squashed: dict[str, list[int]] = defaultdict(list)
-        self._zips: dict[str, list[int]] = defaultdict(list)
+        self._spots = array("Q")  # sum of a text, number: sorted, so the best known come first
         self._count: Counter[str] = Counter()
         self._cities: set[str] = set()
-        self._fill()
+        self._fill([split[at] for *_, at in order])
         self._prepare()
 
     def _prepare(self) -> None:
@@ -135,26 +153,35 @@ class Search:
                 found[gram].append(number)
         return found
 
-    def _fill(self) -> None:
+    def _fill(self, split: Sequence[Sequence[str]]) -> None:
+        """Lay down every organisation; `split` has the words of their names, in order."""
         rows: list[tuple[int, str, str]] = []
+        spots: list[int] = []
         counted: list[str] = []
+        more = [_other_names(one) for one in self._all]
+        more_split = iter(words.split_all([name for some in more for name in some]))
+        places = words.split_all([_place_text(one) for one in self._all])
+        crc32, squashed, initials = zlib.crc32, _SPOTS["squashed"], _SPOTS["initials"]
         for number, one in enumerate(self._all):
             named: dict[str, None] = {}  # a set that keeps its order
-            for name in _names(one):
-                split = words.tokens(name)
-                named |= dict.fromkeys(split)
-                self._squashed["".join(split)].append(number)
-                for acronym in words.acronyms(name):
-                    self._acronyms[acronym].append(number)
-            if one.country in {"", "US"}:
-                for zip_code in {one.zip, *(place[2] for place in one.places)} - {""}:
-                    self._zips[zip_code].append(number)
-            place = _place(one)
-            self._cities.update(words.tokens(one.city))
-            counted += named | dict.fromkeys(place) if place else named
-            where = " ".join([*place, one.state.lower()])
-            rows.append((number, " ".join(named), where))
+            names = [(one.name, split[number])]
+            names += [(name, next(more_split)) for name in more[number]]
+            for name, found in names:
+                tokens = words.normal_forms(found)
+                named.update(dict.fromkeys(tokens))
+                spots.append(crc32("".join(tokens).encode(), squashed) << 32 | number)
+                short = words.acronyms(name) if "(" in name else words.initials(found)
+                spots += [crc32(text.encode(), initials) << 32 | number for text in short]
+            place = words.normal_forms(places[number])
+            counted += named
+            counted += [word for word in dict.fromkeys(place) if word not in named]
+            rows.append((number, " ".join(named), " ".join([*place, one.state.lower()])))
+            for zip_code in _zips(one):
+                spots.append(_sum_of("zip", zip_code) << 32 | number)
+                spots.append(_sum_of("area", zip_code[:3]) << 32 | number)
         self._count.update(counted)
+        self._cities.update(*map(words.tokens, {one.city for one in self._all}))
+        self._spots = array("Q", sorted(set(spots)))
         self._db.executemany("INSERT INTO docs(rowid, names, place) VALUES (?, ?, ?)", rows)
 
     # ----------------------------------------------------------------- asking
@@ -205,15 +232,21 @@ class Search:
 
     def _near(self, zip_code: str, limit: int) -> list[Hit]:
         """Return who is at a ZIP, then who shares its first three digits, best known first."""
-        exact = self._zips.get(zip_code, [])
-        area = sorted(
-            number
-            for other, numbers in self._zips.items()
-            if other[:3] == zip_code[:3] and other != zip_code
-            for number in numbers
-        )
-        found = [(number, 1.0) for number in sorted(exact)] + [(number, 0.7) for number in area]
+        exact = [
+            number for number in self._at("zip", zip_code) if zip_code in _zips(self._all[number])
+        ]
+        near = self._at("area", zip_code[:3])
+        found = [(number, 1.0) for number in exact[:limit]]
+        found += [(number, 0.7) for number in near if number not in exact][:limit]
         return [Hit(self._all[n], self._all[n].name, score) for n, score in found[:limit]]
+
+    def _at(self, kind: str, text: str) -> Iterator[int]:
+        """Yield who has these initials, this squashed name, this ZIP; best known first."""
+        wanted = _sum_of(kind, text)
+        for at in range(bisect_left(self._spots, wanted << 32), len(self._spots)):
+            if self._spots[at] >> 32 != wanted:
+                return
+            yield self._spots[at] & 0xFFFFFFFF
 
     def _words(self, typed: Sequence[str]) -> tuple[Word, ...]:
         found = []
@@ -308,9 +341,9 @@ class Search:
         if not query.words:
             return found
         squashed = words.squash(text)
-        found.update(self._squashed.get(squashed, ())[:FEW])
+        found.update(islice(self._at("squashed", squashed), FEW))
         for initials in (*(word.text for word in query.words), squashed, *_contracted(query)):
-            found.update(self._acronyms.get(initials, ())[:FEW])
+            found.update(islice(self._at("initials", initials), FEW))
         placed = query.state_words
         without_place = [word for word in query.words if word.text not in placed]
         telling = [word for word in without_place if word.text not in words.GENERIC]
@@ -463,18 +496,36 @@ def _contracted(query: Query) -> list[str]:
 
 def _names(one: Organization) -> list[str]:
     """Return what an organisation goes by: its names, and its portals' where they tell anything."""
-    names = [one.name, *one.aliases]
+    return [one.name, *_other_names(one)]
+
+
+def _zips(one: Organization) -> Collection[str]:
+    """Return the ZIP codes of an organisation, as far as it is in the United States."""
+    if one.country not in {"", "US"}:
+        return ()
+    found = {one.zip, *[place[2] for place in one.places]} if one.places else {one.zip}
+    return found - {""}
+
+
+def _other_names(one: Organization) -> list[str]:
+    names = list(one.aliases)
     portals = {end.portal for end in one.endpoints if end.portal}
     if portals:
-        names += sorted(p for p in portals.difference(names) if not words.is_desk(p))
+        told = portals.difference([one.name, *names])
+        names += sorted(portal for portal in told if not words.is_desk(portal))
     return names
 
 
 def _place(one: Organization) -> tuple[str, ...]:
-    """Return the words that say where an organisation is: city, parent, street, country."""
-    cities = " ".join(place[0] for place in one.places)
+    """Return the words that say where an organisation is."""
+    return words.tokens(_place_text(one))
+
+
+def _place_text(one: Organization) -> str:
+    """Return city, parent, street, further cities and country of an organisation."""
+    cities = " ".join([place[0] for place in one.places]) if one.places else ""
     country = words.COUNTRIES.get(one.country, "")
-    return words.tokens(f"{one.city} {one.parent} {one.street} {cities} {country}")
+    return f"{one.city} {one.parent} {one.street} {cities} {country}"
 
 
 def _place_score(query: Query, one: Organization) -> float:

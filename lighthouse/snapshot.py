@@ -11,7 +11,7 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -43,9 +43,12 @@ MOST_CONTENT = 256 * 1024 * 1024
 MOST_RATIO = 64  # text of this kind packs 9 : 1
 WINDOW = 1 << 27  # the largest window a reader grants (RFC 8878 §3.1.1.1.2)
 SKEW = timedelta(days=1)  # how far a clock may be wrong
+MOST_SERIAL = (1 << 53) - 1  # what every JSON reader keeps exactly (RFC 8259 §6)
+LEAP = 1_000_000  # how far a serial may be ahead of the last one
 
 Fetch = Callable[[str, int], bytes]  # (file name, most bytes) -> its bytes
 
+_FORWARDS = "forwards.json"
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _FILE = re.compile(r"[a-z0-9][a-z0-9-]*(?:\.[a-z0-9]+)+")
 
@@ -185,6 +188,8 @@ def authenticate(envelope: bytes, trust: Trust) -> Checked:
     if manifest.minimum_client > VERSION:
         raise Refused("client", "This snapshot needs a newer Homeport.")
     _check_sizes(manifest)
+    if not 0 <= delegation.serial <= MOST_SERIAL:
+        raise Refused("size", "The number of the lighthouse's signing key is impossible.")
     return Checked(manifest, delegation)
 
 
@@ -233,7 +238,7 @@ def _check_sizes(manifest: Manifest) -> None:
         raise Refused("format", "A file of the snapshot has an impossible name.")
     small = all(0 < one.size <= MOST_PACKED for one in files)
     honest = 0 <= manifest.content.size <= min(MOST_CONTENT, MOST_RATIO * packed + (1 << 20))
-    if not small or not honest or manifest.serial < 1:
+    if not small or not honest or not 1 <= manifest.serial <= MOST_SERIAL:
         raise Refused("size", "The snapshot is larger than a catalogue can be.")
 
 
@@ -377,23 +382,40 @@ def moved(content: Content, pins: Pins) -> tuple[Moved, ...]:
 
 def in_force(content: Content, pins: Pins) -> Content:
     """Return the content with the old address wherever a move waits for a person."""
+    if not pins:
+        return content
     ends = dict(content.endpoints)
     for identity, held in pins.items():
         if identity in ends:
             ends[identity] = replace(ends[identity], **held)
-    if not pins:
-        return content
     organizations = tuple(
         _with_doors(one, ends) if any(end.id in pins for end in one.endpoints) else one
         for one in content.organizations
     )
-    return replace(content, organizations=organizations, endpoints=ends)
+    texts = {key: text for key, text in content.endpoint_texts.items() if key not in pins}
+    return replace(content, organizations=organizations, endpoints=ends, endpoint_texts=texts)
 
 
 def _with_doors(one: Organization, ends: Mapping[str, Any]) -> Organization:
     return replace(
         one, endpoints=tuple(lines.with_door(ends[end.id], end) for end in one.endpoints)
     )
+
+
+def forwards_of(content: Content) -> dict[str, str]:
+    """Return the address that took the place of another, by the old one without a slash behind.
+
+    A chain is followed to its end; one that leads in a circle leads nowhere.
+    """
+    found: dict[str, str] = {}
+    for end in content.endpoints.values():
+        seen, last = {end.id}, end
+        while last.forward and last.forward in content.endpoints and last.forward not in seen:
+            last = content.endpoints[last.forward]
+            seen.add(last.id)
+        if last is not end and last.forward not in seen:
+            found[end.url.rstrip("/")] = last.url
+    return found
 
 
 # --------------------------------------------------------------------------- several lighthouses
@@ -407,27 +429,39 @@ def merge(ordered: Sequence[tuple[Origin, Content]]) -> tuple[Content, dict[str,
     """
     ends: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
-    kept: dict[str, Organization] = {}
-    at: dict[tuple[str, str, str], str] = {}
     overrides: dict[str, Mapping[str, Any]] = {}
+    first = ordered[0][1] if ordered else Content((), {})
+    later = {end for _, content in ordered[1:] for end in content.endpoints}
     for origin, content in ordered:
-        for identity, end in content.endpoints.items():
-            if ends.setdefault(identity, end) is end:
-                origins[identity] = origin
-                if identity in content.overrides:
-                    overrides[identity] = content.overrides[identity]
+        new = content.endpoints.keys() - ends.keys()
+        ends.update((key, content.endpoints[key]) for key in new)
+        origins.update(dict.fromkeys(new, origin))
+        overrides.update((key, content.overrides[key]) for key in content.overrides.keys() & new)
+    kept = {one.id: one for one in first.organizations}
+    at: dict[tuple[str, str, str], str] = {}
+    for one in first.organizations:
+        for key in _keys(one, later):
+            at.setdefault(key, one.id)
+    joined: set[str] = set()
+    for _, content in ordered[1:]:
         for one in content.organizations:
-            if len(ordered) == 1:
-                kept[one.id] = one
-                continue
-            keys = [(name_key(one.name), one.state, end.id) for end in one.endpoints]
+            keys = _keys(one, ends)
             known = (
                 one.id if one.id in kept else next((at[key] for key in keys if key in at), one.id)
             )
             kept[known] = _joined(kept.get(known), one, ends)
+            joined.add(known)
             for key in keys:
                 at.setdefault(key, known)
-    return Content(tuple(kept.values()), ends, {}, overrides), origins
+    texts = {key: text for key, text in first.organization_texts.items() if key not in joined}
+    whole = Content(tuple(kept.values()), ends, {}, overrides, texts, first.endpoint_texts)
+    return whole, origins
+
+
+def _keys(one: Organization, ends: Container[str]) -> list[tuple[str, str, str]]:
+    """Return by what an organisation of another lighthouse is known to be the same."""
+    shared = [end.id for end in one.endpoints if end.id in ends]
+    return [(name_key(one.name), one.state, end) for end in shared]
 
 
 def _joined(
@@ -482,6 +516,13 @@ class _State(msgspec.Struct, frozen=True):
         found: Manifest = _decode(public_bytes(signed.payload), Manifest)
         return found
 
+    @property
+    def keys(self) -> list[str]:
+        """The keys that might sign when it was taken."""
+        signed = msgspec.json.decode(self.envelope, type=_Envelope).delegation
+        found: Delegation = _decode(public_bytes(signed.payload), Delegation)
+        return found.keys
+
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
@@ -510,6 +551,7 @@ class Shelf:
             pins = pins_after(read_content(before), pins, content)
         waiting = [asdict(one) for one in moved(content, pins)]
         self._keep(name, raw, _State(envelope, checked.delegation.serial, pins, waiting))
+        _replace(self._place(name) / _FORWARDS, msgspec.json.encode(forwards_of(content)))
         self._taken[name] = (
             manifest.content.sha256,
             content,
@@ -522,6 +564,14 @@ class Shelf:
             return []
         names = sorted(one.parent.name for one in self.folder.glob("*/state.json"))
         return [self._kept(name, now) for name in names]
+
+    def forwards(self, name: str) -> dict[str, str]:
+        """Return which addresses were taken over by another one, as one lighthouse says."""
+        try:
+            kept = (self._place(name) / _FORWARDS).read_bytes()
+            return msgspec.json.decode(kept, type=dict[str, str])
+        except (OSError, msgspec.DecodeError):
+            return {}
 
     def load(self, name: str) -> Loaded:
         """Return the content of one lighthouse as it is in force. Raises KeyError, Refused."""
@@ -630,12 +680,23 @@ class Shelf:
 
 
 def _refuse_rollback(state: _State, checked: Checked) -> None:
+    """Refuse what is older than what was seen, or too far ahead of it to be the next one.
+
+    Where the root took the signing keys away and named others, numbers begin anew: whoever stole
+    a key must not lock readers out by a high one.
+    """
     kept, new = state.manifest, checked.manifest
+    if checked.delegation.serial < state.delegation:
+        raise Refused("rollback", "The lighthouse has since changed its signing key.")
+    if checked.delegation.serial > state.delegation and not (
+        set(checked.delegation.keys) & set(state.keys)
+    ):
+        return
     if new.serial < kept.serial:
         sentence = f"Snapshot {new.serial} is older than the one we have ({kept.serial})."
         raise Refused("rollback", sentence)
-    if checked.delegation.serial < state.delegation:
-        raise Refused("rollback", "The lighthouse has since changed its signing key.")
+    if new.serial > kept.serial + LEAP:
+        raise Refused("rollback", f"Snapshot {new.serial} is no next one after {kept.serial}.")
     if new.serial == kept.serial and new != kept:
         raise Refused("rollback", f"There are two different snapshots {new.serial}.")
 

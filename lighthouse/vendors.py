@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
+from urllib.parse import urlsplit
 
 _BY_ADDRESS = tuple(
     (re.compile(pattern, re.IGNORECASE), vendor)
@@ -71,3 +72,9 @@ def profiles() -> Mapping[str, Mapping[str, Any]]:
 def profile(vendor: str) -> Mapping[str, Any]:
     """Return the habits of one vendor; empty where nothing is known."""
     return profiles().get(vendor, {})
+
+
+def is_for_staff(url: str, rules: Mapping[str, Any]) -> bool:
+    """Say whether an address stands in the list that a vendor publishes for hospitals' staff."""
+    host = (urlsplit(url).hostname or "").lower()
+    return host in {str(one).lower() for one in rules.get("staff_hosts", ())}

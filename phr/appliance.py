@@ -12,6 +12,8 @@ from phr.http import Http
 from phr.jobs import Jobs, Plan
 from phr.settings import Settings
 from phr.sharing import gate
+from phr.sharing.parked import Parking
+from phr.sharing.proof import KeySets
 from phr.store import accounts, index
 from phr.store.database import assert_build
 from phr.store.house import House, harden_process
@@ -38,6 +40,8 @@ class Appliance:
     tls: Tls | None = None
     jobs: Jobs | None = None  # from `start` on; they begin with `jobs.start`
     demo: "Demo | None" = None
+    parking: Parking = field(default_factory=Parking)  # what apps asked, until it is answered
+    _key_sets: KeySets | None = field(default=None, repr=False)
     _setup: "_SetUp | None" = field(default=None, repr=False)
     _catalogue: "Catalogue | None" = field(default=None, repr=False)
 
@@ -105,6 +109,13 @@ class Appliance:
     def vault(self, patient_id: str) -> Vault:
         """Return a patient's open vault; raises Sealed or NotFound."""
         return self.vaults.get(patient_id)
+
+    @property
+    def key_sets(self) -> KeySets:
+        """The published keys of apps, as far as they were asked for."""
+        if self._key_sets is None:
+            self._key_sets = KeySets(self.http)
+        return self._key_sets
 
     @property
     def catalogue(self) -> "Catalogue":

@@ -7,7 +7,9 @@ found, and how snapshots are checked, is `lighthouse.search` and `lighthouse.sna
 import hashlib
 import json
 import logging
+import re
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,11 +24,13 @@ from phr.http import Http, Limits
 
 if TYPE_CHECKING:
     from lighthouse.search import Hit
-    from lighthouse.snapshot import Endpoint, Index, Kept, Organization
+    from lighthouse.snapshot import Endpoint, Index, Kept, Moved, Organization
 
 # `lighthouse` is imported where it is used: most starts never look for a hospital.
 
-__all__ = ["Catalogue", "Endpoint", "Found", "Lighthouse", "Organization", "Standing"]
+__all__ = [
+    "Catalogue", "Endpoint", "Found", "Kept", "Lighthouse", "Moved", "Organization", "Standing",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +42,7 @@ AGAIN: Final = timedelta(hours=6)  # after a failure
 SPREAD: Final = 4 * 3600  # seconds: when a lighthouse is asked tells nobody what was needed when
 UNUSED: Final = timedelta(minutes=30)  # after which the index is let go
 OLD: Final = ("DSTU2", "STU3")
+SMALL: Final = frozenset(("of", "and", "the", "for", "at", "in"))  # words that no mark is made of
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,18 @@ class Found:
     organization: "Organization"
     matched: str
     place: str
+
+    @property
+    def mark(self) -> str:
+        """One or two letters that stand where a logo would: none is fetched from anywhere."""
+        words = re.findall(r"[^\W\d_]+", self.organization.name)
+        telling = [word[0] for word in words if word.lower() not in SMALL] or ["?"]
+        return "".join(telling[:2]).upper()
+
+    @property
+    def hue(self) -> int:
+        """Which of the four colours the mark has, always the same for a name."""
+        return zlib.crc32(self.organization.name.encode()) % 4 + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +231,17 @@ class Catalogue:
                     raise TrustError(_sentence_of(refused)) from refused
                 problem = str(cause)
         raise TrustError(problem)
+
+    def forwarded(self, url: str) -> tuple[str, Lighthouse] | None:
+        """Return the address that took the place of one, and whose word that is; None: none did.
+
+        Cheap: it reads one small file of each lighthouse and opens no index.
+        """
+        for one in self.lighthouses:
+            found = self._shelf().forwards(one.name).get(url.rstrip("/"))
+            if found:
+                return found, one
+        return None
 
     def serials(self) -> dict[str, int]:
         """Return the number of the snapshot that is kept of each lighthouse, by name."""

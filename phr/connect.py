@@ -39,6 +39,7 @@ OWN: Final = "own"  # a client id that somebody registered, with its secret if i
 KEYED: Final = "key"  # a registered client id, shown by a signature with our own key
 CLIENT_KEYS: Final = "client_keys"
 REGISTERED: Final = "register"  # the hospital gives us a client of our own (RFC 7591)
+MOVED: Final = "This hospital's interface moved to another address. Please sign in there once."
 STALE: Final = "This sign-in is too old, was already used, or began in another browser."
 WRONG: Final = (
     "The hospital signed in a different person than before, so nothing was stored and nothing was "
@@ -379,10 +380,13 @@ def remove(
     http: Http,
     keep_records: bool,
     actor: Mapping[str, Any],
-) -> None:
-    """End a connection: tokens are forgotten and revoked there; its records stay or are erased."""
+) -> str:
+    """End a connection: tokens are forgotten and revoked there; its records stay or are erased.
+
+    Returns in words what the hospital was asked to forget, as far as it listened; "" for nothing.
+    """
     if not pull.stop(vault.id, connection_id, wait=10.0):
-        raise Conflict("A pull is just ending. Please try again in a moment.")
+        raise Conflict("Homeport is just finishing there. Please try again in a moment.")
     with vault.write(Priority.URGENT) as session:
         row = connections.get(session, connection_id)
         kept = dict(row.credentials), dict(row.endpoint), dict(row.client)
@@ -399,7 +403,7 @@ def remove(
         )
     if not keep_records:
         keep.erase(vault, connection_id)
-    _revoke(http, *kept)
+    return _revoke(http, *kept)
 
 
 def remove_demo(vault: Vault, *, http: Http, actor: Mapping[str, Any]) -> None:
@@ -415,15 +419,49 @@ def _revoke(
     credentials: Mapping[str, Any],
     endpoint: Mapping[str, Any],
     client: Mapping[str, Any],
-) -> None:
+) -> str:
     """Tell the hospital, as far as it listens; our own forgetting does not depend on it."""
-    if credentials and endpoint and client:
-        oauth.revoke(
-            http,
-            Endpoint.from_json(endpoint),
-            Client.from_json(client),
-            Credentials.from_json(credentials),
-        )
+    if not endpoint or not client:
+        return ""
+    there, known_as = Endpoint.from_json(endpoint), Client.from_json(client)
+    if credentials:
+        oauth.revoke(http, there, known_as, Credentials.from_json(credentials))
+    return {
+        True: "The hospital deleted the registration that it had made for this Homeport.",
+        False: "The hospital was asked to delete the registration that it had made for this "
+        "Homeport, and did not confirm it. It opens nothing without a sign-in.",
+        None: "",
+    }[oauth.unregister(http, there, known_as)]
+
+
+# ------------------------------------------------------------------------- an address that moved
+
+
+def follow(
+    vault: Vault, connection_id: int, url: str, *, http: Http, actor: Mapping[str, Any]
+) -> bool:
+    """Ask at another address from now on: the catalogue says it took this one's place.
+
+    The permission goes along only where sign-in and server stay on the same hosts; otherwise the
+    person signs in anew, which is returned as true. Raises InvalidInput, NetError, Conflict.
+    """
+    if not pull.stop(vault.id, connection_id, wait=10.0):
+        raise Conflict("Homeport is just finishing there. Please try again in a moment.")
+    with vault.read() as session:
+        known = Endpoint.from_json(connections.get(session, connection_id).endpoint)
+    found = oauth.discover(http, url, known.quirks)
+    anew = bool(_moved(known, found)) or _host(known.base_url) != _host(url)
+    with vault.write(Priority.URGENT) as session:
+        row = connections.get(session, connection_id)
+        row.base_url, row.endpoint = url, found.to_json()
+        row.cursor, row.last_full_at, row.failures = {}, None, 0  # what it has is seen afresh
+        if row.state != ConnectionState.DRAFT:
+            row.state = ConnectionState.NEEDS_REAUTHORISATION if anew else ConnectionState.ACTIVE
+            row.sentence = MOVED if anew else None
+            row.credentials = {} if anew else row.credentials
+            row.next_pull_at = None if anew else clock.now()
+        audit.append(session, vault, "connection.followed", actor, connection=connection_id)
+    return anew
 
 
 # ------------------------------------------------------------------------- the command line

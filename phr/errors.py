@@ -9,11 +9,13 @@ PhrError
 ├── Conflict                it changed meanwhile, exists already, or another holds it
 │   └── DataLocked          another process holds the data folder
 ├── NotSignedIn             no session
+├── TokenRefused            a bearer token is absent, unknown, expired or revoked
 ├── WrongSecret             password, code, kit or key does not open it
 │   └── TotpNeeded          the password was right; the six digits are missing
 ├── TooManyTries            a limit was reached; `after` says when to try again
 ├── StepUpNeeded            the password (or second factor) must be given again first
 ├── Denied                  policy said no; `reason` is for the audit log
+│   └── ScopeTooSmall       the token stands, but not for this interaction
 ├── Ended                   a link, grant or session that was live once and is no more
 ├── OutOfMemory             this step needs more than there is; the rest goes on
 ├── VaultError
@@ -83,6 +85,17 @@ class NotSignedIn(PhrError):
     sentence = "Please sign in."
 
 
+class TokenRefused(PhrError):
+    """A bearer token is not there (`absent`), or it is unknown, expired or revoked."""
+
+    sentence = "This needs a valid access token."
+
+    def __init__(self, *, absent: bool = False) -> None:
+        """Say whether there was none at all: RFC 6750 §3.1 names no error then."""
+        super().__init__()
+        self.absent = absent
+
+
 class WrongSecret(PhrError):
     """A password, code, kit or key does not open what it should."""
 
@@ -121,6 +134,12 @@ class Denied(PhrError):
         """Take the reason (for the audit log) and the sentence (for people)."""
         super().__init__(sentence)
         self.reason = reason
+
+
+class ScopeTooSmall(Denied):
+    """The token stands, but its scopes do not cover this interaction."""
+
+    sentence = "The scopes of this token do not cover that."
 
 
 class Ended(PhrError):

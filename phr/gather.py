@@ -116,7 +116,7 @@ def _plan(session: Session, vault: Vault, waiting: Waiting) -> list[Group]:
             continue
         rows = touched[type_]
         days = None if waiting.everything else {row.time // _DAY for row in rows if row.time}
-        pks = _candidates(session, type_, days)
+        pks = _candidates(session, type_, days) if type_ in several else set()
         pks |= {pk for pk, name in decided.items() if name == type_}
         pks |= _not_alone(session, [row.pk for row in rows])
         if pks:
@@ -174,7 +174,7 @@ def _joined(
     decisions: Sequence[Decision],
 ) -> list[Group]:
     whole = {pk for some in entries.evidence(session, pks).values() for pk in some} | set(pks)
-    found = entries.loaded(session, vault, whole)
+    found = entries.loaded(session, vault, whole, compact=True)
     known = {one.pk for one in found}
     others = [one for one in near if one.pk not in known]
     made = reconcile(found, decisions, near=others)

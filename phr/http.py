@@ -190,9 +190,8 @@ class _Backend:
         return _Stream(SyncStream(channel), self._budget, partial(self._seen, (host.lower(), port)))
 
     def _seen(self, where: tuple[str, int], tls: Any) -> None:
-        certificate = tls.getpeercert(True)
-        if certificate and len(self._certificates) < MOST_CERTIFICATES:
-            self._certificates[where] = sha256(certificate).hexdigest()
+        if where in self._certificates or len(self._certificates) < MOST_CERTIFICATES:
+            self._certificates[where] = sha256(tls.getpeercert(True)).hexdigest()
 
 
 class Http:
@@ -276,6 +275,11 @@ class Http:
             return self._exchange("POST", place, all_headers, form, limits)
         all_headers["content-type"] = "application/x-www-form-urlencoded"
         return self._exchange("POST", place, all_headers, urlencode(form).encode(), limits)
+
+    def delete(self, url: str, *, bearer: str, origin: str, limits: Limits) -> Answer:
+        """DELETE what lies at an address at or under `origin` (RFC 7592 §2.3)."""
+        place = self._place(url, origin)
+        return self._exchange("DELETE", place, _headers(None, bearer, origin), None, limits)
 
     def _place(self, url: str, origin: str | None) -> Place:
         """Check the address; with an `origin` it must lie there, whatever token is used."""

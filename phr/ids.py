@@ -1,5 +1,6 @@
 """The only place that makes identifiers and secrets."""
 
+import base64
 import hashlib
 import hmac
 import secrets
@@ -22,6 +23,11 @@ def new_uuid() -> str:
 def new_secret(size: int = SECRET_BYTES) -> str:
     """Return a URL-safe secret of `size` random bytes. It is shown once and never stored."""
     return secrets.token_urlsafe(size)
+
+
+def as_text(raw: bytes) -> str:
+    """Return bytes as URL-safe text without padding (RFC 4648 §5), as secrets are written."""
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def random_bytes(size: int) -> bytes:

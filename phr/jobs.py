@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from sqlalchemy import delete
 
-from phr import clock, connect, gather, logs, pull, push
+from phr import clock, connect, gather, logs, pull, push, transcribe
 from phr.errors import Conflict, NotFound, PhrError, Sealed, VaultError
 from phr.http import Http
 from phr.sharing import channels, gate, outbox
@@ -35,6 +35,7 @@ EVERY: Final = {  # seconds between looks; what is due decides, not how often on
     "housekeeping": 600,
     "backup": 300,
     "catalogue": 900,
+    "papers": 20,
 }
 AT_OPENING: Final = ("entries", "missed")  # done in the background when a vault opens
 PULLS_AT_ONCE: Final = 2  # over all connections together: a small machine stays usable
@@ -76,6 +77,7 @@ class Jobs:
         self._ticks = {name: Tick(name) for name in (*EVERY, *AT_OPENING)}
         self._behind = ThreadPoolExecutor(1, thread_name_prefix="catch-up")
         self._scheduler: Any = None  # from `start` on
+        self._stopping = threading.Event()
 
     def start(self) -> None:
         """Begin to look for what is due; also whenever a vault opens."""
@@ -90,6 +92,7 @@ class Jobs:
             "housekeeping": self.keep_house,
             "backup": self.back_up_if_due,
             "catalogue": self._plan.tend_catalogue or (lambda: None),
+            "papers": self.read_papers,
         }
         for name, work in works.items():
             self._scheduler.add_job(
@@ -101,8 +104,10 @@ class Jobs:
         """End within a few seconds; interrupted pulls resume at the next start."""
         with suppress(ValueError):
             self._vaults.on_open.remove(self._opened)
+        self._stopping.set()
         if self._scheduler is not None and self._scheduler.running:
             self._scheduler.shutdown(wait=False)
+        transcribe.stop_all()
         self._behind.shutdown(wait=False, cancel_futures=True)
         self._pullers.shutdown(wait=False, cancel_futures=True)
         pull.stop_all(wait=LEAVING)
@@ -222,6 +227,12 @@ class Jobs:
         for vault in self._open_vaults():
             with _one_by_one("expiry", vault):
                 gate.expire(vault, now=clock.now())
+
+    def read_papers(self) -> None:
+        """Read the files that came, for search; not while an import is under way."""
+        for vault in self._open_vaults():
+            with _one_by_one("papers", vault):
+                transcribe.run_when_quiet(vault, stopping=self._stopping)
 
     def keep_house(self) -> None:
         """Forget what has run out: sign-ins at hospitals, sessions, drafts of connections."""

@@ -66,6 +66,11 @@ def peek(token: str) -> dict[str, Any]:
     return _part(parts[1]) if len(parts) == 3 and len(token) <= MAX_TOKEN else {}
 
 
+def header(token: str) -> dict[str, Any]:
+    """Return what a token says of its own making (RFC 7515 §4), unchecked. Raises TrustError."""
+    return _header(token)
+
+
 def _header(token: str) -> dict[str, Any]:
     parts = token.split(".")
     if len(token) > MAX_TOKEN or len(parts) != 3 or not all(parts):
@@ -187,13 +192,14 @@ def _seconds(claims: Mapping[str, Any], name: str, default: float) -> float:
 
 
 def new_key(algorithm: str) -> dict[str, Any]:
-    """Return a new private key as JWK (RFC 7517) for RS384, ES384 or EdDSA; its id is RFC 7638's.
+    """Return a new private key as JWK (RFC 7517); its id is RFC 7638's.
 
-    Raises KeyError for any other algorithm.
+    For RS256, RS384, ES384 or EdDSA. Raises KeyError for any other algorithm.
     """
     from joserfc.jwk import ECKey, OKPKey, RSAKey  # noqa: PLC0415 - see above
 
     makers: dict[str, Callable[[], Key]] = {
+        "RS256": lambda: RSAKey.generate_key(NEW_RSA_BITS),  # what every OpenID client reads
         "RS384": lambda: RSAKey.generate_key(NEW_RSA_BITS),
         "ES384": lambda: ECKey.generate_key("P-384"),
         "EdDSA": lambda: OKPKey.generate_key("Ed25519"),

@@ -7,6 +7,7 @@ be kept waits in quarantine with the reason. Reading is `phr.store.records`.
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -31,14 +32,17 @@ from phr.store.vault import Vault
 
 GROUP: Final = 2000  # records a commit
 DEFERRED: Final = 100_000  # records after which a first import builds the indexes and goes on
+DEFERRED_WAITING: Final = 10_000  # the same where a network is waited for: there is time for both
 TRAINED: Final = 2000  # records after which a connection gets its own dictionary
 GROUP_BYTES: Final = 8 * 1024 * 1024  # received bytes a commit
 WAIT: Final = 0.5  # seconds that a page waits for others
+WORTH: Final = 500  # records from which on a lull is used to put them in order
 MAX_ATTACHMENT: Final = 25 * 1024 * 1024
 MAX_QUARANTINED: Final = 1024 * 1024  # bytes kept of a refused item
 _HASH_BYTES: Final = 16
 _WITHDRAWN: Final = int(Note.WITHDRAWN)
 _SPACE: Final = b" \t\r\n"
+_OPENING, _CLOSING = b"{}"
 _STRETCH: Final = 50  # records read in one go before pages may go first: about a millisecond
 _PATIENT: Final = KINDS["Patient"]
 ANOTHER: Final = "This belongs to another patient. It was not kept in this record."
@@ -92,6 +96,7 @@ class _Arrived(msgspec.Struct, gc=False):
     hash: bytes
     body: bytes
     item: Item
+    taken: Taken | None = None  # where it was read already, while the next page is waited for
 
     @property
     def remote_id(self) -> str:
@@ -170,7 +175,7 @@ class Keeper:
     lines and cursors go through `settle` into the same transaction as their records.
 
     The first import into an empty vault leaves the secondary indexes for its end (or for the next
-    opening: `index.ensure`), unless `live` forbids it.
+    opening: `index.ensure`), unless `live` forbids it, and at most for `deferred` records.
     """
 
     def __init__(
@@ -184,6 +189,7 @@ class Keeper:
         group: int = GROUP,
         with_entries: bool = True,
         live: bool = False,
+        deferred: int | None = None,
     ) -> None:
         self._vault = vault
         self._connection = connection_id
@@ -193,6 +199,7 @@ class Keeper:
         self._now = clock.to_ms(now)
         self._group = group
         self._with_entries = with_entries
+        self._most_deferred = DEFERRED if deferred is None else deferred
         self._strangers: set[str] = set()
         self._pks: dict[int, int] = {}  # of what was written while deferring, by key
         self._insertion = _INSERT.format(
@@ -204,10 +211,11 @@ class Keeper:
         self._pages: list[_Page] = []
         self._waiting = self._bytes = 0
         self._since = 0.0
-        self._written = 0
+        self._written = self._in_order = 0
         with vault.read() as session:
             self._packer = bodies.packer(session, connection_id)
             self._deferring = not live and _is_empty(session)
+            self._anew = _brought_nothing(session, connection_id)
             row = session.get(Connection, connection_id)
             if row is None:
                 raise NotFound
@@ -230,7 +238,7 @@ class Keeper:
         for item in items:
             body = item.body
             size += len(body)
-            if body[:1] != b"{" or body[-1:] != b"}":
+            if not body or body[0] != _OPENING or body[-1] != _CLOSING:
                 body = body.removeprefix(document.BOM).strip(_SPACE)
             try:
                 kind, name = glance(body) or _named(body, item)
@@ -239,6 +247,8 @@ class Keeper:
                 continue
             hash_ = sha256(body).digest()[:_HASH_BYTES]
             arrived.append(_Arrived(key_of(kind.type, name), kind, name, hash_, body, item))
+        if self._anew:  # all of it is news, as a rule
+            self._read_early(arrived)
         if not self._pages:
             self._since = time.monotonic()
         self._pages.append(page)
@@ -246,6 +256,15 @@ class Keeper:
         self._bytes += size
         full = self._waiting >= self._group or self._bytes >= GROUP_BYTES
         return self.flush() if full or self.due() <= 0 else Kept()
+
+    def _read_early(self, arrived: Sequence[_Arrived]) -> None:
+        """Read what will be read anyway as it comes, so that there is less to do at once later."""
+        with gather.uncollected():
+            for place, each in enumerate(arrived):
+                if not place % _STRETCH:
+                    courtesy.give_way()
+                with suppress(InvalidInput):  # said when it is decided about
+                    each.taken = self._intake.take(document.text_bytes(each.body), each.kind)
 
     def due(self) -> float:
         """Return the seconds until waiting pages should be flushed (infinite if none wait)."""
@@ -278,7 +297,7 @@ class Keeper:
         self._written += len(group.fresh)
         if self._deferring:
             self._pks.update((key, row.pk) for key, row in group.fresh.items())
-            if self._written >= DEFERRED:
+            if self._written >= self._most_deferred:
                 self._end_deferring()
         total = Kept()
         for page in pages:
@@ -357,7 +376,7 @@ class Keeper:
         judge.known[key] = (key, known.pk, row.arrived.hash, row.version, known.flags, True)
 
     def _row(self, each: _Arrived) -> _Row:
-        taken = self._intake.take(document.text_bytes(each.body), each.kind)
+        taken = each.taken or self._intake.take(document.text_bytes(each.body), each.kind)
         if taken.patients != self._ours or each.kind is _PATIENT:
             self._refuse_others(each, taken)
         return _Row(each, taken)
@@ -527,7 +546,7 @@ class Keeper:
 
     def _new(self, row: _Row) -> entries.New:
         taken = row.taken
-        return entries.New(row.pk, taken.kind.number, categories=taken.categories, time=taken.time)
+        return entries.New(row.pk, taken.kind.number, taken.categories, taken.time)
 
     def _write_earlier(self, session: Session, group: _Group, private: set[int]) -> None:
         values = []
@@ -602,15 +621,36 @@ class Keeper:
                     ),
                 )
 
+    def catch_up(self) -> bool:
+        """Write what waits and put it in order before the end, in a lull; say whether it did.
+
+        Each time twice as much must have come as was in order before, so that many lulls cost no
+        more than twice what `finish` alone would.
+        """
+        if self._written + self._waiting < max(WORTH, 2 * self._in_order):
+            return False
+        self.flush()
+        self._put_in_order()
+        return True
+
+    @property
+    def written(self) -> int:
+        """How many new records were committed so far."""
+        return self._written
+
     def finish(self) -> Kept:
         """Write what waits and leave the vault in good order for reading."""
         kept = self.flush()
         if self._strangers:
             kept += self._expel()
+        self._put_in_order()
+        return kept
+
+    def _put_in_order(self) -> None:
         self._end_deferring()
         if self._with_entries:
             gather.settle(self._vault)
-        return kept
+        self._in_order = self._written
 
     def _end_deferring(self) -> None:
         """Build the indexes that a first import left out: at once they cost a third."""
@@ -675,10 +715,7 @@ class _Judge:
 def _named(body: bytes, item: Item) -> tuple[Kind, bytes]:
     """Return what `glance` did not see in the first bytes, or raise InvalidInput."""
     kind, remote_id = named(*peek(body), body, item.url)
-    try:
-        return kind, remote_id.encode()
-    except UnicodeEncodeError as problem:
-        raise InvalidInput("Its id is not text.") from problem
+    return kind, remote_id.encode()
 
 
 def _without_stamps(body: bytes) -> dict[str, Any]:
@@ -726,6 +763,11 @@ def _birth_date(session: Session) -> str | None:
 def _is_empty(session: Session) -> bool:
     run = session.connection().exec_driver_sql
     return run("SELECT 1 FROM record LIMIT 1").first() is None
+
+
+def _brought_nothing(session: Session, connection_id: int) -> bool:
+    sql = "SELECT 1 FROM counter WHERE connection = ? LIMIT 1"
+    return session.connection().exec_driver_sql(sql, (connection_id,)).first() is None
 
 
 def _parts(session: Session, pull_id: int) -> int:
@@ -877,8 +919,6 @@ def _erase_some(session: Session, pks: list[int]) -> None:
     run = session.connection().exec_driver_sql
     entries.remove(session, pks)
     each = [(pk,) for pk in pks]
-    if not each:
-        return
     run("DELETE FROM attachment_link WHERE record = ?", each)
     run("DELETE FROM record_version WHERE pk = ?", each)
     run("DELETE FROM record WHERE pk = ?", each)

@@ -17,6 +17,7 @@ import msgspec
 
 from phr import beacon, clock, ids, jwt
 from phr.beacon import Help
+from phr.bounded import read_object
 from phr.errors import (
     AnswerRefused,
     InvalidInput,
@@ -34,8 +35,6 @@ from phr.net import NotSent
 PENDING_FOR: Final = timedelta(minutes=10)
 LONGEST_LIFE: Final = 24 * 3600  # seconds; a longer `expires_in` is not believed
 METADATA: Final = Limits(size=8 << 20, first_byte=30.0, total=90.0)  # some statements are huge
-MARKS: Final = 400_000  # `{ [ , :` in one document: bounds what reading it may cost in memory
-NUMBER: Final = 40  # characters of a number
 FHIR_ID: Final = re.compile(r"[A-Za-z0-9.\-]{1,64}\Z")  # R4 §2.24.0.1 id
 OAUTH_URIS: Final = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
 WILDCARDS: Final = ("patient/*.rs", "patient/*.read", "patient/*.r")
@@ -89,6 +88,14 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """Where a dynamically registered client is managed, and the token for it (RFC 7592 §3)."""
+
+    url: str
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Client:
     """How we are known there. Without secret, key and help we are a public client."""
 
@@ -99,6 +106,7 @@ class Client:
     key: Mapping[str, Any] | None = field(default=None, repr=False)  # private_key_jwt: our JWK
     help: Help | None = None  # a lighthouse that signs or passes on
     back: Help | None = None  # a lighthouse whose page leads the browser back here
+    made: Made | None = None  # where a client that the site made for us is given back
 
     @property
     def is_confidential(self) -> bool:
@@ -198,67 +206,36 @@ def discover(http: Http, base_url: str, quirks: Mapping[str, Any] | None = None)
     if place.query:
         raise InvalidInput("The address must not hold a '?'.")
     smart = _fetch_json(http, base_url.rstrip("/") + "/.well-known/smart-configuration", SMALL)
-    statement = _fetch_json(http, base_url.rstrip("/") + "/metadata", METADATA)
+    statement = _statement(http, base_url.rstrip("/") + "/metadata")
     found = smart if "token_endpoint" in smart else smart | _oauth_uris(statement)
     endpoint = _endpoint(base_url, found, statement, quirks or {})
     _refuse_unsafe(http, endpoint, found)
     return endpoint
 
 
-def _fetch_json(http: Http, url: str, limits: Limits) -> dict[str, Any]:
-    """Return a JSON object, or an empty one where the server has none to give."""
-    accept = {"accept": "application/json, application/fhir+json;q=0.9"}
+def _statement(http: Http, url: str) -> dict[str, Any]:
+    """Return the CapabilityStatement (DSTU2: Conformance), asked for anew where it came as XML."""
     try:
-        answer = http.get(url, headers=accept, limits=limits)
-        return _object(answer.body) if answer.status == 200 else {}
+        answer = _fetch(http, url, METADATA)
+        if answer.status == 200 and answer.body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<":
+            answer = _fetch(http, url + "?_format=json", METADATA)
+        return read_object(answer.body) if answer.status == 200 else {}
     except (AnswerRefused, RemoteBroken):
         return {}
 
 
-def _object(body: bytes) -> dict[str, Any]:
-    """Read a JSON object; a name that stands twice (two patients!) is refused.
-
-    Bounded before it is read: 8 MB of `[{},{}…` would become gigabytes of small objects.
-    """
-    if sum(body.count(mark) for mark in (b"{", b"[", b",", b":")) > MARKS:
-        raise RemoteBroken
+def _fetch_json(http: Http, url: str, limits: Limits) -> dict[str, Any]:
+    """Return a JSON object, or an empty one where the server has none to give."""
     try:
-        value = json.loads(
-            body,
-            object_pairs_hook=_once,
-            parse_int=_whole,
-            parse_float=_broken,
-            parse_constant=_nothing,
-        )
-    except (ValueError, RecursionError):
-        raise RemoteBroken from None
-    if not isinstance(value, dict):
-        raise RemoteBroken
-    return value
+        answer = _fetch(http, url, limits)
+        return read_object(answer.body) if answer.status == 200 else {}
+    except (AnswerRefused, RemoteBroken):
+        return {}
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise ValueError
-    return made
-
-
-def _whole(digits: str) -> int:
-    if len(digits) > NUMBER:
-        raise ValueError
-    return int(digits)
-
-
-def _broken(digits: str) -> float:
-    if len(digits) > NUMBER:
-        raise ValueError
-    return float(digits)
-
-
-def _nothing(name: str) -> None:
-    """Refuse NaN and infinities: they are no JSON (RFC 8259 §6)."""
-    raise ValueError(name)
+def _fetch(http: Http, url: str, limits: Limits) -> Answer:
+    every = "application/json, application/fhir+json;q=0.9, application/json+fhir;q=0.8"
+    return http.get(url, headers={"accept": every}, limits=limits)  # JSON of all releases
 
 
 def _endpoint(
@@ -420,7 +397,29 @@ def _registered(
         _token_text(secret) if secret and str(chosen).startswith("client_secret") else None,
         "",
         dict(key) if key is not None and chosen == "private_key_jwt" else None,
+        made=_made(given),
     )
+
+
+def _made(given: Mapping[str, Any]) -> Made | None:
+    url, token = _text(given, "registration_client_uri"), _text(given, "registration_access_token")
+    return Made(url, token) if url and token and token.isascii() and token.isprintable() else None
+
+
+def unregister(http: Http, endpoint: Endpoint, client: Client) -> bool | None:
+    """Give back a client that the site made for us (RFC 7592 §2.3); whether it agreed.
+
+    None where there is nothing to give back. The token goes to the site that made the client only.
+    """
+    if client.made is None or not endpoint.registration_endpoint:
+        return None
+    place = http.guard.check(endpoint.registration_endpoint)
+    origin = f"{place.scheme}://{place.authority}/"
+    try:
+        answer = http.delete(client.made.url, bearer=client.made.token, origin=origin, limits=SMALL)
+    except NetError:
+        return False
+    return answer.status in {200, 204, 404}
 
 
 # ---------------------------------------------------------------------------- authorisation
@@ -723,7 +722,7 @@ def _assertion(http: Http, endpoint: Endpoint, client: Client) -> str:
 def _token_object(answer: Answer) -> dict[str, Any]:
     """Return the JSON object of a token answer; HTML and empty bodies count as an empty one."""
     try:
-        return _object(answer.body)
+        return read_object(answer.body)
     except RemoteBroken:
         return {}
 

@@ -33,6 +33,7 @@ from phr.errors import (
     VaultError,
     WrongPatient,
 )
+from phr.fhir import kinds
 from phr.fhir.kinds import KINDS
 from phr.http import Http
 from phr.keep import Keeper, Kept
@@ -102,6 +103,7 @@ class Job:
     missing: int = 0
     new: int = 0
     changed: int = 0
+    trained: bool = False  # a dictionary was thought of in this run
     certificate: str | None = None  # SHA-256 of what the server showed, this time or before
 
 
@@ -145,15 +147,26 @@ def _claim(vault: Vault, connection_id: int, now: datetime, full_days: int) -> J
 
 def _fetch_and_keep(vault: Vault, job: Job, http: Http, stop: "Stop", now: datetime) -> End:
     connector = _connector(vault, job, http)
-    keeper = Keeper(vault, job.connection_id, job.pull_id, expected_patient=job.patient, now=now)
+    keeper = Keeper(
+        vault,
+        job.connection_id,
+        job.pull_id,
+        expected_patient=job.patient,
+        now=now,
+        deferred=keep.DEFERRED_WAITING,
+    )
     pages = connector.fetch(job.cursor)
+    walking: set[str] = set()  # chains of which another page is to come
     try:
         for fetched in pages:
             stop.look()
+            if keeper.written >= keep.TRAINED and not job.trained:
+                job.trained = True
+                keep.train(vault, job.connection_id)
             if fetched is None:
-                if keeper.due() <= 0:
-                    keeper.flush()
+                _use_the_wait(keeper, is_lull=not walking)
                 continue
+            (walking.add if fetched.outcome is Outcome.MORE else walking.discard)(fetched.chain)
             settle = partial(_write_line, job=job, fetched=fetched)
             keeper.page(fetched.chain, fetched.items, settle=settle)
             _remember(job, fetched)
@@ -161,10 +174,17 @@ def _fetch_and_keep(vault: Vault, job: Job, http: Http, stop: "Stop", now: datet
         _close(pages)
         keeper.flush()
     keeper.finish()
-    keep.train(vault, job.connection_id)
+    if not job.trained:
+        keep.train(vault, job.connection_id)
     _fetch_documents(vault, job, connector, stop)
     _mark_withdrawn(vault, job)
     return _end(job)
+
+
+def _use_the_wait(keeper: Keeper, *, is_lull: bool) -> None:
+    """Do what is due while nothing arrives; in a lull also what else would be left for the end."""
+    if not (is_lull and keeper.catch_up()) and keeper.due() <= 0:
+        keeper.flush()
 
 
 def _close(pages: Iterator[Any]) -> None:
@@ -182,13 +202,19 @@ def _connector(vault: Vault, job: Job, http: Http) -> LiveConnector:
         tokens=Purse(vault, job, http),
         everything=job.endpoint.everything,
         quirks=job.endpoint.quirks,
+        release=job.endpoint.fhir_version or "",
     )
     return LIVE[job.kind](remote)
 
 
 def _write_line(session: Session, kept: Kept, *, job: Job, fetched: Fetched) -> None:
     """Bring the ledger up to date in the transaction that keeps the page's records."""
-    line = connections.line(session, job.pull_id, fetched.chain, fetched.type)
+    held = session.info.setdefault("lines", {})  # else each page reads and writes its line anew
+    line = held.get(fetched.chain)
+    if line is None:
+        with session.no_autoflush:
+            line = connections.line(session, job.pull_id, fetched.chain, fetched.type)
+        held[fetched.chain] = line
     _add_to_line(line, kept, fetched)
     job.new += kept.new
     job.changed += kept.changed
@@ -228,7 +254,7 @@ def _mark_withdrawn(vault: Vault, job: Job) -> None:
     """After a full pass: what is no longer offered is shown so, kind by kind, never deleted."""
     if not job.full:
         return
-    asked = {kind.type for kind in KINDS.values() if kind.patient_param}
+    asked = {"Patient", *(kind.type for kind in kinds.asked(job.endpoint.fhir_version or ""))}
     complete = asked if "*" in job.complete and not job.broken else job.complete & asked
     types = sorted(complete - job.broken)
     if types:

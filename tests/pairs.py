@@ -14,6 +14,7 @@ from tests.corpus import corpus
 from tests.fixtures_records import Digits, as_record
 
 FOLDER = Path(__file__).parent / "data" / "pairs"
+HELD_OUT = FOLDER.parent / "held_out"
 SYSTEMS = {
     "atc": "http://www.whocc.no/atc",
     "cvx": "http://hl7.org/fhir/sid/cvx",
@@ -58,11 +59,11 @@ class Pair:
 
 
 @cache
-def every() -> tuple[Pair, ...]:
-    """Return all pairs, in the order of files and lines."""
+def every(folder: Path = FOLDER) -> tuple[Pair, ...]:
+    """Return all pairs of a folder, in the order of files and lines."""
     return tuple(
         pair
-        for path in sorted(FOLDER.glob("*.toml"))
+        for path in sorted(folder.glob("*.toml"))
         if path.name != "paths.toml"
         for pair in _read(path)
     )

@@ -105,6 +105,12 @@ def rates(quick: bool) -> list[Row]:
         rate = len(given) / median(seconds[name])
         goal = 0.60 if "first" in name else 0.45
         rows.append(Row(name, rate, "records/s CPU", best, rate / best, f">= {bar}", f">= {goal}"))
+    for name in ("import.first", "import.live"):
+        without, with_ = median(seconds[name]), median(seconds[f"{name}.entries"])
+        added = (with_ - without) / len(given) * 1e6
+        share = with_ / without - 1
+        each = without / len(given) * 1e6
+        rows.append(Row(f"{name}.entries.added", added, "us CPU", each, share, "<= 0.30", ""))
     return rows
 
 
@@ -173,6 +179,25 @@ def _size(name: str, sets: list[list[Item]], bar: str, goal: str) -> Row:
         vault.database.close()
         size = vault.database.path.stat().st_size
     return Row(name, float(size), "bytes", float(received), size / received, bar, goal)
+
+
+def joined(quick: bool) -> list[Row]:
+    """Measure joining a whole record from nothing: two hospitals that know the same, in a child."""
+    count = 2_000 if quick else 20_000
+    with NamedTemporaryFile(suffix=".ndjson") as file:
+        file.writelines(body + b"\n" for body in corpus.bodies(count // 2))
+        file.flush()
+        run = subprocess.run(  # noqa: S603  ourselves
+            [sys.executable, "-m", "phr.bench.joining", file.name],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    seconds, megabytes = map(float, run.stdout.split())
+    return [
+        Row(f"join.{count}.cpu", seconds, "s CPU", None, None, "<= 5", ""),
+        Row(f"join.{count}.rss", megabytes, "MB", None, None, "<= 200", ""),
+    ]
 
 
 def peak(quick: bool) -> list[Row]:

@@ -19,8 +19,8 @@ from phr import clock, pull
 from phr.bench import corpus, house
 from phr.bench.row import Row
 from phr.bench.slow_hospital import KINDS, PAGE
-from phr.fhir import document
-from phr.fhir import kinds as all_kinds
+from phr.connectors.smart import in_order
+from phr.fhir import document, kinds
 from phr.http import Http
 from phr.net import Guard, join
 from phr.oauth import Client, Credentials, Endpoint
@@ -81,8 +81,7 @@ def opened(base: str) -> Http:
 
 def network_only(base: str, chains: int) -> float:
     """Ask every question of a full pull and throw the answers away; return the seconds."""
-    asked = [kind.type for kind in all_kinds.KINDS.values() if kind.patient_param]
-    waiting = deque(kind for kind in asked if kind != "Patient")
+    waiting = deque(kind.type for kind in in_order(kinds.asked("")))
 
     def ask(http: Http, kind: str) -> None:
         url: str | None = f"{base}/{kind}?patient={corpus.PATIENT}"

@@ -1,9 +1,10 @@
-"""Rows without bodies in the shape of a large record: for query plans and page timings."""
+"""Large records without a long import: rows without bodies, and kept rows repeated many times."""
 
 from random import Random
 
 from phr.bench import house
 from phr.fhir.kinds import KINDS
+from phr.store import index
 from phr.store.vault import Vault
 
 _TYPES = ("Observation",) * 10 + ("Encounter", "Condition", "Procedure", "DiagnosticReport")
@@ -55,3 +56,44 @@ def fill(vault: Vault, count: int, seed: int = 1) -> None:
         run("INSERT INTO evidence(entry, record) SELECT pk, pk FROM record")
         run("INSERT INTO search_text(id, hash) VALUES (5, 5)")
         run("INSERT INTO search(rowid, words) VALUES (5, 'glucose')")
+
+
+_APART = 604_800_000  # a week, in milliseconds, from one repetition to the next
+_COPY = (
+    "INSERT INTO record(pk, key, connection, type, remote_id, version, hash, time, time_end,"
+    " timeline, concept, category, text, value, labels, flags, received, pull, splices, body)"
+    " SELECT pk + :pks, random(), connection, type, remote_id || :name, version, hash,"
+    " time - :ms, time_end - :ms, timeline - :ms, concept, category, text, value, labels, flags,"
+    " received, pull, splices, body FROM record WHERE pk <= :most"
+)
+
+
+def multiply(vault: Vault, times: int) -> None:
+    """Repeat every kept record with its body, index columns and entry, each round a week earlier.
+
+    The schema is the product's own, the indexes are built by the product; only the import is
+    spared. Texts and concepts are shared, as those of a long life are.
+    """
+    with vault.write() as session:
+        index.drop(session)
+        run = session.connection().exec_driver_sql
+        most = run("SELECT max(pk) FROM record").scalar_one()
+    for round_ in range(1, times):
+        values = {"pks": round_ * most, "name": f"-{round_}", "ms": round_ * _APART, "most": most}
+        with vault.write() as session:
+            driver = session.connection().connection.driver_connection
+            assert driver is not None  # noqa: S101  of an open transaction
+            driver.execute(_COPY, values)
+            driver.execute(
+                "INSERT INTO entry(pk, section, state, time) SELECT pk + :pks, section, state,"
+                " time - :ms FROM entry WHERE pk <= :most",
+                values,
+            )
+            driver.execute(
+                "INSERT INTO evidence(entry, record) SELECT entry + :pks, record + :pks"
+                " FROM evidence WHERE record <= :most",
+                values,
+            )
+    with vault.write() as session:
+        session.connection().exec_driver_sql(f"UPDATE counter SET n = n * {int(times)}")
+    index.ensure(vault)

@@ -11,6 +11,7 @@ from phr.chart.book import Book, of_types
 from phr.chart.marks import Marks, marks
 from phr.chart.plain import (
     code_as_words,
+    codes,
     concept_words,
     digits,
     joined,
@@ -148,14 +149,41 @@ def _reasons(record: Record, book: Book) -> tuple[str, ...]:
     return tuple(dict.fromkeys(words for words in found if words))
 
 
+# HL7 adjudication codes and those of the Blue Button guide, in the words of a bill.
+_TOTALS: Final = {
+    "submitted": "Billed",
+    "eligible": "Allowed by the plan",
+    "allowed": "Allowed by the plan",
+    "benefit": "Plan pays",
+    "paidtoprovider": "Plan paid the provider",
+    "paidtopatient": "Plan paid you",
+    "paidbypatient": "You paid",
+    "paidbypatientcash": "You paid in cash",
+    "paidbypatientother": "You paid otherwise",
+    "paidbypatienthealthaccount": "Paid from your health account",
+    "priorpayerpaid": "Another insurer paid",
+    "memberliability": "You may owe",
+    "copay": "Your copay",
+    "coinsurance": "Your share of the cost",
+    "deductible": "Your deductible",
+    "noncovered": "Not covered",
+    "discount": "Discount",
+    "drugcost": "Cost of the drug",
+    "tax": "Tax",
+}
+
+
+def _total_words(category: Any) -> str:
+    """Return what a total is: in plain words where its code is known, else as the source says."""
+    known = next((_TOTALS[code] for _, code in codes(category) if code in _TOTALS), "")
+    return known or sentence_case(concept_words(category)) or "Total"
+
+
 def _amounts(document: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """Return the totals that the source gave, then what was paid; nothing is added up."""
     totals = document.get("total")
     given = [
-        (
-            sentence_case(concept_words(one.get("category"))) or "Total",
-            money_words(one.get("amount")),
-        )
+        (_total_words(one.get("category")), money_words(one.get("amount")))
         for one in mappings(totals)
         if "amount" in one
     ]

@@ -3,6 +3,8 @@
 import base64
 import binascii
 import hashlib
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +17,9 @@ from phr.chart.plain import (
     code_as_words,
     concepts_words,
     joined,
+    listing,
     mappings,
+    name_words,
     safe_depth,
     string,
 )
@@ -162,6 +166,53 @@ def announced_otherwise(document: Mapping[str, Any], place: int, content: bytes)
         return False
     digest = hashlib.sha1(content, usedforsecurity=False).digest()
     return "".join(told.split()) != base64.b64encode(digest).decode()
+
+
+_TITLES = frozenset({"mr", "mrs", "ms", "miss", "dr", "prof", "jr", "sr", "ii", "iii", "iv"})
+
+
+def somebody_else(name: str, born: str, patients: Sequence[Mapping[str, Any]]) -> str:
+    """Say in words how a file's patient differs from the Patient resources here; "" when not.
+
+    Another birth date is somebody else. So is another given name, and another family name where
+    no birth date says otherwise (people marry). What either side does not say does not count.
+    """
+    theirs = _name_words(name)
+    for one in patients:
+        ours = string(one.get("birthDate"))
+        days = bool(born and ours)
+        if days and not (born.startswith(ours) or ours.startswith(born)):
+            continue
+        if not theirs or any(
+            _may_be(theirs, each, is_sure=days) for each in mappings(one.get("name"))
+        ):
+            return ""
+    if not patients:
+        return ""
+    told = joined(name, f"born {born}" if born else "", by=", ")
+    here = joined(*dict.fromkeys(_told(one) for one in patients[:3]), by=" or ")
+    return f"It says that it is about {told}. This record is about {here}."
+
+
+def _may_be(theirs: frozenset[str], ours: Mapping[str, Any], *, is_sure: bool) -> bool:
+    """Say whether a name in a file can be this HumanName."""
+    given = _name_words(" ".join(map(string, listing(ours.get("given")))))
+    family = _name_words(string(ours.get("family")))
+    if not given and not family:
+        whole = _name_words(string(ours.get("text")))
+        return not whole or len(whole & theirs) >= min(2, len(whole), len(theirs))
+    same_given = not given or bool(given & theirs)
+    return same_given and (is_sure or not family or bool(family & theirs))
+
+
+def _name_words(name: str) -> frozenset[str]:
+    plain = "".join(one for one in unicodedata.normalize("NFD", name.casefold()) if one.isascii())
+    return frozenset(re.findall(r"[a-z]+", plain)) - _TITLES
+
+
+def _told(patient: Mapping[str, Any]) -> str:
+    born = string(patient.get("birthDate"))
+    return joined(name_words(patient.get("name")), f"born {born}" if born else "", by=", ")
 
 
 def described(one: Attachment) -> str:

@@ -6,7 +6,7 @@ A zone is made only from a range the source sent; nothing is smoothed, fitted or
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from itertools import pairwise
 
 from phr.chart.plain import MONTHS
@@ -75,13 +75,14 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """All points of one series in one unit."""
+    """All points of one series in one unit. `bars` join the two figures of a pair."""
 
     points: tuple[Point, ...]
     lines: tuple[tuple[str, str, str, str], ...]
     bands: tuple[Band, ...]
     rows: tuple[Tick, ...]
     columns: tuple[Tick, ...]
+    bars: tuple[tuple[str, str, str, str], ...] = ()
 
 
 def _cent(value: float) -> str:
@@ -153,7 +154,7 @@ def _anchor(at: float) -> str:
 
 def spark(values: Sequence[Result]) -> Spark | None:
     """Draw the last values, newest first on entry, evenly spaced; None for fewer than three."""
-    figures = [one.value.figure for one in reversed(values) if one.value.exact]
+    figures = [one.figure for one in reversed(values) if one.value.exact]
     drawn = [figure for figure in figures if figure is not None][-8:]
     if len(drawn) < 3:
         return None
@@ -173,21 +174,26 @@ def spark(values: Sequence[Result]) -> Spark | None:
 _TOP, _BOTTOM, _START, _END = 8.0, 88.0, 12.0, 96.0
 
 
-def trend(values: Sequence[Result]) -> Trend | None:
-    """Draw a series of plain, dated numbers in one unit; None for fewer than two."""
-    dated = sorted(
-        (
-            (one.record.when, one.value.figure, one)
-            for one in values
-            if one.record.when is not None and one.value.figure is not None and one.value.exact
-        ),
-        key=lambda item: item[0],
-    )
+_Dated = tuple[datetime, float, Result]
+
+
+def trend(
+    values: Sequence[Result], lower: Sequence[Result] = (), *, born: date | None = None
+) -> Trend | None:
+    """Draw a series of plain, dated numbers in one unit; None for fewer than two.
+
+    `lower` are the second figures of pairs (diastolic), drawn on the same axes and joined to the
+    first of the same record. With `born` the time axis is told in years of age.
+    """
+    first_line, second_line = _dated(values), _dated(lower)
+    dated = first_line or second_line
     if len(dated) < 2 or dated[0][0] == dated[-1][0]:
         return None
-    first, last = dated[0][0], dated[-1][0]
+    everything = [*first_line, *second_line]
+    first = min(when for when, _, _ in everything)
+    last = max(when for when, _, _ in everything)
     whole = (last - first).total_seconds()
-    steps = _steps([figure for _, figure, _ in dated], [one.span for _, _, one in dated])
+    steps = _steps([figure for _, figure, _ in everything], [one.range for _, _, one in everything])
 
     def across(when: datetime) -> float:
         share = (when - first).total_seconds() / whole
@@ -197,20 +203,60 @@ def trend(values: Sequence[Result]) -> Trend | None:
         share = (figure - steps[0]) / (steps[-1] - steps[0])
         return _BOTTOM - (_BOTTOM - _TOP) * min(1.0, max(0.0, share))
 
-    places = [(across(when), down(figure), one) for when, figure, one in dated]
+    lines = [
+        [(across(when), down(figure), one) for when, figure, one in line]
+        for line in (first_line, second_line)
+    ]
+    digits = max(0, -math.floor(math.log10(steps[1] - steps[0]) + 1e-9))
     return Trend(
-        points=_points(places),
+        points=tuple(point for line in lines for point in _points(line)),
         lines=tuple(
             (_cent(x1), _cent(y1), _cent(x2), _cent(y2))
-            for (x1, y1, _), (x2, y2, _) in pairwise(places)
+            for line in lines
+            for (x1, y1, _), (x2, y2, _) in pairwise(line)
         ),
-        bands=_bands([(x, one.span) for x, _, one in places], steps, down),
-        rows=tuple(Tick(_cent(down(step)), f"{step:g}") for step in steps),
-        columns=_columns(first, last, across),
+        bands=tuple(
+            band
+            for line in lines
+            for band in _bands([(x, one.range) for x, _, one in line], steps, down)
+        ),
+        rows=tuple(Tick(_cent(down(step)), _tick(step, digits)) for step in steps),
+        columns=_ages(first, last, born, across) if born else _columns(first, last, across),
+        bars=_bars(*lines),
     )
 
 
-def _points(places: list[tuple[float, float, Result]]) -> tuple[Point, ...]:
+def _dated(values: Sequence[Result]) -> list[_Dated]:
+    """Return what can be drawn, oldest first."""
+    found = (
+        (one.record.when, one.figure, one)
+        for one in values
+        if one.record.when is not None and one.figure is not None and one.value.exact
+    )
+    return sorted(found, key=lambda item: item[0])
+
+
+def _tick(step: float, digits: int) -> str:
+    """Return a label of the axis; all of one axis have the same digits after the point."""
+    if digits > 6 or abs(step) >= 1e7:
+        return f"{step:g}"
+    return f"{step:.{digits}f}"
+
+
+_Places = list[tuple[float, float, Result]]
+
+
+def _bars(upper: _Places, lower: _Places) -> tuple[tuple[str, str, str, str], ...]:
+    """Join the two figures of one moment."""
+    below = {(one.record.when, one.record.connection_id): y for _, y, one in lower}
+    return tuple(
+        (_cent(x), _cent(y), _cent(x), _cent(below[place]))
+        for x, y, one in upper
+        if (place := (one.record.when, one.record.connection_id)) in below
+    )
+
+
+def _points(places: _Places) -> tuple[Point, ...]:
     """Label every point where there is room, else the first and the last."""
     few = len(places) <= 8
     made = []
@@ -221,7 +267,7 @@ def _points(places: list[tuple[float, float, Result]]) -> tuple[Point, ...]:
             Point(
                 x=_cent(x),
                 y=_cent(y),
-                label=one.value.words if shown else "",
+                label=drawn_words(one) if shown else "",
                 label_y=_cent(y - 5 if above else y + 8.5),
                 shape=shape_of(one),
                 out=one.word.mark in ("high", "low", "flag"),
@@ -229,6 +275,11 @@ def _points(places: list[tuple[float, float, Result]]) -> tuple[Point, ...]:
             )
         )
     return tuple(made)
+
+
+def drawn_words(one: Result) -> str:
+    """Return the digits of a value as its trend shows them; "≈" marks a converted one."""
+    return f"≈ {one.converted.words}" if one.converted else one.value.words
 
 
 def _label_anchor(x: float) -> str:
@@ -251,9 +302,9 @@ def _steps(figures: list[float], spans: list[Range | None]) -> list[float]:
         if span and span.high is None and span.low is not None and span.low >= most:
             most = span.low + reach / 4
     size = _round_step((most - least) or abs(most) or 1.0)
-    start = size * (least // size)
+    start = size * math.floor(round(least / size, 9))  # 4.8 is 48 steps of 0.1, not 47.999
     steps = [start]
-    while steps[-1] < most and len(steps) < 12:
+    while steps[-1] < most - size * 1e-9 and len(steps) < 12:
         steps.append(start + size * len(steps))
     if len(steps) == 1:
         steps.append(start + size)
@@ -307,6 +358,31 @@ def _band(left: float, right: float, span: Range, steps: list[float], down: _Dow
         upper=edge(span.high),
         lower=edge(span.low),
     )
+
+
+def _ages(first: datetime, last: datetime, born: date, across: _Across) -> tuple[Tick, ...]:
+    """Return whole years of age inside the period, or the ages at its ends."""
+    birth = datetime(born.year, born.month, born.day, tzinfo=first.tzinfo)
+
+    def years(when: datetime) -> float:
+        return (when - birth).total_seconds() / _YEAR
+
+    whole = range(math.ceil(years(first)), math.floor(years(last)) + 1)
+    hop = max(1, -(-len(whole) // 5))
+    ticks = [
+        Tick(_cent(across(birth + timedelta(seconds=age * _YEAR))), f"age {age}")
+        for age in whole[::hop]
+    ]
+    if len(ticks) >= 2:
+        return tuple(ticks)
+    ends = ((first, "start"), (last, "end"))
+    return tuple(
+        Tick(_cent(across(when)), f"{max(0, int(years(when) * 12))} months", anchor)
+        for when, anchor in ends
+    )
+
+
+_YEAR = 365.25 * 86_400
 
 
 def _columns(first: datetime, last: datetime, across: _Across) -> tuple[Tick, ...]:

@@ -136,6 +136,7 @@ _ROUTES: Final[Mapping[str, str]] = {
     for word in listed.split()
 }
 _SLOW: Final = frozenset({"er", "xr", "xl", "sr", "cr", "la", "extended", "sustained"})
+_SLOW_SALTS: Final = frozenset({("metoprolol", "succinate")})  # is made in that form only
 _SALTS: Final[Mapping[str, str]] = {
     **{
         word: word
@@ -200,6 +201,7 @@ def told(name: str) -> Told:
         elif word not in _NOISE and not any(letter.isdigit() for letter in word):
             sure = False
     route = routes.pop() if len(routes) == 1 else ""
+    slow = slow or any((one, salt) in _SLOW_SALTS for one in found for salt in salts)
     return Told(frozenset(found), sure and bool(found), strengths, route, slow, frozenset(salts))
 
 

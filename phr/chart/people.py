@@ -74,6 +74,14 @@ def patients(records: Sequence[Record], how: How = PLAINLY) -> tuple[Patient, ..
     )
 
 
+def of_the_person(records: Sequence[Record], how: How = PLAINLY) -> list[Record]:
+    """Return the Patient records that are surely the person's: not those marked as somebody else's.
+
+    The more of the person's other records are given, the surer it is whose most of them are.
+    """
+    return [one.record for one in patients(records, how) if one.evidence.doubt is None]
+
+
 def _patient(record: Record) -> Patient:
     document = record.document
     facts = [(system_label(system), value) for system, value in contacts(document.get("telecom"))]

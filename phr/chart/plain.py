@@ -9,6 +9,8 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
+from phr.chart import hl7
+
 MONTHS = ("", "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _NOTHING: Mapping[str, Any] = {}
 _LONGEST_NAME = 1000  # characters of a name in words; the record's own page has the whole text
@@ -128,14 +130,16 @@ def joined(*parts: str, by: str = ", ") -> str:
 
 
 def coding_words(coding: Mapping[str, Any]) -> str:
-    """Return a Coding's display, else "Code 1234-5 (LOINC)"."""
+    """Return a Coding's display, HL7's own word for its code, else "Code 1234-5 (LOINC)"."""
     shown = string(coding.get("display"))
     if shown:
         return shown
-    code = string(coding.get("code"))
+    code, named = string(coding.get("code")), string(coding.get("system"))
     if not code:
         return ""
-    system = system_words(string(coding.get("system")))
+    if words := hl7.words(named, code):
+        return words
+    system = system_words(named)
     return f"Code {code} ({system})" if system else f"Code {code}"
 
 

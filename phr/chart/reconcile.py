@@ -8,7 +8,7 @@ patient goes before every rule, the newer before the older.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from phr.chart import rules
@@ -44,7 +44,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """What the sources of one entry disagree about: status, dose, severity, date."""
+    """What the sources disagree about: status, dose, severity, date, or that it is there at all."""
 
     about: str
     sides: tuple[Side, ...]
@@ -54,13 +54,12 @@ class Conflict:
 class Entry:
     """One thing that a person reads. `records` are its evidence in the order of arrival.
 
-    `beside` are records that say something about it without being it: a source that rules it out.
+    A source that rules it out is no evidence of it: it is a side of a conflict.
     """
 
     kind: str
     records: tuple[Record, ...]
     conflicts: tuple[Conflict, ...] = ()
-    beside: tuple[Record, ...] = ()
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -118,7 +117,8 @@ def reconcile(
     else:
         found = _remembered(sound, grouped)
     taken = {trait.record.pk for cluster in found for trait in cluster.members}
-    entries = [_entry(cluster) for cluster in found]
+    denied = _ruled_out(sound, everything)
+    entries = [_entry(cluster, denied) for cluster in found]
     entries += [
         Entry(one.type, (one,)) for one in records if one.pk not in taken
     ]  # kinds without a rule, and what is flagged: each stands alone
@@ -205,7 +205,15 @@ def _gather(found: Sequence[Trait], decisions: Iterable[Decision]) -> list[Clust
     by_key: dict[str, list[int]] = {}
     home: dict[int, int] = {}  # pk -> number
     for number, trait in enumerate(sorted(found, key=_precise_first)):
-        near = sorted({one for key in trait.keys for one in by_key.get(key, ()) if one in clusters})
+        near = sorted(
+            {
+                one
+                for key in trait.keys
+                if (listed := by_key.get(key))
+                for one in listed[-2 * _NEAR :]  # they grow: the latest are at the end
+                if one in clusters
+            }
+        )
         fitting = [] if trait.alone else _fitting(clusters, near[-_NEAR:], trait, word)
         if len(fitting) > 1:
             fitting = _bridged(clusters, fitting, trait, word, home=home, by_key=by_key)
@@ -321,10 +329,36 @@ _KINDS: Final = {
 }
 
 
-def _entry(cluster: Cluster) -> Entry:
+def _entry(cluster: Cluster, denied: Mapping[int, Sequence[Record]]) -> Entry:
     members = sorted(cluster.members, key=lambda trait: trait.record.pk)
     records = tuple(trait.record for trait in members)
-    return Entry(members[0].kind, records, conflicts(members[0].kind, records))
+    found = conflicts(members[0].kind, records)
+    against = {other.pk: other for one in records for other in denied.get(one.pk, ())}
+    if against:
+        sides = (Side("listed", records), Side("ruled out", tuple(against.values())))
+        about = "allergy" if members[0].kind == "allergy" else "diagnosis"
+        found = (Conflict(about, sides), *found)
+    return Entry(members[0].kind, records, found)
+
+
+def _ruled_out(sound: Sequence[Record], everything: Sequence[Record]) -> dict[int, list[Record]]:
+    """Return, by the pk of an allergy or problem, the records of other sources that rule it out."""
+    listed = [one for one in sound if one.type in ("AllergyIntolerance", "Condition")]
+    if not any(_is_refuted(one) for one in listed):
+        return {}
+    found = traits(listed, Book(everything))
+    denials = [one for one in found if one.state == "refuted"]
+    against: dict[int, list[Record]] = {}
+    for one in found:
+        for denial in denials:
+            elsewhere = one.record.connection_id != denial.record.connection_id
+            if elsewhere and not one.state and rules.same(one, replace(denial, state="")):
+                against.setdefault(one.record.pk, []).append(denial.record)
+    return against
+
+
+def _is_refuted(one: Record) -> bool:
+    return code_of(one.document.get("verificationStatus")) == "refuted"
 
 
 # ------------------------------------------------------------------------------------ conflicts

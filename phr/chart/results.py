@@ -6,7 +6,8 @@ ObservationInterpretation); without one, only plain arithmetic against the range
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from decimal import Decimal
+from typing import Any, NamedTuple
 
 from phr.chart.book import Book, of_types
 from phr.chart.evidence import NO_EVIDENCE, PLAINLY, Evidence, How, entries, gathered
@@ -33,6 +34,8 @@ from phr.chart.plain import (
     unit_words,
 )
 from phr.chart.titles import when_text
+from phr.chart.units import canonical, converted, is_same, together
+from phr.chart.whose import NOBODY, Whose, fits, whose
 from phr.fhir.record import Record
 
 LOINC = "http://loinc.org"
@@ -43,9 +46,10 @@ class Value:
     """A result's value in words. `figure` is only for drawing and comparing; None: not a number."""
 
     words: str  # "5.40", "< 0.1", "1 : 128", "Positive"
-    unit: str = ""
+    unit: str = ""  # as the source writes it
     figure: float | None = None
     exact: bool = False  # a plain number without comparator
+    ucum: str = ""  # the unit as UCUM spells it, where that is known: what is compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,18 @@ class Range:
     high: float | None = None
     low_words: str = ""
     high_words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """What a trend draws for a value that came in another unit: worked out here, so marked.
+
+    `words` are the digits in the unit of the trend; the source's own stay in the Result.
+    """
+
+    words: str
+    figure: float
+    span: Range | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +103,27 @@ class Result:
     parts: tuple["Result", ...] = ()
     earlier: tuple["Result", ...] = ()  # same test and unit, newest first
     evidence: Evidence = NO_EVIDENCE
+    converted: Converted | None = None  # only where the value was converted to its trend's unit
+
+    @property
+    def figure(self) -> float | None:
+        """Return where a trend puts the value: in the trend's unit."""
+        return self.converted.figure if self.converted else self.value.figure
+
+    @property
+    def range(self) -> Range | None:
+        """Return the range in the trend's unit."""
+        return self.converted.span if self.converted else self.span
 
     @property
     def flagged(self) -> bool:
         """Say whether a source flagged this result or one of its parts."""
         return self.word.flagged or any(part.flagged for part in self.parts)
+
+    @property
+    def outside(self) -> bool:
+        """Say whether it is flagged, or lies outside the range that was sent with it."""
+        return self.word.mark in _OUTSIDE or any(part.outside for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +146,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """All results of one test in one unit, newest first."""
+    """All results of one test, newest first, as far as they can be told in one unit.
+
+    `unit` is the newest value's. Values in a unit with a known factor to it carry `converted`.
+    """
 
     key: tuple[str, str] | None
     name: str
@@ -125,6 +160,7 @@ class Test:
 # ------------------------------------------------------------------------------- words
 
 _HIGH, _LOW = "high", "low"
+_OUTSIDE = frozenset({_HIGH, _LOW, "flag"})
 # code -> (mark, words, flagged). Only codes whose definition says high, low or out of the ordinary
 # count as a flag.
 INTERPRETATIONS: dict[str, tuple[str, str, bool]] = {
@@ -132,11 +168,13 @@ INTERPRETATIONS: dict[str, tuple[str, str, bool]] = {
     "HH": (_HIGH, "High, marked critical", True),
     "H*": (_HIGH, "High, marked critical", True),
     "HU": (_HIGH, "Much higher", True),
+    "H>": (_HIGH, "Much higher", True),
     "HX": (_HIGH, "Above the threshold", True),
     "L": (_LOW, "Low", True),
     "LL": (_LOW, "Low, marked critical", True),
     "L*": (_LOW, "Low, marked critical", True),
     "LU": (_LOW, "Much lower", True),
+    "L<": (_LOW, "Much lower", True),
     "LX": (_LOW, "Below the threshold", True),
     "A": ("flag", "Flagged", True),
     "AA": ("flag", "Flagged, marked critical", True),
@@ -171,14 +209,24 @@ INTERPRETATIONS: dict[str, tuple[str, str, bool]] = {
     "EXP": ("none", "Expected", False),
     "UNE": ("none", "Unexpected", False),
     "CAR": ("none", "Carrier", False),
-    "TOX": ("none", "Toxic", False),
+    "TOX": ("none", "Cytotoxic substance present", False),
+    "AC": ("none", "Anti-complementary substances present", False),
+    "HM": ("none", "Held until a doctor has looked", False),
     "NCL": ("none", "No clear meaning set", False),
     "QCF": ("none", "The lab's quality check did not pass", False),
+    "NULL": ("none", "No range applies", False),
     "OBX": ("none", "See the explanation with it", False),
 }
 _SPELLED = {"HIGH": "H", "LOW": "L", "NORMAL": "N", "ABNORMAL": "A", "POSITIVE": "POS"}
-_SPELLED |= {"NEGATIVE": "NEG", "CRITICAL HIGH": "HH", "CRITICAL LOW": "LL", "DETECTED": "DET"}
+_SPELLED |= {
+    "CARRIER": "CAR",
+    "NEGATIVE": "NEG",
+    "CRITICAL HIGH": "HH",
+    "CRITICAL LOW": "LL",
+    "DETECTED": "DET",
+}
 BY_SOURCE = "flagged by the source"
+NO_RANGE = "No range given"
 
 
 def word_of(observation: Mapping[str, Any], value: Value, span: Range | None) -> Word:
@@ -187,7 +235,7 @@ def word_of(observation: Mapping[str, Any], value: Value, span: Range | None) ->
     if stated is not None:
         return stated
     if span is None:
-        return Word("none", "No range given", "not flagged")
+        return Word("none", NO_RANGE, "not flagged")
     if not value.exact or value.figure is None or (span.low is None and span.high is None):
         return Word("none", "Not flagged", "by the source")
     if span.high is not None and value.figure > span.high:
@@ -235,7 +283,9 @@ def _quantity(content: Any) -> Value:
     if not words:
         return Value("")
     exact = not string(quantity.get("comparator"))
-    return Value(words, unit_words(quantity), number(quantity.get("value")), exact)
+    unit = unit_words(quantity)
+    ucum = canonical(string(quantity.get("unit")), string(quantity.get("code"))) if unit else ""
+    return Value(words, unit, number(quantity.get("value")), exact, ucum)
 
 
 def _integer(content: Any) -> Value:
@@ -264,51 +314,83 @@ _READERS: dict[str, Callable[[Any], Value]] = {
 }
 
 
-def range_of(observation: Mapping[str, Any], unit: str) -> Range | None:
-    """Return the range sent with a value; several, or one in another unit, only in words."""
-    spans = mappings(observation.get("referenceRange"))
-    texts = [words for span in spans if (words := _range_text(span, unit))]
-    if not texts:
+def range_of(
+    observation: Mapping[str, Any], unit: str, person: Whose = NOBODY, taken: str = ""
+) -> Range | None:
+    """Return the range sent with a value; one in another unit only in words.
+
+    Of several (by age, sex, phase, or critical ones beside the normal one) all are told; the one
+    that is surely for this person is told first and may be drawn. Else none of them is.
+    """
+    spans = observation.get("referenceRange")
+    if not spans:
         return None
-    normal = [span for span in spans if _is_normal(span)]
-    words = clip("; ".join(texts), 200)
-    if len(normal) != 1 or len(spans) != 1:
-        return Range(words)
-    low, high = mapping(normal[0].get("low")), mapping(normal[0].get("high"))
-    if any(side and (unit_words(side) or unit) != unit for side in (low, high)):
-        return Range(words)
-    return Range(
-        words,
-        number(low.get("value")),
-        number(high.get("value")),
-        quantity_digits(low),
-        quantity_digits(high),
-    )
+    read = [each for one in mappings(spans) if (each := _read_span(one, unit)) is not None]
+    if len(read) == 1 and read[0].plain:  # nearly all of them
+        return read[0].range
+    chosen = _chosen(read, person, taken)
+    if chosen is None:
+        return Range(clip(joined(*(one.told for one in read), by="; "), 200)) if read else None
+    others = joined(*(one.told for one in read if one is not chosen), by="; ")
+    words = clip(joined(chosen.told, f"others: {others}" if others else "", by="; "), 200)
+    return replace(chosen.range, words=words)
 
 
-def _is_normal(span: Mapping[str, Any]) -> bool:
-    kind = code_of(span.get("type"))
-    return kind in ("", "normal")
+class _Span(NamedTuple):
+    """One reference range as read. `plain`: normal, for everybody; `told`: with its conditions."""
+
+    range: Range
+    told: str
+    plain: bool
+    sent: Mapping[str, Any]
 
 
-def _range_text(span: Mapping[str, Any], unit: str) -> str:
-    own = string(span.get("text"))
-    words = own or _bounds(span, unit)
-    kind = concept_words(span.get("type"))
-    who = joined(*concepts_words(span.get("appliesTo")), range_words(span.get("age")))
-    return joined(words, "" if _is_normal(span) else kind, who) if words else ""
-
-
-def _bounds(span: Mapping[str, Any], unit: str) -> str:
+def _read_span(span: Mapping[str, Any], unit: str) -> _Span | None:
     low, high = mapping(span.get("low")), mapping(span.get("high"))
-    other = unit_words(high) or unit_words(low)
     start, end = quantity_digits(low), quantity_digits(high)
+    of_low, of_high = unit_words(low) if low else "", unit_words(high) if high else ""
+    words = string(span.get("text")) or _bounds(start, end, unit, of_high or of_low)
+    if not words:
+        return None
+    words = clip(words, 200)
+    same = (of_low or unit) == unit == (of_high or unit)
+    made = Range(
+        words,
+        number(low.get("value")) if low and same else None,
+        number(high.get("value")) if high and same else None,
+        start if same else "",
+        end if same else "",
+    )
+    if "type" not in span and "appliesTo" not in span and "age" not in span:
+        return _Span(made, words, plain=True, sent=span)
+    who = joined(*concepts_words(span.get("appliesTo")), range_words(span.get("age")))
+    kind = "" if _is_normal(span) else concept_words(span.get("type"))
+    told = joined(words, kind, who)
+    return _Span(made, told, plain=not kind and not who, sent=span)
+
+
+def _bounds(start: str, end: str, unit: str, other: str) -> str:
     tail = f" {other}" if other and other != unit else ""
     if start and end:
         return f"{start} to {end}{tail}"
     if start:
         return f"from {start}{tail}"
     return f"up to {end}{tail}" if end else ""
+
+
+def _chosen(spans: Sequence[_Span], person: Whose, taken: str) -> _Span | None:
+    """Return the one normal range whose conditions are all known to hold; None: not one."""
+    able = [
+        (one, fit)
+        for one in spans
+        if _is_normal(one.sent) and (fit := fits(one.sent, person, taken)) is not False
+    ]
+    return able[0][0] if len(able) == 1 and able[0][1] else None
+
+
+def _is_normal(span: Mapping[str, Any]) -> bool:
+    kind = code_of(span.get("type"))
+    return kind in ("", "normal")
 
 
 # ------------------------------------------------------------------------------- results
@@ -320,15 +402,16 @@ def key_of(concept: Any) -> tuple[str, str] | None:
     return next((pair for pair in pairs if pair[0] == LOINC), pairs[0] if pairs else None)
 
 
-def result(record: Record, book: Book) -> Result:
-    """Read one Observation."""
+def result(record: Record, book: Book, person: Whose = NOBODY) -> Result:
+    """Read one Observation of a person."""
     document = record.document
     value = value_of(document)
-    span = range_of(document, value.unit)
     taken = when_text(document)
+    span = range_of(document, value.unit, person, taken)
     lab = joined(*book.names(record, document.get("performer")))
     parts = tuple(
-        _part(record, component, taken, lab) for component in mappings(document.get("component"))
+        _part(record, component, taken, lab, person)
+        for component in mappings(document.get("component"))
     )
     return Result(
         record=record,
@@ -348,9 +431,11 @@ def result(record: Record, book: Book) -> Result:
     )
 
 
-def _part(record: Record, component: Mapping[str, Any], taken: str, lab: str) -> Result:
+def _part(
+    record: Record, component: Mapping[str, Any], taken: str, lab: str, person: Whose
+) -> Result:
     value = value_of(component)
-    span = range_of(component, value.unit)
+    span = range_of(component, value.unit, person, taken)
     return Result(
         record=record,
         name=concept_words(component.get("code")) or "Part without a name",
@@ -377,7 +462,8 @@ def results(
 ) -> tuple[Result, ...]:
     """Read every Observation, each told once, in the order given, with its earlier values."""
     book = book or Book(records)
-    read = [result(record, book) for record in of_types(records, "Observation")]
+    person = whose(records, how)
+    read = [result(record, book, person) for record in of_types(records, "Observation")]
     found = entries(records, ("Observation",), how)
     return tuple(_with_earlier(gathered(read, found, lambda one: not one.status)))
 
@@ -385,7 +471,7 @@ def results(
 def _with_earlier(read: list[Result]) -> Iterable[Result]:
     series: dict[tuple[tuple[str, str] | None, str], list[Result]] = {}
     for one in read:
-        series.setdefault((one.key, one.value.unit), []).append(one)
+        series.setdefault((one.key, one.value.ucum), []).append(one)
     for same in series.values():
         same.sort(key=lambda one: one.record.when.timestamp() if one.record.when else 0.0)
         same.reverse()
@@ -539,22 +625,80 @@ def _loose_group(some: list[Result]) -> Group:
 
 
 def by_test(records: Sequence[Record], how: How = PLAINLY) -> tuple[Test, ...]:
-    """Gather results by test and unit, tests in alphabetical order, values newest first."""
-    series: dict[tuple[object, str], list[Result]] = {}
+    """Gather results by test, tests in alphabetical order, values newest first.
+
+    One test in units without a known factor between them is two tests: nothing is guessed.
+    """
+    same: dict[object, list[Result]] = {}
     for one in results(records, how=how):
-        name = one.key or ("", one.name.casefold())
-        series.setdefault((name, one.value.unit), []).append(one)
-    made = [_test(some) for some in series.values()]
+        same.setdefault(one.key or one.name.casefold(), []).append(one)
+    made = [test for some in same.values() for test in tests_of(some)]
     return tuple(sorted(made, key=lambda test: (test.name.casefold(), test.unit)))
 
 
-def _test(some: list[Result]) -> Test:
-    ordered = sorted(
-        some,
-        key=lambda one: one.record.when.timestamp() if one.record.when else float("-inf"),
-        reverse=True,
-    )
-    return Test(ordered[0].key, ordered[0].name, ordered[0].value.unit, tuple(ordered))
+def tests_of(some: Sequence[Result]) -> list[Test]:
+    """Return the results of one test in as few units as known factors allow, the newest first.
+
+    What has no number ("not detected") and no unit stands with the newest that has one.
+    """
+    ordered = sorted(some, key=_time, reverse=True) if len(some) > 1 else list(some)
+    units = dict.fromkeys(one.value.ucum for one in ordered if _measures(one))
+    if len(units) < 2:
+        return [_test(ordered, ordered)]
+    homes = together(units)
+    first = next(iter(units))
+    series: dict[str, list[Result]] = {}
+    for one in ordered:
+        home = homes[one.value.ucum] if _measures(one) else first
+        series.setdefault(home, []).append(in_unit(one, home))
+    return [_test(each, [one for one in each if _measures(one)]) for each in series.values()]
+
+
+def parts_of(found: Sequence[Result]) -> list[Test]:
+    """Return the parts of results (systolic and diastolic, the members of a panel) as tests."""
+    same: dict[object, list[Result]] = {}
+    for one in found:
+        for part in one.parts:
+            same.setdefault(part.key or part.name.casefold(), []).append(part)
+    return [test for some in same.values() for test in tests_of(some)]
+
+
+def _measures(one: Result) -> bool:
+    return one.value.figure is not None or bool(one.value.ucum)
+
+
+def _time(one: Result) -> float:
+    return one.record.when.timestamp() if one.record.when else float("-inf")
+
+
+def _test(ordered: Sequence[Result], measured: Sequence[Result]) -> Test:
+    unit = next((one.value.unit for one in measured if one.value.unit), "")
+    return Test(ordered[0].key, ordered[0].name, unit, tuple(ordered))
+
+
+def in_unit(one: Result, home: str) -> Result:
+    """Return a result with what a trend in the unit `home` (UCUM) draws for it."""
+    value = one.value
+    if not value.exact or is_same(value.ucum, home):
+        return one
+    words = converted(value.words, value.ucum, home)
+    figure = number(Decimal(words)) if words is not None else None
+    if words is None or figure is None:
+        return one
+    return replace(one, converted=Converted(words, figure, _span_in(one.span, value.ucum, home)))
+
+
+def _span_in(span: Range | None, unit: str, home: str) -> Range | None:
+    """Return a range in another unit; None where a bound of it is no plain number."""
+    if span is None:
+        return None
+    words = [
+        converted(each, unit, home) if each else "" for each in (span.low_words, span.high_words)
+    ]
+    if None in words or not any(words):
+        return None
+    low, high = (number(Decimal(each)) if each else None for each in words)
+    return Range(span.words, low, high, words[0] or "", words[1] or "")
 
 
 def flagged(found: Iterable[Result]) -> tuple[Result, ...]:

@@ -65,6 +65,8 @@ def concepts(one: Trait, other: Trait) -> Verdict:
         return True
     if agreeing and (named or not one.names or not other.names or _alike(one, other)):
         return True
+    if met and not agreeing:  # one list, two codes: a name that both have is not enough
+        return None
     return True if named else None
 
 
@@ -79,9 +81,17 @@ def _codes_disagree(mine: Codes | None, theirs: Codes | None) -> bool:
     return bool(met) and not any((mine or {})[name] & (theirs or {})[name] for name in met)
 
 
-def _sides(one: Trait, other: Trait) -> bool:
-    """Say whether left and right contradict each other."""
-    return bool(one.side and other.side and one.side != other.side)
+def _elsewhere(one: Trait, other: Trait) -> bool:
+    """Say whether left and right, two places of the body, two stages or kinds contradict."""
+    if one.side and other.side and one.side != other.side:
+        return True
+    if one.site and other.site and not (one.site <= other.site or other.site <= one.site):
+        return True
+    mine, theirs = dict(one.finer), dict(other.finer)
+    return any(
+        not (mine[axis].startswith(theirs[axis]) or theirs[axis].startswith(mine[axis]))
+        for axis in mine.keys() & theirs.keys()
+    )
 
 
 # ------------------------------------------------------------------------------------ time
@@ -141,6 +151,9 @@ def _medicine(one: Trait, other: Trait) -> Verdict:
     return concepts(one, other)
 
 
+_LOCAL: Final = frozenset({"eye", "ear", "nose", "skin", "rectal", "vaginal"})
+
+
 def _one_product(one: Told, other: Told) -> bool:
     """Say whether strength, way of taking, salt and release can be those of one medicine."""
     if one.strengths and other.strengths and one.strengths != other.strengths:
@@ -150,7 +163,10 @@ def _one_product(one: Told, other: Told) -> bool:
     salts = bool(one.salts and other.salts)
     if salts and not one.salts & other.salts:
         return False
-    return one.slow == other.slow or (salts and one.salts == other.salts)
+    local = (one.route in _LOCAL or other.route in _LOCAL) and one.route != other.route
+    if local and not (one.strengths and other.strengths):
+        return False  # a bare name is the medicine that is taken, not its drops or its cream
+    return one.slow == other.slow
 
 
 def _given(one: Trait, other: Trait) -> Verdict:
@@ -165,7 +181,7 @@ def _problem(one: Trait, other: Trait) -> Verdict:
     verdict = concepts(one, other)
     if verdict is not True:
         return verdict
-    if _sides(one, other):
+    if _elsewhere(one, other):
         return False
     start, later = one.when, other.when
     if start is None or later is None or start.start is None or later.start is None:
@@ -189,7 +205,7 @@ def _diagnosis(one: Trait, other: Trait) -> Verdict:
     verdict = concepts(one, other)
     if verdict is not True:
         return verdict
-    if _sides(one, other):
+    if _elsewhere(one, other):
         return False
     agreed = _when(one.when, other.when)
     if not agreed:
@@ -202,7 +218,7 @@ def _diagnosis(one: Trait, other: Trait) -> Verdict:
 
 def _result(one: Trait, other: Trait) -> Verdict:
     verdict = concepts(one, other)
-    if verdict is False or _sides(one, other):
+    if verdict is False or _elsewhere(one, other):
         return False
     if one.place and other.place and not _share_a_word(one.place, other.place):
         return False
@@ -259,9 +275,7 @@ def _one_day(one: Moment | None, other: Moment | None) -> bool:
 def _procedure(one: Trait, other: Trait) -> Verdict:
     verdict = concepts(one, other)
     agreed = _when(one.when, other.when)
-    if verdict is False or _sides(one, other) or not agreed:
-        return False
-    if one.place and other.place and not _share_a_word(one.place, other.place):
+    if verdict is False or _elsewhere(one, other) or not agreed:
         return False
     return True if verdict and not _here(one, other) else None
 
@@ -303,7 +317,7 @@ def same_person(one: Person, other: Person) -> Verdict:
     if not born:
         return False
     if named:
-        return True
+        return True if one.born and other.born else None  # a name alone is many people's
     return False if one.names and other.names else None
 
 

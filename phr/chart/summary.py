@@ -10,11 +10,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from phr.chart.allergies import allergies
+from phr.chart.allergies import Allergies, allergies
 from phr.chart.book import Book, of_types
+from phr.chart.evidence import NO_EVIDENCE, PLAINLY, Evidence, How
 from phr.chart.immunizations import immunizations
 from phr.chart.marks import marks
-from phr.chart.medications import Standing, medications
+from phr.chart.medications import LISTED, Standing, medications
 from phr.chart.plain import (
     codes,
     concept_words,
@@ -67,11 +68,17 @@ class Line:
     record: Record
     cells: tuple[str, ...]
     severe: bool = False
+    evidence: Evidence = NO_EVIDENCE  # all that was joined into this line
 
     @property
     def details(self) -> str:
         """Return what stands behind the name, as one line."""
         return joined(*self.cells[1:], by=" · ")
+
+    @property
+    def doubtful(self) -> bool:
+        """Say whether it may be about somebody else: then it is told, and is no entry."""
+        return self.evidence.doubt is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +103,13 @@ class Section:
 
     @property
     def records(self) -> tuple[Record, ...]:
-        """Return the records that are its entries, each once."""
-        return tuple({line.record.pk: line.record for line in self.lines}.values())
+        """Return the records that are its entries, each once.
+
+        What an old standard names otherwise (DSTU2 MedicationOrder) is told in the text only, and
+        so is what may be about somebody else.
+        """
+        sound = (line.record for line in self.lines if not line.doubtful)
+        return tuple({one.pk: one for one in sound if one.type in self.head.types}.values())
 
 
 PROBLEMS: Final = Heading(
@@ -154,7 +166,7 @@ PLANS: Final = Heading("plans", "Plan of care", "18776-5", ("Plan", "When"), ("C
 _CARE = ("Practitioner", "PractitionerRole", "Organization", "Medication", "Location", "Device")
 SELECTIONS: Final = (
     Selection(types=("AllergyIntolerance",), limit=500),
-    Selection(types=("MedicationRequest", "MedicationStatement"), limit=1000),
+    Selection(types=LISTED, limit=1000),
     Selection(types=("Condition",), limit=1000),
     Selection(types=("Immunization",), limit=500),
     Selection(types=("Procedure",), limit=300),
@@ -166,6 +178,7 @@ SELECTIONS: Final = (
     Selection(types=("Observation",), categories=("vital-signs",), limit=200),
     Selection(types=("Observation",), categories=("social-history",), limit=200),
     Selection(types=_CARE, limit=2000),
+    Selection(types=("Patient",), limit=20),  # to see whose record each source means
 )
 
 
@@ -174,38 +187,54 @@ def summary(
     *,
     now: datetime,
     shared: bool = False,
+    how: How = PLAINLY,
 ) -> tuple[Section, ...]:
     """Sort records into sections; required ones always stand there, others only when filled.
 
-    In what is `shared` under a grant an empty required section always says "withheld", whatever
+    `how` carries the patient's decisions, so that what was joined or set apart is so here too. In
+    what is `shared` under a grant an empty required section always says "withheld", whatever
     the record holds, so that the word tells nothing about what was kept back.
     """
-    listed = problems(records)
-    needed = (_allergies(records), _medicines(records, now), _problems(listed))
+    listed = problems(records, how)
+    found = allergies(records, how)
+    needed = (_allergies(found), _medicines(records, now, how), _problems(listed))
     more = (
-        _immunizations(records),
-        _results(records),
-        _procedures(records),
+        _immunizations(records, how),
+        _results(records, how),
+        _procedures(records, how),
         _devices(records),
         _past(listed),
-        _vitals(records),
-        _social(records),
-        _pregnancy(records),
+        _vitals(records, how),
+        _social(records, how),
+        _pregnancy(records, how),
         _alerts(records),
         _directives(records),
         _plans(records),
     )
-    required = (one if one.lines else _with_gap(one, records, shared) for one in needed)
-    return (*required, *(one for one in more if one.lines))
+    unasked = bool(found.no_information)
+    required = (one if one.lines else _with_gap(one, unasked, shared) for one in needed)
+    filled = (*required, *(one for one in more if one.lines))
+    return tuple(_with_bounds(one, records) for one in filled)
 
 
-def _with_gap(section: Section, records: Sequence[Record], shared: bool) -> Section:
+def _with_gap(section: Section, unasked: bool, shared: bool) -> Section:
     gap = Gap.UNAVAILABLE
     if shared:
         gap = Gap.WITHHELD
-    elif section.head is ALLERGIES and allergies(records).no_information:
+    elif section.head is ALLERGIES and unasked:
         gap = Gap.NOT_ASKED
     return replace(section, gap=gap)
+
+
+def _with_bounds(section: Section, records: Sequence[Record]) -> Section:
+    """Say where only the newest records of a kind were looked at."""
+    for one in SELECTIONS:
+        looked = sum(record.type in one.types for record in records)
+        whole = one.categories or not one.limit or looked < one.limit
+        if not whole and not set(one.types).isdisjoint(section.head.types):
+            told = f"Only the newest {one.limit:,} records were looked at."
+            return replace(section, note=joined(section.note, told, by=" "))
+    return section
 
 
 def contacts_of(records: Sequence[Record]) -> tuple[str, ...]:
@@ -233,7 +262,11 @@ def _problems(found: Problems) -> Section:
     listed = [(one, joined(one.status, one.severity)) for one in found.active]
     given = [(one, words) for one, words in _of_visits(found) if not one.over]
     lines = tuple(
-        Line(one.record, (one.name, words, one.began, _said(one.marks.words)))
+        Line(
+            one.record,
+            (one.name, words, one.began, _said(one.marks.words)),
+            evidence=one.evidence,
+        )
         for one, words in (*listed, *given)
     )
     return _section(PROBLEMS, lines)
@@ -248,8 +281,7 @@ def _of_visits(found: Problems) -> list[tuple[Problem, str]]:
     ]
 
 
-def _allergies(records: Sequence[Record]) -> Section:
-    found = allergies(records)
+def _allergies(found: Allergies) -> Section:
     lines = tuple(
         Line(
             one.record,
@@ -260,6 +292,7 @@ def _allergies(records: Sequence[Record]) -> Section:
                 _said(one.marks.words),
             ),
             one.severe,
+            one.evidence,
         )
         for one in (*found.listed, *found.none_known)
     )
@@ -269,9 +302,9 @@ def _allergies(records: Sequence[Record]) -> Section:
     return Section(ALLERGIES, lines, note)
 
 
-def _medicines(records: Sequence[Record], now: datetime) -> Section:
+def _medicines(records: Sequence[Record], now: datetime, how: How) -> Section:
     kept = (Standing.CURRENT, Standing.UNCLEAR)
-    found = [one for one in medications(records, now) if one.standing in kept]
+    found = [one for one in medications(records, now, how) if one.standing in kept]
     found.sort(key=lambda one: one.standing is Standing.UNCLEAR)
     lines = tuple(
         Line(
@@ -282,6 +315,7 @@ def _medicines(records: Sequence[Record], now: datetime) -> Section:
                 _standing(one.standing, one.why),
                 day_words(one.dated),
             ),
+            evidence=one.evidence,
         )
         for one in found
     )
@@ -298,18 +332,22 @@ def _standing(standing: Standing, why: str) -> str:
 # ------------------------------------------------------------------ where there is something
 
 
-def _immunizations(records: Sequence[Record]) -> Section:
+def _immunizations(records: Sequence[Record], how: How) -> Section:
     lines = tuple(
-        Line(one.record, (one.name, moment_words(one.when) or one.when, one.dose))
-        for one in immunizations(records)
+        Line(
+            one.record,
+            (one.name, moment_words(one.when) or one.when, one.dose),
+            evidence=one.evidence,
+        )
+        for one in immunizations(records, how)
         if one.given and not one.marks.mistaken
     )
     return _section(IMMUNIZATIONS, lines)
 
 
-def _results(records: Sequence[Record]) -> Section:
+def _results(records: Sequence[Record], how: How) -> Section:
     laboratory = [one for one in records if not _in(one, "vital-signs", "social-history")]
-    newest = [series.results[0] for series in by_test(laboratory) if series.results]
+    newest = [series.results[0] for series in by_test(laboratory, how) if series.results]
     sound = [one for one in newest if not one.marks.mistaken and (one.value.words or one.parts)]
     sound = [one for one in sound if one.record.type == "Observation"]
     sound.sort(key=_when, reverse=True)
@@ -324,17 +362,22 @@ def _result(one: Result) -> Line:
         *(joined(part.name, part.value.words, part.value.unit, by=" ") for part in one.parts)
     )
     span = one.span.words if one.span else "none given"
-    return Line(one.record, (one.name, value, span, one.word.words, day_words(one.taken)))
+    cells = (one.name, value, span, one.word.words, day_words(one.taken))
+    return Line(one.record, cells, evidence=one.evidence)
 
 
 def _when(one: Result) -> float:
     return one.record.when.timestamp() if one.record.when else float("-inf")
 
 
-def _procedures(records: Sequence[Record]) -> Section:
+def _procedures(records: Sequence[Record], how: How) -> Section:
     lines = tuple(
-        Line(one.record, (one.name, one.when, joined(one.body_site, one.outcome)))
-        for one in procedures(records)
+        Line(
+            one.record,
+            (one.name, one.when, joined(one.body_site, one.outcome)),
+            evidence=one.evidence,
+        )
+        for one in procedures(records, how)
         if one.done and not one.marks.mistaken
     )
     return _section(PROCEDURES, lines)
@@ -360,17 +403,25 @@ def _past(found: Problems) -> Section:
     listed = [(one, one.status) for one in found.over]
     given = [(one, words) for one, words in _of_visits(found) if one.over]
     lines = tuple(
-        Line(one.record, (one.name, words, joined(one.began, one.ended, by=" to ")))
+        Line(
+            one.record,
+            (one.name, words, joined(one.began, one.ended, by=" to ")),
+            evidence=one.evidence,
+        )
         for one, words in (*listed, *given)
     )
     return _section(PAST, lines)
 
 
-def _vitals(records: Sequence[Record]) -> Section:
+def _vitals(records: Sequence[Record], how: How) -> Section:
     measured = [one for one in records if _in(one, "vital-signs")]
     lines = tuple(
-        Line(first, (kind.name, joined(one.words, one.unit, by=" "), day_words(when)))
-        for kind in vitals(measured)
+        Line(
+            first,
+            (kind.name, joined(one.words, one.unit, by=" "), day_words(when)),
+            evidence=one.first.evidence,
+        )
+        for kind in vitals(measured, how)
         if (one := kind.readings[0])
         and (first := one.first.record)
         and not one.first.marks.mistaken
@@ -386,25 +437,27 @@ _OUTCOMES = ("11636-8", "11637-6", "11638-4", "11639-2", "11640-0", "11612-9", "
 _PREGNANCY = frozenset((*_STATUS_AND_DATE, *_OUTCOMES, "11614-5", "33065-4"))
 
 
-def _social(records: Sequence[Record]) -> Section:
+def _social(records: Sequence[Record], how: How) -> Section:
     told = [one for one in records if _in(one, "social-history") and not _of_pregnancy(one)]
-    return _newest_of_each(SOCIAL, told)
+    return _newest_of_each(SOCIAL, told, how)
 
 
-def _pregnancy(records: Sequence[Record]) -> Section:
+def _pregnancy(records: Sequence[Record], how: How) -> Section:
     told = [one for one in of_types(records, "Observation") if _of_pregnancy(one)]
-    return _newest_of_each(PREGNANCY, told)
+    return _newest_of_each(PREGNANCY, told, how)
 
 
 def _of_pregnancy(record: Record) -> bool:
     return any(code in _PREGNANCY for _, code in codes(record.document.get("code")))
 
 
-def _newest_of_each(head: Heading, told: Sequence[Record]) -> Section:
-    newest = [series.results[0] for series in by_test(told) if series.results]
+def _newest_of_each(head: Heading, told: Sequence[Record], how: How) -> Section:
+    newest = [series.results[0] for series in by_test(told, how) if series.results]
     lines = tuple(
         Line(
-            one.record, (one.name, joined(one.value.words, one.value.unit, by=" "), day_words(when))
+            one.record,
+            (one.name, joined(one.value.words, one.value.unit, by=" "), day_words(when)),
+            evidence=one.evidence,
         )
         for one in newest
         if not one.marks.mistaken and one.value.words

@@ -16,7 +16,7 @@ FILTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "reports": ("Reports", ("DiagnosticReport",)),
     "documents": ("Documents", ("DocumentReference", "Composition")),
     "problems": ("Problems", ("Condition",)),
-    "medicines": ("Medicines", ("MedicationRequest", "MedicationStatement")),
+    "medicines": ("Medicines", ("MedicationRequest", "MedicationStatement", "MedicationOrder")),
     "vaccines": ("Vaccines", ("Immunization",)),
     "procedures": ("Procedures", ("Procedure",)),
     "allergies": ("Allergies", ("AllergyIntolerance",)),

@@ -14,7 +14,6 @@ from phr.chart.plain import (
     code_as_words,
     concept_words,
     joined,
-    listing,
     mapping,
     mappings,
     moment_words,
@@ -215,7 +214,7 @@ def _any_title(document: Document) -> str:
         words = name_words(value) if field == "name" else concept_words(value)
         if words:
             return words
-    return string(next(iter(listing(document.get("status"))), ""))
+    return ""
 
 
 def _statement(document: Document) -> str:
@@ -239,6 +238,7 @@ _TITLES: dict[str, Callable[[Document], str]] = {
     "Immunization": _vaccine,
     "MedicationAdministration": medicine_words,
     "MedicationDispense": medicine_words,
+    "MedicationOrder": medicine_words,
     "MedicationRequest": medicine_words,
     "MedicationStatement": medicine_words,
     "Observation": _observation,

@@ -65,17 +65,54 @@ _SAYS_NOTHING: Final = frozenset(  # SNOMED CT concepts that only name a kind of
     373873005 363787002 108252007""".split()  # noqa: SIM905  a word list
 )
 _JUNK: Final = frozenset(
-    """unknown other none na allergy problem result procedure visit medicine medication document
-    finding test note see comment condition diagnosis observation vaccine encounter report
-    letter""".split()  # noqa: SIM905  a word list
+    """unknown other none na unspecified specified not general misc routine status new given
+    reported history generic standard default detail allergy problem result procedure visit
+    medicine medication document finding test note see comment condition diagnosis observation
+    vaccine encounter report letter""".split()  # noqa: SIM905  a word list
 )
 _TAG = re.compile(
     r"\((?:disorder|finding|procedure|situation|substance|product|medicinal product|event|regime/"
     r"therapy|morphologic abnormality|observable entity|qualifier value|physical object)\)",
     re.IGNORECASE,
 )
+_BODY: Final = frozenset({"structure", "entire", "region", "part", "side", "left", "right", "both"})
 _SMALL: Final = frozenset("of the a an and in to for nos by on".split())  # noqa: SIM905
-_SIDES: Final = {"left": "left", "right": "right", "bilateral": "both", "both": "both"}
+_SIDES: Final = {
+    **dict.fromkeys(("left", "lt", "l", "os"), "left"),
+    **dict.fromkeys(("right", "rt", "r", "od"), "right"),
+    **dict.fromkeys(("bilateral", "bilat", "both", "ou"), "both"),
+}
+_BRACKETS = re.compile(r"\([^)]*\)")
+_HEAP: Final = frozenset({"other", "nec", "elsewhere"})
+_CLASSIFICATIONS: Final = frozenset(
+    {ICD10CM, "http://hl7.org/fhir/sid/icd-10", "http://hl7.org/fhir/sid/icd-9-cm"}
+)
+# Words that change what a name means, although the code beside it may be the same.
+_MODES: Final = (
+    ("family", re.compile(r"\b(?:family history|fam(?:ily)? hx|fhx?)\b")),
+    ("risk", re.compile(r"\b(?:at (?:high |increased )?risk|risk of|screening)\b")),
+    (
+        "denied",
+        re.compile(
+            r"^no\b(?! known)|\b(?:ruled out|denies|negative for|absence of|no evidence of)\b"
+        ),
+    ),
+    ("suspected", re.compile(r"\b(?:rule out|r/o|suspected|possible|probable|query)\b|\?$")),
+    ("history", re.compile(r"\b(?:history of|past history|personal history|h/o|hx of)\b")),
+)
+_GRADE = re.compile(
+    r"\b(?:stage|type|grade|class|degree|phase)\s+(\d{1,2}[a-d]?|[ivx]{1,4}[ab]?|[a-d])\b"
+)
+_ROMAN: Final = {"i": "1", "ii": "2", "iii": "3", "iv": "4", "v": "5"}
+_OPPOSITES: Final = (
+    ("acute", "chronic"),
+    ("with", "without"),
+    ("upper", "lower"),
+    ("benign", "malignant"),
+    ("primary", "secondary"),
+    ("proximal", "distal"),
+    ("internal", "external"),
+)
 _TELLING: Final = 20  # a remote id this long names one thing in the world (UUID, Epic)
 _MOST_CODES: Final = 20
 
@@ -94,6 +131,8 @@ class Trait:
     alone: bool = False  # entered in error, or says nothing: never joined by a rule
     state: str = ""  # what must be equal: refuted, suspected, not done
     side: str = ""
+    finer: frozenset[tuple[str, str]] = frozenset()  # stage, type, "acute": axis and value
+    site: frozenset[str] = frozenset()  # where on the body: words
     when: Moment | None = None
     until: Moment | None = None
     over: bool = False
@@ -118,6 +157,8 @@ class Trait:
             self.alone,
             self.state,
             self.side,
+            self.finer,
+            self.site,
             moments,
             self.over,
             self.value,
@@ -169,6 +210,32 @@ def side(*texts: str) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
+@lru_cache(maxsize=4096)
+def mode(*texts: str) -> str:
+    """Return how a problem is meant: "" as it stands, else "suspected", "family", "history" ..."""
+    for text in texts:
+        said = text.casefold().strip()
+        for name, pattern in _MODES:
+            if pattern.search(said):
+                return name
+    return ""
+
+
+@lru_cache(maxsize=4096)
+def finer(*texts: str) -> frozenset[tuple[str, str]]:
+    """Return what names add to a code: a stage, type or grade, and one of two opposites."""
+    found = set()
+    spoken = {word for text in texts for word in words(text)}
+    for pair in _OPPOSITES:
+        told = [word for word in pair if word in spoken]
+        if len(told) == 1:
+            found.add((pair[0], told[0]))
+    grades = {grade for text in texts for grade in _GRADE.findall(" ".join(words(text))) if grade}
+    if len(plain := {_ROMAN.get(one, one) for one in grades}) == 1:
+        found.add(("grade", plain.pop()))
+    return frozenset(found)
+
+
 @dataclass(slots=True)
 class Concept:
     """A CodeableConcept: its codes by system, what it is called, and what shared codes say."""
@@ -189,17 +256,22 @@ class Concept:
 def concept(*values: Any) -> Concept:
     """Read one or several CodeableConcepts (or Codings) as one."""
     by_system: dict[str, set[str]] = {}
+    text = next((said for one in values for each in mappings(one) if (said := _text(each))), "")
     pairs: list[tuple[str, str]] = []
     shown: list[str] = []
     others: list[str] = []
-    text = ""
     for value in values:
         for one in mappings(value):
-            text = text or string(one.get("text"))
             inner = one.get("coding")
             for coding in mappings(inner) if inner is not None else [one]:
                 code, name = string(coding.get("code")), system(string(coding.get("system")))
                 display = string(coding.get("display"))
+                if name in _CLASSIFICATIONS:
+                    display = _BRACKETS.sub(" ", display)  # may be there or not: ICD-10-CM I.A.7
+                    if text and not _HEAP.isdisjoint(words(display)):
+                        code = f"{code} {bare(text)}"  # "other ...": the text says which
+                if name == CVX:
+                    code = code.lstrip("0")
                 (shown if name in SHARED else others).append(display)
                 if name and any(letter.isalnum() for letter in code) and len(pairs) < _MOST_CODES:
                     if name == SNOMED and code in _SAYS_NOTHING:
@@ -213,6 +285,16 @@ def concept(*values: Any) -> Concept:
         tuple(one for one in shown if one),
         tuple(one for one in others if one),
     )
+
+
+def _text(concept_: Mapping[str, Any]) -> str:
+    """Return the words of a concept; in those of a classification the brackets may be missing."""
+    said = string(concept_.get("text"))
+    for one in mappings(concept_.get("coding")):
+        classified = system(string(one.get("system"))) in _CLASSIFICATIONS
+        if classified and string(one.get("display")) == said:
+            return _BRACKETS.sub(" ", said)
+    return said
 
 
 def _concept_keys(kind: str, about: Concept, after: str = "") -> tuple[str, ...]:
@@ -408,6 +490,8 @@ def _problem(record: Record, document: Mapping[str, Any], book: Book) -> Trait: 
         made.state = "refuted"
     elif verification in ("provisional", "differential", "unconfirmed"):
         made.state = "suspected"
+    else:
+        made.state = mode(about.text, *about.shown[:2])
     made.when = _first(document, "onsetDateTime", "onsetPeriod") or _first(
         document, "recordedDate", "assertedDate", "dateRecorded"
     )
@@ -416,6 +500,8 @@ def _problem(record: Record, document: Mapping[str, Any], book: Book) -> Trait: 
     made.over = clinical in ("resolved", "inactive") or made.until is not None
     sites = [concept_words(one) for one in listing(document.get("bodySite"))]
     made.side = side(about.text, *about.shown[:2], *sites)
+    made.finer = finer(about.text, *about.shown[:2])
+    made.site = _site(sites)
     made.keys = _concept_keys("problem", about)
     kinds = {code for _, code in codes(document.get("category"))}
     if "encounter-diagnosis" in kinds and not kinds & {"problem-list-item", "health-concern"}:
@@ -425,6 +511,12 @@ def _problem(record: Record, document: Mapping[str, Any], book: Book) -> Trait: 
         )
     made.alone = made.alone or not made.keys
     return made
+
+
+def _site(sites: Iterable[str]) -> frozenset[str]:
+    """Return the words of one body site; several, or none, say nothing that could contradict."""
+    told = [bare(one) for one in sites if bare(one)]
+    return frozenset(told[0].split()) - _BODY if len(told) == 1 else frozenset()
 
 
 def _first(document: Mapping[str, Any], *fields: str) -> Moment | None:
@@ -470,6 +562,7 @@ def _result(record: Record, document: Mapping[str, Any], book: Book) -> Trait:  
     specimen = string(mapping(document.get("specimen")).get("display"))
     made.place = bare(specimen)
     made.side = side(site)
+    made.site = _site([site])
     return made
 
 
@@ -556,21 +649,22 @@ def _vaccine(record: Record, document: Mapping[str, Any], book: Book) -> Trait: 
     return made
 
 
-# CVX codes "unspecified formulation" and what they may stand for (CDC, in the public domain).
+# CVX codes "unspecified formulation" and what they may stand for (CDC, in the public domain). A
+# combined vaccine is never one of them: it is another injection than the one with a single part.
 _UNSPECIFIED: Final[Mapping[str, str]] = {
     "88": "15 16 111 135 140 141 144 149 150 151 153 155 158 161 166 168 171 185 186 197 205 231",
     "213": "207 208 210 211 212 217 218 219 221 228 229 230 300 301 302 308 309 310 311 312 313",
-    "45": "08 8 42 43 44 110 189 220",
-    "85": "52 83 84 104",
+    "45": "8 42 43 44 189 220",
+    "85": "31 52 83 84",
     "107": "20 106",
-    "139": "09 9 113 196",
+    "139": "9 113 196",
     "109": "33 133 152 215 216",
     "152": "100 133 215 216",
     "137": "62 118 165",
     "122": "74 116 119",
     "188": "121 187",
     "17": "46 47 48 49",
-    "89": "02 2 10",
+    "89": "2 10",
 }
 
 
@@ -590,7 +684,8 @@ def _procedure(record: Record, document: Mapping[str, Any], book: Book) -> Trait
     made.state = {"completed": "done", "not-done": "not done", "": "done"}.get(status, "not yet")
     sites = [concept_words(one) for one in listing(document.get("bodySite"))]
     made.side = side(about.text, *about.shown[:2], *sites)
-    made.place = bare(" ".join(sites))
+    made.finer = finer(about.text, *about.shown[:2])
+    made.site = _site(sites)
     return made
 
 

@@ -6,6 +6,7 @@ against `ucumvert`, which needs 40 MB and a second to start (decision 25).
 """
 
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -145,12 +146,13 @@ class Measure(NamedTuple):
 def canonical(unit: str, code: str = "") -> str:
     """Return the UCUM spelling of a unit; `code` is the sender's own UCUM code, where it gave one.
 
-    What is not understood comes back as it was written: two spellings of it stay two units.
+    What is not understood comes back as it was written: two spellings of it stay two units. So
+    does a unit whose own code says something else: nobody knows which of the two is right.
     """
-    for said in (code, unit):
-        if (found := _spelling(said)) is not None:
-            return found
-    return unit.strip()
+    coded, worded = _spelling(code) if code else None, _spelling(unit)
+    if coded is not None and worded is not None and not is_same(coded, worded):
+        return f"{unit.strip()} or {code.strip()}"
+    return coded or worded or unit.strip()
 
 
 def _spelling(said: str) -> str | None:
@@ -218,6 +220,28 @@ def factor(unit: str, other: str) -> Decimal | None:
     if mine is None or theirs is None or mine.bases != theirs.bases:
         return None
     return mine.factor / theirs.factor
+
+
+def is_same(unit: str, other: str) -> bool:
+    """Say whether a figure means the same in both units: one unit, or a factor of 1."""
+    return unit == other or factor(unit, other) == 1
+
+
+def converts(unit: str, other: str) -> bool:
+    """Say whether values in one unit can be told in the other."""
+    return unit == other or {unit, other} == _SCALES or factor(unit, other) is not None
+
+
+def together(units: Iterable[str]) -> dict[str, str]:
+    """Return for each unit the one in which its values are drawn: the first that it converts to."""
+    found: dict[str, str] = {}
+    for unit in units:
+        homes = dict.fromkeys(found.values())
+        found.setdefault(unit, next((home for home in homes if converts(unit, home)), unit))
+    return found
+
+
+_SCALES: Final = {"Cel", "[degF]"}  # degrees: no factor, two scales with different zeros
 
 
 def converted(digits: str, unit: str, other: str) -> str | None:

@@ -72,9 +72,20 @@ def _visit(record: Record, book: Book) -> Visit:
 def _when(document: Mapping[str, Any]) -> str:
     period = mapping(document.get("period")) or mapping(document.get("actualPeriod"))
     start, end = string(document.get("start")), string(document.get("end"))
-    return period_words(period or {"start": start, "end": end}) or moment_words(
+    return span_words(period or {"start": start, "end": end}) or moment_words(
         document.get("created")
     )
+
+
+def span_words(period: Mapping[str, Any]) -> str:
+    """Return a period; of one day the day is said once: "11 Nov 2026, 09:30 to 10:05 UTC"."""
+    start, end = moment_words(period.get("start")), moment_words(period.get("end"))
+    day, _, begin = start.partition(", ")
+    last, _, finish = end.partition(", ")
+    zones = begin.endswith(" UTC") == finish.endswith(" UTC")
+    if not (begin and finish and zones) or day != last or begin == finish:
+        return period_words(period)
+    return f"{day}, {begin.removesuffix(' UTC')} to {finish}"
 
 
 def _reasons(record: Record, book: Book) -> tuple[str, ...]:

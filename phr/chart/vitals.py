@@ -1,11 +1,17 @@
 """Vital signs: the latest of each kind and its series; blood pressure always as a pair."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Final
 
 from phr.chart.evidence import PLAINLY, How
-from phr.chart.plain import joined
-from phr.chart.results import LOINC, Result, results
+from phr.chart.plain import joined, mapping, mappings, string
+from phr.chart.results import LOINC, Result, in_unit, results
+from phr.chart.units import factor, together
+from phr.chart.whose import GROWN, Whose
 from phr.fhir.record import Record
 
 SYSTOLIC, DIASTOLIC = "8480-6", "8462-4"
@@ -34,9 +40,19 @@ NAMES = {
 _ORDER = {code: place for place, code in enumerate(NAMES)}
 
 
+HEIGHT: Final = frozenset({"8302-2", "3137-7", "8306-3"})
+WEIGHT: Final = frozenset({"29463-7", "3141-9"})
+HEAD: Final = frozenset({"9843-4"})
+BODY_MASS: Final = "39156-5"
+GROWTH: Final = HEIGHT | WEIGHT | HEAD | {BODY_MASS}
+
+
 @dataclass(frozen=True, slots=True)
 class Vital:
-    """All values of one kind in one unit, newest first. A pair has both figures in `words`."""
+    """All values of one kind, as far as they can be told in one unit, newest first.
+
+    A pair has both figures in `words`. Figures that came in another unit are `converted`.
+    """
 
     name: str
     key: tuple[str, str] | None
@@ -53,30 +69,130 @@ class Reading:
     figures: tuple[Result, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class BodyMass:
+    """A body mass index that no source sent: worked out from a weight and a height."""
+
+    words: str  # kg/m2, one digit after the point
+    weight: Result
+    height: Result
+
+
+class Setting(StrEnum):
+    """Where, or by whom, something was measured, as far as the source says it."""
+
+    OWN = "own"
+    CLINIC = "clinic"
+    UNSAID = ""
+
+
 def vitals(records: Sequence[Record], how: How = PLAINLY) -> tuple[Vital, ...]:
-    """Group vital-sign Observations by kind and unit, in the order people ask for them."""
-    found: dict[tuple[object, str], list[Reading]] = {}
-    names: dict[tuple[object, str], tuple[str, tuple[str, str] | None]] = {}
+    """Group vital-sign Observations by kind, in the order people ask for them.
+
+    Units without a known factor between them stay apart.
+    """
+    same: dict[object, list[Reading]] = {}
     for one in _readings(results(records, how=how)):
-        key = _key(one)
-        kind: tuple[object, str] = (key or one.first.name.casefold(), one.unit)
-        found.setdefault(kind, []).append(one)
-        names.setdefault(kind, (_name(key, one), key))
-    made = []
-    _join_valueless(found)
-    for kind, readings in found.items():
-        readings.sort(key=_when, reverse=True)
-        name, key = names[kind]
-        made.append(Vital(name, key, tuple(readings)))
+        same.setdefault(_key(one) or one.first.name.casefold(), []).append(one)
+    made = [vital for some in same.values() for vital in _of_kind(some)]
     return tuple(sorted(made, key=_rank))
 
 
-def _join_valueless(found: dict[tuple[object, str], list[Reading]]) -> None:
-    """Put readings without a value, hence without a unit, beside those that have one."""
-    for key, unit in list(found):
-        home = next((kind for kind in found if kind[0] == key and kind[1]), None)
-        if not unit and home and not any(one.first.value.exact for one in found[key, unit]):
-            found[home].extend(found.pop((key, unit)))
+def _of_kind(some: list[Reading]) -> list[Vital]:
+    some.sort(key=_when, reverse=True)
+    name, key = _name(_key(some[0]), some[0]), _key(some[0])
+    units = dict.fromkeys(_ucum(one) for one in some if _measures(one))
+    if len(units) < 2:
+        return [Vital(name, key, tuple(some))]
+    homes, first = together(units), next(iter(units))
+    found: dict[str, list[Reading]] = {}
+    for one in some:
+        home = homes[_ucum(one)] if _measures(one) else first
+        figures = tuple(in_unit(each, home) for each in one.figures)
+        found.setdefault(home, []).append(replace(one, figures=figures))
+    return [Vital(name, key, tuple(each)) for each in found.values()]
+
+
+def _measures(one: Reading) -> bool:
+    return one.figures[0].value.figure is not None
+
+
+def _ucum(one: Reading) -> str:
+    return one.figures[0].value.ucum
+
+
+def setting(document: Mapping[str, Any]) -> Setting:
+    """Return whether a clinic or the person measured, where the source says it; never a guess.
+
+    By the performer's kind, the visit it belongs to, or HL7's integrity label (PATAST, PATRPT).
+    """
+    security = mapping(document.get("meta")).get("security")
+    labels = {string(one.get("code")) for one in mappings(security)}
+    kinds = {
+        (string(one.get("reference")).split("/")[-2:-1] or [string(one.get("type"))])[0]
+        for one in mappings(document.get("performer"))
+    }
+    if kinds & {"Patient", "RelatedPerson"} or labels & {"PATAST", "PATRPT"}:
+        return Setting.OWN
+    clinic = kinds & {"Practitioner", "PractitionerRole", "Organization", "CareTeam"}
+    visit = document.get("encounter") or document.get("context")
+    return Setting.CLINIC if clinic or visit else Setting.UNSAID
+
+
+# A height of a grown person holds for a year, a child's for a month.
+_NEAR: Final = timedelta(days=366)
+_NEAR_CHILD: Final = timedelta(days=31)
+
+
+def body_mass(found: Sequence[Vital], person: Whose) -> BodyMass | None:
+    """Work out a body mass index from the newest weight and the height nearest to it in time.
+
+    None where a source sent one since, where either is missing or in an unknown unit, or where
+    the two lie too far apart.
+    """
+    weights = _numbers_of(found, WEIGHT)
+    sent = [one.record.when for one in _numbers_of(found, frozenset({BODY_MASS}))]
+    weight = max(weights, key=_moment, default=None)
+    if weight is None or weight.record.when is None:
+        return None
+    when = weight.record.when
+    if any(one is not None and one >= when for one in sent):
+        return None
+    days = person.age(weight.taken)
+    near = _NEAR if days is not None and days >= GROWN * 365.25 else _NEAR_CHILD
+    heights = [
+        (abs(one.record.when - when), one)
+        for one in _numbers_of(found, HEIGHT)
+        if one.record.when and abs(one.record.when - when) <= near
+    ]
+    if not heights:
+        return None
+    _, height = min(heights, key=lambda item: item[0])
+    words = _index(weight, height)
+    return BodyMass(words, weight, height) if words else None
+
+
+def _numbers_of(found: Sequence[Vital], codes: frozenset[str]) -> list[Result]:
+    return [
+        one.first
+        for kind in found
+        if kind.key and kind.key[0] == LOINC and kind.key[1] in codes
+        for one in kind.readings
+        if one.first.value.exact and not one.first.marks.mistaken
+    ]
+
+
+def _moment(one: Result) -> float:
+    return one.record.when.timestamp() if one.record.when else float("-inf")
+
+
+def _index(weight: Result, height: Result) -> str:
+    kilograms = factor(weight.value.ucum, "kg")
+    metres = factor(height.value.ucum, "m")
+    if kilograms is None or metres is None:
+        return ""
+    mass, tall = Decimal(weight.value.words) * kilograms, Decimal(height.value.words) * metres
+    return f"{mass / tall**2:.1f}" if tall > 0 and mass > 0 else ""
 
 
 def _rank(vital: Vital) -> tuple[int, str]:

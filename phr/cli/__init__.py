@@ -498,17 +498,45 @@ def _say_catalogue(item: Item) -> str:
 
 
 @command(phr, "check")
+@click.argument("what", required=False, type=click.Choice(["connection"]))
+@click.argument("number", required=False, type=int)
+@click.option("--patient", metavar="NAME", help="With `connection`: whose record.")
+@click.option("--now", is_flag=True, help="With `connection`: ask the server what it says now.")
+@click.option("--unnamed", is_flag=True, help="With `connection`: leave out the server's name.")
 @click.option(
     "--alive", is_flag=True, help="Only whether a running appliance answers (containers)."
 )
-def check(shell: Shell, alive: bool) -> None:
-    """Say what this Homeport sees of itself: address, TLS, clock, disk, backups, versions."""
+def check(shell: Shell, what: str | None, alive: bool, **given: Any) -> None:
+    """Say what this Homeport sees of itself: address, TLS, clock, disk, backups, versions.
+
+    `check connection NUMBER` reports what a connected hospital's interface claims, returned and
+    got wrong, with nothing of the patient in it.
+    """
     if alive:
         from phr.cli import alive as probe  # noqa: PLC0415 - `phr --help` needs none of the house
 
         probe.ask(shell.settings())
-        return
-    shell.do("check", lambda item: f"{item['level']:8} {item['subject']}: {item['sentence']}")
+    elif what:
+        _check_connection(shell, **given)
+    elif any(given.values()):
+        raise click.UsageError("These options belong to: phr check connection NUMBER")
+    else:
+        shell.do("check", lambda item: f"{item['level']:8} {item['subject']}: {item['sentence']}")
+
+
+def _check_connection(shell: Shell, number: int | None, patient: str | None, **given: Any) -> None:
+    if number is None or patient is None:
+        raise click.UsageError("Say which: phr check connection NUMBER --patient NAME")
+    part = [""]
+
+    def said(item: Item) -> str:
+        from phr.conformance import HEADINGS  # noqa: PLC0415 - `phr --help` needs none of the house
+
+        head = "" if part[0] == item["kind"] else f"{HEADINGS[item['kind']]}\n"
+        part[0] = item["kind"]
+        return f"{head}  {item['label']}: {item['sentence']}"
+
+    shell.do("check", said, patient=patient, connection=number, **given)
 
 
 @command(phr, "demo")

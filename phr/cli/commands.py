@@ -431,7 +431,10 @@ def _restore(
     }
 
 
-def _check(appliance: Appliance) -> Iterator[Item]:
+def _check(appliance: Appliance, *, connection: int | None = None, **given: Any) -> Iterator[Item]:
+    if connection is not None:
+        yield from _check_connection(appliance, connection, **given)
+        return
     problems = False
     for finding in selfcheck.look(appliance):
         problems |= finding.level is selfcheck.Level.PROBLEM
@@ -443,6 +446,18 @@ def _check(appliance: Appliance) -> Iterator[Item]:
         }
     if problems:
         raise Conflict("Something needs to be put right: see above.")
+
+
+def _check_connection(
+    appliance: Appliance, connection: int, *, patient: str, now: bool, unnamed: bool
+) -> Iterator[Item]:
+    """Report what a connected hospital's interface does; with `now` it is asked first."""
+    from phr import conformance  # noqa: PLC0415 - most calls never make a report
+
+    vault = _vault(appliance, patient)
+    seen = conformance.look(vault, connection, appliance.http) if now else None
+    for item in conformance.report(vault, connection, seen, named=not unnamed):
+        yield item.to_json()
 
 
 COMMANDS: dict[str, Command] = {

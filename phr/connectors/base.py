@@ -88,6 +88,7 @@ class Remote:
     everything: bool = False
     quirks: Mapping[str, Any] = field(default_factory=dict)
     workers: int = 4
+    release: str = ""  # of FHIR, as the server told it: "4.0.1", "1.0.2"
 
 
 class Connector(Protocol):

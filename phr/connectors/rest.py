@@ -31,15 +31,20 @@ from phr.fhir import document
 from phr.http import DEFAULT, Answer, Limits, TooLarge
 
 ACCEPT: Final = "application/fhir+json, application/json;q=0.9, application/json+fhir;q=0.8"
+ACCEPT_DSTU2: Final = "application/json+fhir, application/json;q=0.9"
+XML_ONLY: Final = (
+    "This hospital's interface answered in XML, although JSON was asked for in every way there is. "
+    "Homeport reads JSON only, so nothing was taken here."
+)
 MAX_PAGES: Final = 5_000  # of one chain; more is a server that never ends
 TRIES: Final = 3
 PATIENCE: Final = 60.0  # seconds: a longer wait ends the run, which goes on later by itself
 LONGEST: Final = 24 * 3600.0
 SMALL_COUNT: Final = 10
-QUEUE_PAGES: Final = 8
+QUEUE_PAGES: Final = 32  # what the chains bring while one group is written
 QUEUE_BYTES: Final = 32 << 20
 LEAVING: Final = 1.0  # seconds; a thread that still waits for the network leaves when it can
-IDLE: Final = 0.25  # seconds without a page before the consumer is told so
+IDLE: Final = 0.02  # seconds without a page before the consumer is told so
 COUNT: Final = re.compile(r"([?&]_count=)\d+")
 NOT_ALLOWED: Final = frozenset({"forbidden", "security", "suppressed", "login", "expired"})
 NOT_THERE: Final = frozenset({"not-supported", "not-found", "unknown", "deleted", "invalid"})
@@ -142,7 +147,9 @@ class Conversation:
         self.remote = remote
         self.base = net.parse(remote.base_url.rstrip("/"))
         accept = remote.quirks.get("accept")
-        self.accept = accept if isinstance(accept, str) else ACCEPT
+        own = ACCEPT_DSTU2 if remote.release.startswith(("0.", "1.")) else ACCEPT
+        self.accept = accept if isinstance(accept, str) else own
+        self._say_json = False  # also in the address: this server does not heed the header
         per_minute = remote.quirks.get("per_minute")
         self.pace = Pace(per_minute if isinstance(per_minute, int | float) else None)
         self._pause = pause
@@ -178,6 +185,20 @@ class Conversation:
         if answer.status == HTTPStatus.UNAUTHORIZED:
             raise NeedsReauthorisation if url == self.patient_url else NotOffered(SENTENCES[401])
         raise TryLater(after=retry_after(answer, clock.now()) or 300.0)
+
+    def ask(self, url: str) -> Answer:
+        """GET a resource or a page of them; where XML comes, ask once more with `_format=json`.
+
+        All releases have that parameter for servers that do not heed the header (DSTU2 §2.1.0.6,
+        R4 §3.1.0.1.11). Raises RemoteBroken when XML comes all the same.
+        """
+        answer = self.get(_in_json(url) if self._say_json else url)
+        if _speaks_xml(answer) and not self._say_json:
+            answer = self.get(_in_json(url))
+            self._say_json = not _speaks_xml(answer)
+        if _speaks_xml(answer):
+            raise _Final(XML_ONLY)
+        return answer
 
     def _once(self, url: str, token: str, accept: str, limits: Limits) -> Answer:
         return self.remote.http.get(
@@ -228,7 +249,7 @@ class Conversation:
         raise RemoteBroken
 
     def _whole_page(self, url: str) -> tuple[document.Page, Answer]:
-        answer = self.get(url)
+        answer = self.ask(url)
         refuse(answer)
         try:
             page = document.slice_bundle(answer.body)
@@ -353,6 +374,18 @@ def _server_time(answer: Answer) -> datetime:
     now = clock.now()
     date = answer.date
     return now if date is None or date <= 0 else min(now, clock.from_ms(round(date * 1000)))
+
+
+def _speaks_xml(answer: Answer) -> bool:
+    start = answer.body[:2048].lstrip(b"\xef\xbb\xbf \t\r\n")
+    return answer.status == HTTPStatus.OK and start[:1] == b"<" and b"http://hl7.org/fhir" in start
+
+
+def _in_json(url: str) -> str:
+    """Return the address of a question with `_format=json`, whatever format it named."""
+    where, _, query = url.partition("?")
+    kept = [one for one in query.split("&") if one and not one.startswith("_format=")]
+    return f"{where}?{'&'.join([*kept, '_format=json'])}"
 
 
 def refuse(answer: Answer) -> None:

@@ -6,7 +6,7 @@ How a question is asked (pages, waiting, refusals) is `rest`; vendors' habits co
 import base64
 import binascii
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from http import HTTPStatus
@@ -29,8 +29,8 @@ from phr.errors import (
     Unreachable,
     WrongPatient,
 )
-from phr.fhir import document
-from phr.fhir.kinds import KINDS, Kind
+from phr.fhir import document, kinds
+from phr.fhir.kinds import Kind
 from phr.fhir.record import Item
 from phr.http import Limits
 
@@ -48,9 +48,20 @@ SUPPORTING: Final = (  # not asked by patient: read one by one where a record na
     "Endpoint",
 )
 DOCUMENT: Final = Limits(size=32 << 20, first_byte=60.0, total=300.0)
+LONG: Final = (  # most records, as a rule: asked first, so that no long chain is left for the end
+    "Observation",
+    "ExplanationOfBenefit",
+    "DiagnosticReport",
+    "Encounter",
+    "DocumentReference",
+    "Condition",
+    "Procedure",
+    "MedicationRequest",
+    "Immunization",
+)
 EVERYTHING: Final = "Patient/$everything"
 AT_ONCE: Final = "Asking for everything at once did not work here; asked kind by kind instead."
-BY_CATEGORY: Final = "Asked by category, as this hospital's interface requires."
+BY_CATEGORY: Final = "Asked by category, as this hospital wants it."
 
 
 class Smart:
@@ -121,8 +132,8 @@ class Smart:
         return True
 
     def _jobs(self, cursor: Cursor) -> Sequence[Job]:
-        kinds = [kind for kind in KINDS.values() if kind.patient_param and kind.type != "Patient"]
-        return [lambda kind=kind: self._kind(kind, cursor) for kind in kinds]  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        inner = in_order(kinds.asked(self.remote.release))
+        return [lambda kind=kind: self._kind(kind, cursor) for kind in inner]  # type: ignore[misc]  # mypy cannot infer a lambda with a default
 
     def _kind(self, kind: Kind, cursor: Cursor) -> Iterator[Fetched]:
         """Ask plainly; only where that is refused, ask by the category chains of US Core."""
@@ -248,7 +259,7 @@ class Smart:
         )
 
     def _read(self, name: str) -> Item:
-        answer = self.talk.get(self.talk.address(name))
+        answer = self.talk.ask(self.talk.address(name))
         refuse(answer)
         try:
             page = document.slice_bundle(answer.body)
@@ -296,6 +307,13 @@ class Smart:
         return place
 
 
+def in_order(asked: Iterable[Kind]) -> list[Kind]:
+    """Return kinds in the order in which they are asked for; the Patient came before."""
+    rank = {type_: place for place, type_ in enumerate(LONG)}
+    others = (kind for kind in asked if kind.type != "Patient")
+    return sorted(others, key=lambda kind: rank.get(kind.type, len(rank)))
+
+
 def _weight(document: Document) -> int:
     found = document[1]
     return len(found.body) if isinstance(found, Attachment) else 0
@@ -321,7 +339,7 @@ def _plain(found: Any, name: str) -> Any:
 def _unwrapped(body: bytes) -> Attachment:
     try:
         binary = document.loads(body)
-        data = base64.b64decode(str(binary["data"]))
+        data = base64.b64decode(str(binary.get("data") or binary["content"]))  # DSTU2: content
     except (InvalidInput, KeyError, binascii.Error, ValueError) as problem:
         raise RemoteBroken("The hospital sent a document that could not be unpacked.") from problem
     return Attachment(str(binary.get("contentType") or "application/octet-stream"), data)

@@ -22,12 +22,13 @@ def authored(resource: Mapping[str, Any]) -> bytes:
     The models come with the first call (+130 ms, +25 MB), so that a house that only reads and
     shows never loads them.
     """
-    _model(resource["resourceType"]).model_validate(resource)
+    model(resource["resourceType"]).model_validate(resource)
     return document.dumps(resource)
 
 
 @cache
-def _model(type_: str) -> Any:
+def model(type_: str) -> Any:
+    """Return the R4B model of a type."""
     return import_module("fhir.resources.R4B").get_fhir_model_class(type_)
 
 

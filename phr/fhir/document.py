@@ -54,10 +54,6 @@ class Number(Decimal):
         """Return the literal as it stood in the document (`1.10` stays `1.10`)."""
         return self.text
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle by the literal."""
-        return (Number, (self.text,))
-
 
 class Item(msgspec.Struct, frozen=True, gc=False):
     """One received resource on its way in: the bytes, where it stood, and its fullUrl if any."""

@@ -143,8 +143,9 @@ def glance(body: bytes) -> tuple[Kind, bytes] | None:
     match = _HEAD.match(body)
     if match is None:
         return None
-    kind = _BY_NAME.get(match[1])
-    return None if kind is None else (kind, match[2])
+    name, id_ = match.groups()
+    kind = _BY_NAME.get(name)
+    return None if kind is None else (kind, id_)
 
 
 def named(type_: Any, id_: Any, body: bytes, url: str | None) -> tuple[Kind, str]:

@@ -4,7 +4,7 @@ Also the categories that decide about sections and grants, as bits. Nothing here
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 SECTIONS: Final = (  # the number of a section is its place here; append only
@@ -226,7 +226,8 @@ _ROWS = (
         "allergy",
         "Allergies",
         "allergies",
-        dates="onsetDateTime onsetPeriod recordedDate assertedDate lastOccurrence",
+        dates="onsetDateTime onsetPeriod onset recordedDate assertedDate lastOccurrence",
+        codes=("code", "substance"),  # so in DSTU2
         searches=_chains("clinical-status", "active inactive resolved"),
     ),
     _kind(
@@ -451,11 +452,15 @@ _ROWS = (
           timeline=False, dates="billablePeriod created"),
     _kind("Account", "account", "Accounts", timeline=False, dates="servicePeriod", by=None),
     # --- older releases
-    _kind("MedicationOrder", "prescription", "Prescriptions", "medications", dates="dateWritten",
+    _kind("MedicationOrder", "prescription", "Prescriptions", "medications",
+          dates="dateWritten authoredOn",
           codes=_MEDICINE, by=None),
-    _kind("DiagnosticOrder", "order", "Orders", "procedures", by=None),
-    _kind("ProcedureRequest", "order", "Orders and referrals", "procedures", by=None),
-    _kind("ReferralRequest", "referral", "Referrals", "procedures", by=None),
+    _kind("DiagnosticOrder", "order", "Orders", "procedures", dates="event.dateTime", by=None),
+    _kind("ProcedureRequest", "order", "Orders and referrals", "procedures",
+          dates="occurrenceDateTime scheduledDateTime scheduledPeriod authoredOn orderedOn",
+          by=None),
+    _kind("ReferralRequest", "referral", "Referrals", "procedures",
+          dates="occurrenceDateTime occurrencePeriod authoredOn dateSent date", by=None),
     _kind("DeviceUsage", "device use", "Device use", dates="timingDateTime timingPeriod", by=None),
 )  # fmt: skip
 
@@ -477,4 +482,59 @@ def _all() -> dict[str, Kind]:
 
 KINDS: Final[dict[str, Kind]] = _all()
 BY_NUMBER: Final[dict[int, Kind]] = {kind.number: kind for kind in KINDS.values()}
+
+# What older releases offer by patient, with the narrower searches of their time (DSTU2: Argonaut
+# Data Query 1.0.0). Types that a release does not have are not asked for there.
+_DSTU2: Final = {
+    "AllergyIntolerance": _chains("status", "active unconfirmed confirmed inactive resolved"),
+    "Appointment": (),
+    "CarePlan": _chains("category", "assess-plan careteam"),
+    "ClinicalImpression": (),
+    "Condition": _chains("category", "problem diagnosis complaint symptom finding health-concern"),
+    "Device": (),
+    "DeviceUseStatement": (),
+    "DiagnosticOrder": _chains("status", "requested in-progress completed"),
+    "DiagnosticReport": _chains("category", "LAB RAD PAT CUS"),
+    "DocumentReference": _chains("status", "current"),
+    "Encounter": _chains("status", "finished in-progress planned arrived"),
+    "EpisodeOfCare": (),
+    "FamilyMemberHistory": (),
+    "Flag": (),
+    "Goal": _chains("status", "accepted in-progress planned proposed achieved on-hold"),
+    "ImagingStudy": (),
+    "Immunization": _chains("status", "completed"),
+    "MedicationAdministration": (),
+    "MedicationDispense": _chains("status", "completed in-progress"),
+    "MedicationOrder": _chains("status", "active completed stopped on-hold draft"),
+    "MedicationStatement": _chains("status", "active completed intended"),
+    "NutritionOrder": (),
+    "Observation": _chains("category", "laboratory vital-signs social-history imaging exam survey"),
+    "Procedure": _chains("status", "completed in-progress"),
+    "ProcedureRequest": (),
+    "Provenance": (),
+    "QuestionnaireResponse": (),
+    "ReferralRequest": (),
+    "RelatedPerson": (),
+    "Specimen": (),
+}
+_STU3_ONLY: Final = ("ProcedureRequest", "ReferralRequest")  # one ServiceRequest since R4
+
+
+def asked(release: str = "") -> tuple[Kind, ...]:
+    """Return the kinds to ask a server for by patient; `release` is what it says to speak.
+
+    "1.0.2" is DSTU2, "3.0.1" STU3; everything else, "" too, counts as R4.
+    """
+    if release.startswith(("0.", "1.")):
+        return tuple(
+            replace(KINDS[type_], patient_param="patient", searches=searches)
+            for type_, searches in _DSTU2.items()
+        )
+    r4 = [kind for kind in KINDS.values() if kind.patient_param and kind.type != "Patient"]
+    if release.startswith("3."):
+        older = [replace(KINDS[type_], patient_param="patient") for type_ in _STU3_ONLY]
+        return (*(kind for kind in r4 if kind.type != "ServiceRequest"), *older)
+    return tuple(r4)
+
+
 PATIENT_ELEMENTS: Final = frozenset({"subject", "patient", "beneficiary"})  # whose record it is

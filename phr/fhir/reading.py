@@ -97,7 +97,7 @@ def text(value: Any) -> str:
 
 def at(value: Any, path: str) -> list[Any]:
     """Return everything found at a dotted path, through lists."""
-    found = [value]
+    found = listed(value)
     for name in path.split("."):
         found = [
             inner for outer in found if isinstance(outer, dict) for inner in listed(outer.get(name))

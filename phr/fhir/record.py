@@ -11,6 +11,7 @@ from typing import Any
 from phr.fhir import document
 from phr.fhir.document import Item
 from phr.fhir.labels import Label
+from phr.fhir.older import as_r4
 
 __all__ = ["UNSAID", "Item", "Origin", "Record", "Selection"]
 
@@ -52,10 +53,13 @@ class Record:
 
     @property
     def document(self) -> Mapping[str, Any]:
-        """The resource as plain values; decimals keep their digits (`5.40` stays `5.40`)."""
+        """The resource as plain values; decimals keep their digits (`5.40` stays `5.40`).
+
+        Elements of older releases have R4's names here (`phr.fhir.older`); the bytes are as sent.
+        """
         held: Mapping[str, Any] | None = self.__dict__.get("_document")
         if held is None:
-            held = self.__dict__["_document"] = document.parse(self.body)
+            held = self.__dict__["_document"] = as_r4(document.parse(self.body))
         return held
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from phr.chart.titles import list_words
 from phr.store.models import AuditEntry
 from phr.views import VIEWS
 
@@ -60,6 +61,15 @@ EVENTS: dict[str, Sentence] = {
     ),
     "link.new_code": Sentence("made a new code for {recipient}.", "the old code stopped working"),
     "link.browser_allowed": Sentence("allowed {recipient} one more device."),
+    "app.connected": Sentence("connected and may read from now on."),
+    "api.read": Sentence("read one record: {kind}."),
+    "api.searched": Sentence("asked for {kind}."),
+    "api.everything": Sentence("fetched everything that is shared.", STAYS),
+    "api.summary": Sentence("fetched the patient summary.", STAYS),
+    "client.registered": Sentence("took a new app on the list.", "it can read nothing yet"),
+    "client.let_in": Sentence("let an app in."),
+    "client.blocked": Sentence("blocked an app.", "it can read nothing any more"),
+    "client.forgotten": Sentence("took an app off the list."),
     "paper.shown": Sentence("opened a page to print for {recipient}: {records}.", "on this box"),
     "paper.saved": Sentence("saved a file for {recipient}: {records}.", "on this box"),
     "delivery.queued": Sentence("asked to {send} {recipient}."),
@@ -96,6 +106,7 @@ EVENTS: dict[str, Sentence] = {
     ),
     "connection.paused": Sentence("paused the connection to {connection}."),
     "connection.resumed": Sentence("resumed the connection to {connection}."),
+    "connection.followed": Sentence("let the connection to {connection} follow to a new address."),
     "connection.removed": Sentence("removed the connection to {connection}.", "{fate}"),
     "vault.opens_by_itself": Sentence("opens this record by itself after a restart from now on."),
     "vault.waits_for_member": Sentence("waits for a member to open this record from now on."),
@@ -169,6 +180,7 @@ def _words(
     }.get(words.get("records", ""), "")
     words["factor"] = PASSWORD.get(words.get("factor", ""), "")
     words["because"] = ENDED_BECAUSE.get(words.get("because", ""), "")
+    words["kind"] = list_words(words.get("type", "")).lower() or "records"
     words["section"] = _section(detail.get("section"))
     words["records"] = counted(detail.get("records"), "record", "records")
     words["left"] = counted(detail.get("left"), "try", "tries")
@@ -189,11 +201,11 @@ def counted(number: Any, one: str, many: str) -> str:
 
 
 def _section(slug: Any) -> str:
-    known = {"first page": "your first page", "record": "one record"}
+    known = {"first page": "the first page", "record": "one record"}
     if str(slug) in known:
         return known[str(slug)]
     view = VIEWS.get(str(slug))
-    return f"your {view.title.lower()}" if view else "your record"
+    return f"the page “{view.title}”" if view else "the record"
 
 
 def _moment(text: Any) -> str:

@@ -5,13 +5,16 @@ leave only beside a released record that refers to them, or to one that does.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from weakref import WeakKeyDictionary
 
 from phr.fhir import references
 from phr.fhir.record import Record
 from phr.sharing.provision import SUPPORTING
 
 NAMED = re.compile(f"urn:|(?:{'|'.join(SUPPORTING)})\\\\?/".encode())  # before parsing anything
+MOST_KEPT = 32  # sets remembered of one vault
 STEPS = 4  # a role names a practitioner, who is of an organization, which is part of another
 
 
@@ -61,3 +64,45 @@ def closed(found: Iterable[Record]) -> list[Record]:
             wanted.note(record)
     kept = {record.pk for record in wanted.pick(supporting)}
     return [r for r in together if r.type not in SUPPORTING or r.pk in kept]
+
+
+# ------------------------------------------------------------------ remembered
+
+
+class Kept:
+    """Which records were referred to, as of a number of commits to their file; for each question.
+
+    To find them out, everything that is released must be read: for a door that is asked again and
+    again that is kept until anything is written.
+    """
+
+    def __init__(self) -> None:
+        """Remember nothing."""
+        self._lock = threading.Lock()
+        self._of: WeakKeyDictionary[object, dict[Hashable, tuple[int, frozenset[int]]]] = (
+            WeakKeyDictionary()
+        )
+
+    def get(
+        self, file: object, commits: int, question: Hashable, ask: Callable[[], frozenset[int]]
+    ) -> frozenset[int]:
+        """Return the answer to a question about a file as it is now; `ask` finds it out."""
+        with self._lock:
+            at, answer = self._of.get(file, {}).get(question, (-1, frozenset()))
+        if at == commits:
+            return answer
+        answer = ask()
+        with self._lock:
+            known = self._of.setdefault(file, {})
+            if len(known) >= MOST_KEPT:
+                known.clear()
+            known[question] = (commits, answer)
+        return answer
+
+    def outlive(self, file: object, commits: int) -> None:
+        """Carry what held at `commits` over the next commit, which touched no record."""
+        with self._lock:
+            known = self._of.get(file, {})
+            for question, (at, answer) in known.items():
+                if at == commits:
+                    known[question] = (commits + 1, answer)

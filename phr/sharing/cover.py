@@ -22,7 +22,7 @@ from phr.sharing.gate import Released, Terms
 from phr.sharing.provision import Provision
 from phr.views import KIND, VIEWS, Context, View, show
 from phr.views.evidence import how
-from phr.views.frame import day
+from phr.views.frame import day, with_demo
 
 CHOSEN = "The patient chose what to share. This may be incomplete. Not listed does not mean absent."
 NEWEST_TESTS = 12
@@ -195,7 +195,7 @@ def as_of(origin: Origin) -> str:
     The name comes last: one that runs from right to left would draw the date apart.
     """
     at = "date unknown" if origin.as_of is None else minute(origin.as_of)
-    return f"{at}, {origin.name}{' (demo)' if origin.demo else ''}"
+    return f"{at}, {with_demo(origin.name, demo=origin.demo)}"
 
 
 def _spread(origins: Collection[Origin]) -> str:

@@ -5,28 +5,32 @@ bodies read, with the compiled provision inside the query, and each is checked a
 in pieces looks before each piece whether the grant still stands. Doors contain no decisions.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import partial, reduce
+from functools import lru_cache, partial, reduce
 from operator import or_
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from phr import clock
+from phr import clock, ids
 from phr.chart.decision import Decision
-from phr.errors import Denied, Ended, NotFound
-from phr.fhir import kinds
+from phr.errors import Denied, Ended, NotFound, ScopeTooSmall, TokenRefused
+from phr.fhir import document, kinds, reading
 from phr.fhir.labels import Label
+from phr.fhir.older import as_r4
 from phr.fhir.record import Origin, Record, Selection
 from phr.fhir.references import key_of
-from phr.sharing import closure, endings, grants, handles
+from phr.sharing import closure, endings, grants, handles, scopes, search
 from phr.sharing import provision as policy
+from phr.sharing.handles import Bearer
 from phr.sharing.provision import SENSITIVE, Action, Compiled, Permit, Provision
+from phr.sharing.search import Search
 from phr.store import audit, entries, records
-from phr.store.database import Priority
+from phr.store.database import Priority, rows
 from phr.store.house import House, bury
 from phr.store.models import (
     ClaimedBrowser,
@@ -46,6 +50,8 @@ from phr.store.vault import Vault
 
 VISIT = timedelta(minutes=30)  # pages less than this apart are one visit, and one use
 BATCH = 500  # records read at once when a whole set is streamed
+BURST = timedelta(minutes=1)  # requests of one token for the same thing: one line of the log
+MOST_BURSTS = 10_000  # remembered; then all are forgotten, and each writes its line again
 APPLIANCE = {"kind": "appliance"}
 
 
@@ -58,11 +64,22 @@ class Presented:
 
 
 @dataclass(frozen=True, slots=True)
+class Interaction:
+    """What a token is used for: the SMART letters it needs (r, s, or both) for a type.
+
+    `type` None: any, for a request that names none that is known.
+    """
+
+    letters: str
+    type: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Terms:
     """What a recipient may know of the grant it holds."""
 
     grant_id: str
-    patient: str  # the name in the house, for where no released Patient record gives one
+    patient: str  # the name in the house, for where no released Patient gives one; "" for a token
     recipient: str
     role: str
     purpose: str
@@ -82,6 +99,8 @@ class Released:
     provision: Provision = field(repr=False)
     compiled: Compiled = field(repr=False)
     turn: int = 0  # of `endings`: what was released before a narrowing stops there
+    scopes: str = ""  # of a token, and the letters for which they were read
+    letters: str = ""
 
     def select(self, *selections: Selection) -> list[Record]:
         """Return the released records of some selections, each once; raise Ended when it is over.
@@ -98,14 +117,22 @@ class Released:
         key = key_of(local_id)
         if type_ not in kinds.KINDS or key is None or type_ in policy.SUPPORTING:
             raise NotFound
-        where = self.compiled.where & Clause("record.key = ?", (key,))
-        with self.vault.read() as session:
-            self._must_stand(session)
-            found = records.select(session, self.vault, Selection(types=(type_,)), where=where)
-        for record in found:
-            if self.compiled.permits(record) == Permit():
+        for record in self._by_keys([key], self.compiled.where):
+            if record.type == type_:
                 return record
         raise NotFound
+
+    def around(self, record: Record) -> list[Record]:
+        """Return what a released record points to, as far as that is released itself.
+
+        Practitioners and the like come with it, as it names them. Raises Ended when it is over.
+        """
+        with self.vault.read() as session:
+            self._must_stand(session)
+            keys = records.referenced(session, self.vault, record)
+        found = self._by_keys(list(keys), self.compiled.where)
+        beside = [one for one in found if one.pk != record.pk and one.type not in policy.IDENTITY]
+        return closure.closed([record, *beside])[1:]
 
     def stream(self) -> Iterator[tuple[Record, bytes]]:
         """Yield every released record with the bytes that leave, in bounded memory.
@@ -121,6 +148,78 @@ class Released:
         }
         for record in wanted.pick([record for record, _ in supporting.values()]):
             yield supporting[record.pk]
+
+    def found(self, asked: Search, *, after: str = "") -> Iterator[tuple[Record, bytes]]:
+        """Yield the released records that a search asks for, in its order, as they leave.
+
+        `after` is the local id of the last one that was seen. Raises Ended as soon as it is over,
+        NotFound where `after` is no released record of this type.
+        """
+        named = self._named() if asked.type in policy.SUPPORTING else None
+        tests = (*asked.tests, *(self._linked(chain) for chain in asked.chains))
+        for batch in self._walk(asked, after):
+            with self.vault.read() as session:
+                self._must_stand(session)
+                leaving = _leaving(
+                    session, self.vault, [r for r in batch if named is None or r.pk in named]
+                )
+            for record, body in leaving:
+                if search.fits(tests, body):
+                    yield record, body
+
+    def total(self, asked: Search) -> int:
+        """Return how many released records a search asks for, each looked at."""
+        return sum(1 for _ in self.found(asked))
+
+    def included(self, leaving: Sequence[tuple[Record, bytes]], asked: Search) -> list[Record]:
+        """Return the released records to which others point by the `_include`s of a search."""
+        pointed = search.pointed(leaving, asked)
+        keys = [key for each in pointed if (key := key_of(each.rpartition("/")[2])) is not None]
+        seen = {record.pk for record, _ in leaving}
+        return [
+            one
+            for one in self._by_keys(keys, self.compiled.where)
+            if f"{one.type}/{one.local_id}" in pointed
+            and one.type not in policy.IDENTITY
+            and one.pk not in seen
+            and is_r4(one)
+        ]
+
+    def includes_patient(self, leaving: Sequence[tuple[Record, bytes]], asked: Search) -> bool:
+        """Tell whether an `_include` leads to the composed Patient, and the scopes reach it."""
+        known = f"Patient/{records.patient_local_id(self.vault)}"
+        return self.reaches("Patient") and known in search.pointed(leaving, asked)
+
+    def types_of(self, local_id: str) -> list[str]:
+        """Return the type of the record with this id, if the provision lets it out at all."""
+        key = key_of(local_id)
+        keys = [] if key is None else [key]
+        return [one.type for one in self._by_keys(keys, self.compiled.where)]
+
+    def supporting(self, type_: str, local_id: str) -> Record:
+        """Return a supporting record to which a released one refers. Raises NotFound."""
+        key = key_of(local_id)
+        if type_ not in policy.SUPPORTING or key is None:
+            raise NotFound
+        for record in self._by_keys([key], self.compiled.supporting):
+            if record.type == type_ and record.pk in self._named():
+                return record
+        raise NotFound
+
+    def versions(self, record: Record) -> list[tuple[Record, bytes]]:
+        """Return the versions of a released record that may be seen as they leave, newest first.
+
+        Each is judged by its own labels, date and words, also those of long ago.
+        """
+        with self.vault.read() as session:
+            self._must_stand(session)
+            found = records.versions(session, self.vault, record.type, record.local_id)
+            permitted = [one for one in found if self.compiled.permits(_as_it_was(one)) == Permit()]
+            return _leaving(session, self.vault, permitted)
+
+    def reaches(self, type_: str) -> bool:
+        """Tell whether the scopes of a token say anything of this type."""
+        return type_ in scopes.types_within(self.scopes, self.letters)
 
     def count(self, selection: Selection) -> int:
         """Return how many released records a selection has, supporting ones not counted."""
@@ -146,6 +245,12 @@ class Released:
         with self.vault.read() as session:
             self._must_stand(session)
             return _decided(session, self.vault, self.compiled)
+
+    def place_of(self, record: Record) -> str:
+        """Return the name of the place that a released record came from."""
+        with self.vault.read() as session:
+            self._must_stand(session)
+            return place_names(session).get(record.connection_id, "an unknown source")
 
     def identity(self) -> list[Record]:
         """Return the released Patient records: what the composed patient is made of."""
@@ -175,6 +280,66 @@ class Released:
                 raise Ended
             yield chunk
 
+    def _by_keys(self, keys: Sequence[int], where: Clause) -> list[Record]:
+        with self.vault.read() as session:
+            self._must_stand(session)
+            found = records.by_keys(session, self.vault, keys, where=where)
+        return [one for one in found if self.compiled.permits(one) == Permit()]
+
+    def _walk(self, asked: Search, after: str) -> Iterator[list[Record]]:
+        """Yield the permitted records among which a search looks, batch by batch, in its order."""
+        where = self.compiled.where & asked.where
+        place = self._behind(asked.type, after) if after else None
+        if asked.keys is not None:
+            yield _in_order(self._by_keys(asked.keys, where), asked, place)
+            return
+        with self.vault.read() as session:
+            selection = _select_of(session, asked)
+        if selection is not None and place is not None:
+            selection = replace(selection, before=place)
+        while selection is not None:
+            with self.vault.read() as session:
+                self._must_stand(session)
+                batch = records.select(session, self.vault, selection, where=where)
+            yield [
+                one
+                for one in batch
+                if asked.may_fit(one) and self.compiled.permits(one) == Permit()
+            ]
+            selection = _next(selection, batch)
+
+    def _behind(self, type_: str, local_id: str) -> tuple[int, int]:
+        """Return the place of the released record behind which a page begins."""
+        key = key_of(local_id)
+        known = [] if key is None else self._by_keys([key], self.compiled.where)
+        places = [_place(record) for record in known if record.type == type_]
+        if not places:
+            raise NotFound
+        return places[0]
+
+    def _linked(self, chain: search.Chain) -> search.Test:
+        """Return the test that a reference leads to something released that fulfils a search."""
+        asked = chain.search
+        found = (
+            [record.local_id for record, _ in self.found(asked)] if self.reaches(asked.type) else []
+        )
+        return search.within(asked.type, found, chain.parameter)
+
+    def _named(self) -> frozenset[int]:
+        """Return the pks of the supporting records to which released ones refer."""
+        question = (self.terms.grant_id, self.provision, self.scopes, self.letters)
+        file = self.vault.database
+        return _kept.get(file, file.commits, question, self._ask_named)
+
+    def _ask_named(self) -> frozenset[int]:
+        wanted = closure.Wanted()
+        for batch in self._pieces(self.compiled.counted, _as_found):
+            for record in batch:
+                wanted.note(record)
+        pieces = self._pieces(self.compiled.supporting, _as_found)
+        supporting = [record for batch in pieces for record in batch]
+        return frozenset(record.pk for record in wanted.pick(supporting))
+
     def _is_over(self) -> bool:
         grant_id = self.terms.grant_id
         return endings.stopped(grant_id) or endings.turn(grant_id) != self.turn
@@ -185,17 +350,91 @@ class Released:
             raise Ended
 
     def _scan(self, where: Clause) -> Iterator[tuple[Record, bytes]]:
+        for leaving in self._pieces(where, partial(_leaving, vault=self.vault)):
+            yield from leaving
+
+    def _pieces(self, where: Clause, take: Callable[..., list[Any]]) -> Iterator[list[Any]]:
+        """Yield what `take` makes of the permitted records, batch by batch, in the order of pk."""
         after = 0
         while True:
             with self.vault.read() as session:
                 self._must_stand(session)
                 batch = records.scan(session, self.vault, where=where, after=after, limit=BATCH)
                 permitted = [one for one in batch if self.compiled.permits(one) == Permit()]
-                leaving = _leaving(session, self.vault, permitted)
-            yield from leaving
+                taken = take(session, found=permitted)
+            yield taken
             if len(batch) < BATCH:
                 return
             after = batch[-1].pk
+
+
+_kept = closure.Kept()
+
+
+def _as_found(_session: Session, found: list[Record]) -> list[Record]:
+    return found
+
+
+def _select_of(session: Session, asked: Search) -> Selection | None:
+    """Return the Selection by which a search is walked through; None where nothing can fit."""
+    codes: tuple[str, ...] = ()
+    if asked.codes:
+        codes = tuple(f"{system}|{code}" for system, code in _coded(session, asked.codes))
+        if not codes:
+            return None
+    return Selection(
+        types=(asked.type,),
+        codes=codes,
+        since=asked.since,
+        until=asked.until,
+        order=asked.order,
+        limit=asked.count + 1,
+    )
+
+
+def _coded(session: Session, tokens: Sequence[search.Token]) -> set[tuple[str, str]]:
+    """Return the (system, code) pairs of this vault that tokens without a system may mean."""
+    found = {(system, code) for system, code in tokens if system is not None}
+    bare = [code for system, code in tokens if system is None]
+    if bare:
+        marks = ", ".join("?" * len(bare))
+        sql = f"SELECT DISTINCT system, code FROM coding WHERE code IN ({marks})"
+        rows = session.connection().exec_driver_sql(sql, tuple(bare))
+        found |= {(row[0], row[1]) for row in rows}
+    return found
+
+
+def _place(record: Record) -> tuple[int, int]:
+    return (records.UNDATED if record.when is None else clock.to_ms(record.when), record.pk)
+
+
+def _in_order(found: list[Record], asked: Search, behind: tuple[int, int] | None) -> list[Record]:
+    """Return a few records of one type in the order of a search, from behind a place on."""
+    newest = asked.order == "newest"
+    some = sorted((one for one in found if one.type == asked.type), key=_place, reverse=newest)
+    if behind is None:
+        return some
+    return [one for one in some if (_place(one) < behind if newest else _place(one) > behind)]
+
+
+def _next(selection: Selection, batch: Sequence[Record]) -> Selection | None:
+    """Return how a walk goes on behind a batch; None at its end."""
+    if selection.limit is None or len(batch) < selection.limit:
+        return None
+    return replace(selection, before=_place(batch[-1]), limit=BATCH)
+
+
+def is_r4(record: Record) -> bool:
+    """Tell whether a record has no elements of an older release; the API speaks R4 only."""
+    parsed = document.parse(record.body)
+    return as_r4(parsed) is parsed
+
+
+def _as_it_was(record: Record) -> Record:
+    """Return an earlier version with its own date: the index knows only that of the newest."""
+    moment = reading.when(record.document)
+    start = None if moment is None else moment.start
+    return replace(record, when=None if start is None else clock.from_ms(start))
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +564,129 @@ def release(
     return released
 
 
+def release_to(
+    vault: Vault,
+    grant_id: str,
+    bearer: Bearer,
+    wanted: Interaction,
+    event: str,
+    *,
+    now: datetime,
+    **detail: str,
+) -> Released:
+    """Decide whether a bearer token opens its grant for an interaction, and write that down.
+
+    Looked up at every request. Requests for the same thing within a minute are one line of the
+    log, and the first of them waits until that is committed; a refused one writes nothing. Raises
+    TokenRefused (unknown, expired, ended), ScopeTooSmall or Denied.
+    """
+    burst = (vault.id, ids.fingerprint(bearer.secret), event, *sorted(detail.items()))
+    with vault.read() as session:
+        released = _let_in(session, vault, grant_id, bearer, wanted, now=now)
+    if _bursts.get(burst, now) > now:
+        return released
+    with vault.write(Priority.URGENT) as session:
+        commits = vault.database.commits
+        released = _let_in(session, vault, grant_id, bearer, wanted, now=now)
+        who = actor_of(session, grants.get(session, grant_id))
+        audit.append(session, vault, event, who, grant_id=grant_id, **detail)
+        session.info["after"] = [
+            partial(_written, burst, now),
+            partial(_kept.outlive, vault.database, commits),
+        ]
+    return released
+
+
+_bursts: dict[tuple[Any, ...], datetime] = {}  # until when a line of the log stands for it
+
+
+def _written(burst: tuple[Any, ...], now: datetime) -> None:
+    if len(_bursts) >= MOST_BURSTS:
+        _bursts.clear()
+    _bursts[burst] = now + BURST
+
+
+def _let_in(
+    session: Session,
+    vault: Vault,
+    grant_id: str,
+    bearer: Bearer,
+    wanted: Interaction,
+    *,
+    now: datetime,
+) -> Released:
+    held = _held(session, grant_id, bearer)
+    if held is None or held.handle.expires_at is None or held.handle.expires_at <= now:
+        raise TokenRefused
+    grant = held.grant
+    objection = _objection(held.handle, grant, None, now)
+    if objection is not None:
+        raise TokenRefused if isinstance(objection, Ended) else objection
+    granted = held.handle.scopes or ""
+    provision, compiled = _reached(held.provision, granted, wanted.letters)
+    if Action.DOWNLOAD not in provision.actions:
+        raise Denied(f"{Action.DOWNLOAD} is not part of the grant")
+    types = scopes.types_within(granted, wanted.letters)
+    if not types or (wanted.type is not None and wanted.type not in types):
+        raise ScopeTooSmall
+    terms = _terms_of(grant, held.recipient, provision.actions)
+    return Released(
+        vault, terms, provision, compiled, endings.turn(grant_id), granted, wanted.letters
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What is known of a token: its handle, the grant, and the recipient's name."""
+
+    handle: Handle
+    grant: Grant  # without its provision
+    provision: str  # as kept
+    recipient: str
+
+
+_HELD = (
+    "SELECT handle.id, handle.state, handle.expires_at, handle.scopes, given.state,"
+    " given.starts_at, given.ends_at, given.created_at, given.role, given.purpose, given.reason,"
+    " given.shared_by, given.provision, recipient.name"
+    ' FROM handle JOIN "grant" AS given ON given.id = handle.grant_id'
+    " JOIN recipient ON recipient.id = given.recipient_id"
+    " WHERE handle.grant_id = ? AND handle.kind = ? AND handle.secret_hash = ?"
+)
+
+
+def _held(session: Session, grant_id: str, bearer: Bearer) -> _Held | None:
+    """Look a token up: one plain query, for this is asked at every request of every app."""
+    secret = ids.fingerprint(bearer.secret)
+    found = rows(session, _HELD, (grant_id, HandleKind.TOKEN.value, secret))
+    if not found:
+        return None
+    id_, state, expires, said, standing, starts, ends, created, *words, provision, name = found[0]
+    handle = Handle(
+        id=id_,
+        kind=HandleKind.TOKEN,
+        state=state,
+        expires_at=None if expires is None else clock.from_ms(expires),
+        scopes=said,
+    )
+    grant = Grant(
+        id=grant_id,
+        state=standing,
+        starts_at=clock.from_ms(starts),
+        ends_at=clock.from_ms(ends),
+        created_at=clock.from_ms(created),
+        **dict(zip(("role", "purpose", "reason", "shared_by"), words, strict=True)),
+    )
+    return _Held(handle, grant, provision, name)
+
+
+@lru_cache(maxsize=128)
+def _reached(kept: str, granted: str, letters: str) -> tuple[Provision, Compiled]:
+    """Return a kept provision, and it compiled within the scopes of a token."""
+    provision = policy.from_json(json.loads(kept))
+    return provision, scopes.narrowed(policy.compiled(provision), granted, letters)
+
+
 def look(vault: Vault, presented: Presented, *, now: datetime) -> Terms:
     """Return the terms that what was presented stands under, reading no record, counting nothing.
 
@@ -443,6 +805,8 @@ def _known(session: Session, presented: Presented) -> tuple[Handle, ClaimedBrows
     handle = session.get(Handle, presented.handle_id)
     if handle is None:
         raise NotFound
+    if handle.kind == HandleKind.TOKEN:  # opens by its secret only: `release_to`
+        raise NotFound
     if handle.kind != HandleKind.LINK:
         if presented.cookie is not None:
             raise NotFound
@@ -461,7 +825,8 @@ def _objection(
         return Ended()
     if grant.state == GrantState.SUSPENDED:
         return Denied("suspended", "The patient has paused this. Please ask them.")
-    if grant.uses_left == 0 and not _same_visit(browser, now):
+    counted = handle.kind != HandleKind.TOKEN  # a token's use was counted when it was issued
+    if counted and grant.uses_left == 0 and not _same_visit(browser, now):
         return Ended("This was opened as often as the patient allowed.")
     return None
 
@@ -492,17 +857,23 @@ def person_of(vault: Vault) -> str:
 
 
 def _terms(session: Session, vault: Vault, grant: Grant) -> Terms:
+    recipient = actor_of(session, grant)["name"]
+    terms = _terms_of(grant, recipient, policy.from_json(grant.provision).actions)
+    return replace(terms, patient=person_of(vault))
+
+
+def _terms_of(grant: Grant, recipient: str, actions: frozenset[Action]) -> Terms:
     return Terms(
         grant_id=grant.id,
-        patient=person_of(vault),
-        recipient=actor_of(session, grant)["name"],
+        patient="",
+        recipient=recipient,
         role=grant.role,
         purpose=grant.purpose,
         reason=grant.reason,
         shared_by=grant.shared_by,
         created_at=grant.created_at,
         ends_at=grant.ends_at,
-        actions=policy.from_json(grant.provision).actions,
+        actions=actions,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from phr import ids
@@ -25,10 +25,13 @@ from phr.store.models import (
     GrantState,
     Handle,
     HandleState,
+    Recipient,
+    RecipientKind,
 )
 from phr.store.vault import Vault
 
 LONGEST = timedelta(days=30)
+LONGEST_OF = {"app": timedelta(days=366)}  # by role: what asks again and again is not a visit
 FRESH = timedelta(minutes=5)  # DESIGN §7.10
 REASON_LENGTH = 200
 USES_AT_MOST = 1000
@@ -63,6 +66,18 @@ def standing(session: Session) -> list[Grant]:
     )
 
 
+def looking(session: Session) -> int:
+    """Return how many recipients can look by themselves right now: by a link, or as an app."""
+    query = (
+        select(func.count())
+        .select_from(Grant)
+        .join(Recipient, Recipient.id == Grant.recipient_id)
+        .where(Grant.state == GrantState.ACTIVE)
+        .where(Recipient.kind.in_((RecipientKind.LINK, RecipientKind.APP)))
+    )
+    return int(session.scalar(query) or 0)
+
+
 def over(session: Session, *, limit: int = 50) -> list[Grant]:
     """Return ended grants, the last ended first."""
     return list(
@@ -90,7 +105,9 @@ def create(
     now: datetime,
     purpose: str = "TREAT",
 ) -> Grant:
-    """Draft a grant from now until `ends_at` (at most 30 days); it gives nothing until approved.
+    """Draft a grant from now until `ends_at`; it gives nothing until it is approved.
+
+    A grant runs 30 days at most, one for an app a year.
 
     Raises InvalidInput where role, time, uses or provision make no sense, Conflict where this id
     was used before (a form sent twice).
@@ -99,7 +116,7 @@ def create(
         raise Conflict("This was made already. You find it at “Who can see”.")
     if role not in policy.ROLES:
         raise InvalidInput("Please choose what to share.")
-    _check_end(ends_at, now)
+    _check_end(ends_at, now, role)
     if uses is not None and not 1 <= uses <= USES_AT_MOST:
         raise InvalidInput("Please choose how often it may be opened.")
     if not policy.compiled(provision).grants_something:
@@ -165,10 +182,10 @@ def extend(
     actor: Actor,
     now: datetime,
 ) -> None:
-    """Let a standing grant run longer, at most 30 days from now. Needs a fresh factor."""
+    """Let a standing grant run longer, at most as long again from now. Needs a fresh factor."""
     if grant.state not in LIVE or grant.ends_at <= now:
         raise Conflict("This has ended. Make a new link instead.")
-    _check_end(ends_at, now)
+    _check_end(ends_at, now, grant.role)
     if ends_at <= grant.ends_at:
         raise InvalidInput("It already runs at least that long.")
     _record_approval(session, grant, step_up, shown, now)
@@ -281,9 +298,10 @@ def approvals(session: Session, grant_id: str) -> list[Approval]:
     )
 
 
-def _check_end(ends_at: datetime, now: datetime) -> None:
-    if not now < ends_at <= now + LONGEST:
-        raise InvalidInput("Please choose a time between now and 30 days from now.")
+def _check_end(ends_at: datetime, now: datetime, role: str) -> None:
+    longest = LONGEST_OF.get(role, LONGEST)
+    if not now < ends_at <= now + longest:
+        raise InvalidInput(f"Please choose a time between now and {longest.days} days from now.")
 
 
 def _record_approval(

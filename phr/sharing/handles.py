@@ -1,18 +1,19 @@
-"""The secrets under a grant: a link with its code and the browsers bound to it, push and print.
+"""The secrets under a grant: a link with its code and browsers, access tokens, push and print.
 
 Only SHA-256 values are kept, in the vault; the routing id in house.db says which vault. Every
 function runs in the caller's transaction. Whether a handle opens anything: `gate`.
 """
 
 import hashlib
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from phr import ids
-from phr.errors import Conflict, NotFound
+from phr.errors import Conflict, InvalidInput, NotFound
+from phr.store.database import rows
 from phr.store.house import House
 from phr.store.models import ClaimedBrowser, Handle, HandleKind, HandleState, Route
 
@@ -20,6 +21,9 @@ CODE_DIGITS = 6
 TRIES = 5  # in all, until the patient gives a new code
 BROWSERS_AT_MOST = 10
 SALT_BYTES = 16
+TOKEN_LASTS = timedelta(minutes=15)  # an access token at most (sharing.md §3.3)
+TOKENS_AT_MOST = 200  # live ones of one grant
+LONGEST_TOKEN = 200  # characters
 UNKNOWN = ids.fingerprint(ids.new_secret())  # compared with where there is nothing to compare
 
 
@@ -31,6 +35,25 @@ class Link:
     grant_id: str
     url: str
     code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An access token as it is shown once (RFC 6749 §5.1): the text, and what it stands for."""
+
+    handle_id: str
+    grant_id: str
+    text: str = field(repr=False)
+    scopes: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Bearer:
+    """What a request presents: the routing id that leads to a vault, and the secret."""
+
+    routing_id: str
+    secret: str = field(repr=False)
 
 
 # ------------------------------------------------------------------ routing, in house.db
@@ -49,6 +72,26 @@ def patient_of(house: House, routing_id: str) -> str | None:
     with house.read() as session:
         found = session.get(Route, routing_id)
         return None if found is None else found.patient_id
+
+
+def bearer_route(house: House, patient_id: str, grant_id: str) -> str:
+    """Return the routing id with which the tokens of a grant begin; one for all of them."""
+    known = select(Route.id).where(Route.grant_id == grant_id, Route.bearer == 1).limit(1)
+    with house.write() as session:
+        found = session.scalars(known).first()
+        if found is not None:
+            return found
+        made = Route(id=ids.new_id(), patient_id=patient_id, grant_id=grant_id, bearer=1)
+        session.add(made)
+        return made.id
+
+
+def route_of(house: House, bearer: Bearer) -> tuple[str, str] | None:
+    """Return (patient id, grant id) that a token's routing id leads to, or None."""
+    asked = "SELECT patient_id, grant_id FROM route WHERE id = ? AND bearer = 1"
+    with house.read() as session:
+        found = rows(session, asked, (bearer.routing_id,))
+    return (found[0][0], found[0][1]) if found else None
 
 
 # ------------------------------------------------------------------ making, in the vault
@@ -90,6 +133,50 @@ def make_inner(session: Session, grant_id: str, kind: HandleKind, *, now: dateti
     session.add(handle)
     session.flush()
     return handle
+
+
+def make_token(
+    session: Session,
+    grant_id: str,
+    routing_id: str,
+    scopes: str,
+    *,
+    now: datetime,
+    lasts: timedelta = TOKEN_LASTS,
+) -> Token:
+    """Issue an access token under a grant: opaque, 256-bit secret, looked up at every request.
+
+    `scopes` are kept as one text, as they are said back to the client; `routing_id` comes from
+    `bearer_route`. Tokens that ran out are swept away here. Raises InvalidInput where it would
+    last longer than TOKEN_LASTS, Conflict where TOKENS_AT_MOST are live.
+    """
+    if not timedelta() < lasts <= TOKEN_LASTS:
+        raise InvalidInput("An access token lasts 15 minutes at most.")
+    session.execute(
+        delete(Handle)
+        .where(
+            Handle.grant_id == grant_id, Handle.kind == HandleKind.TOKEN, Handle.expires_at <= now
+        )
+        .execution_options(synchronize_session=False)
+    )
+    if len(tokens(session, grant_id)) >= TOKENS_AT_MOST:
+        raise Conflict("Too many access tokens are in use at once.")
+    secret = ids.new_secret()
+    handle = Handle(
+        id=ids.new_id(),
+        grant_id=grant_id,
+        kind=HandleKind.TOKEN,
+        state=HandleState.LIVE,
+        secret_hash=ids.fingerprint(secret),
+        tries_left=0,
+        devices_left=0,
+        scopes=scopes,
+        expires_at=now + lasts,
+        created_at=now,
+    )
+    session.add(handle)
+    session.flush()
+    return Token(handle.id, grant_id, f"{routing_id}.{secret}", scopes, now + lasts)
 
 
 def of_grant(session: Session, grant_id: str, kind: HandleKind | None = None) -> Handle | None:
@@ -146,6 +233,52 @@ def presented(session: Session, handle_id: str, secret: str) -> Handle:
     if not ids.same(ids.fingerprint(secret), expected) or handle is None or not known:
         raise NotFound
     return handle
+
+
+def tokens(session: Session, grant_id: str) -> list[Handle]:
+    """Return the access tokens of a grant that were not swept away, the oldest first."""
+    return list(
+        session.scalars(
+            select(Handle)
+            .where(Handle.grant_id == grant_id, Handle.kind == HandleKind.TOKEN)
+            .order_by(Handle.created_at)
+        )
+    )
+
+
+def end_token(session: Session, handle_id: str) -> bool:
+    """End one access token (RFC 7009); its next request is refused. False if it was over."""
+    row = session.execute(
+        update(Handle)
+        .where(
+            Handle.id == handle_id,
+            Handle.kind == HandleKind.TOKEN,
+            Handle.state != HandleState.ENDED,
+        )
+        .values(state=HandleState.ENDED)
+        .execution_options(synchronize_session=False)
+        .returning(Handle.id)
+    ).first()
+    return row is not None
+
+
+def bearer_of(text: str) -> Bearer | None:
+    """Read a token as it stands behind "Bearer "; None for what cannot be one of ours."""
+    routing_id, dot, secret = text.partition(".")
+    plain = routing_id + secret
+    sound = dot and plain.isascii() and plain.replace("-", "").replace("_", "").isalnum()
+    return Bearer(routing_id, secret) if sound and len(text) <= LONGEST_TOKEN else None
+
+
+def token_of(session: Session, grant_id: str, secret: str) -> Handle | None:
+    """Return the access token of this grant with this secret, whatever its state; or None."""
+    return session.scalars(
+        select(Handle).where(
+            Handle.grant_id == grant_id,
+            Handle.kind == HandleKind.TOKEN,
+            Handle.secret_hash == ids.fingerprint(secret),
+        )
+    ).first()
 
 
 def browser_of(session: Session, handle_id: str, cookie: str) -> ClaimedBrowser:

@@ -52,16 +52,20 @@ class Trail:
         self, name: str, connection: int, at: datetime, targets: list[str]
     ) -> Mapping[str, Any]:
         origin = self._origins.get(connection)
-        place = "an unknown source" if origin is None else origin.name
-        role = {"coding": [{"system": f"{SYSTEM}provenance-participant-type", "code": "assembler"}]}
-        return {
-            "resourceType": "Provenance",
-            "id": name,
-            "target": [{"reference": target} for target in targets],
-            "recorded": clock.instant(at),
-            "agent": [{"type": role, "who": {"display": "Homeport, the patient's own record"}}],
-            "entity": [{"role": "source", "what": {"display": place}}],
-        }
+        return provenance(name, "an unknown source" if origin is None else origin.name, at, targets)
+
+
+def provenance(name: str, place: str, at: datetime, targets: Iterable[str]) -> Mapping[str, Any]:
+    """Return a Provenance (R4 §5.4): the place that some records came from, and when."""
+    role = {"coding": [{"system": f"{SYSTEM}provenance-participant-type", "code": "assembler"}]}
+    return {
+        "resourceType": "Provenance",
+        "id": name,
+        "target": [{"reference": target} for target in targets],
+        "recorded": clock.instant(at),
+        "agent": [{"type": role, "who": {"display": "Homeport, the patient's own record"}}],
+        "entity": [{"role": "source", "what": {"display": place}}],
+    }
 
 
 # ------------------------------------------------------------------ the recipient's Bundle

@@ -190,12 +190,12 @@ def _guard(provision: Provision) -> Clause:
         Clause("(record.labels & ?) = 0", (~allowed,)),
         _any(
             Clause("(record.labels & ?) = 0", (int(Label.PRIVATE),)),
-            _among("record.key", _keys(provision.ticked)),
+            among("record.key", _keys(provision.ticked)),
         ),
-        _not(_among("record.key", _keys(provision.excluded))),
+        _not(among("record.key", _keys(provision.excluded))),
     ]
     if provision.connections:
-        parts.append(_among("record.connection", provision.connections))
+        parts.append(among("record.connection", provision.connections))
     return _all(*parts)
 
 
@@ -220,10 +220,11 @@ def _countable() -> Clause:
 
 
 def _types_clause(types: Iterable[str]) -> Clause:
-    return _among("record.type", sorted(kinds.KINDS[each].number for each in types))
+    return among("record.type", sorted(kinds.KINDS[each].number for each in types))
 
 
-def _among(column: str, values: Sequence[int]) -> Clause:
+def among(column: str, values: Sequence[int]) -> Clause:
+    """Return that a column holds one of some numbers; nothing fulfils it where there are none."""
     if not values:
         return Clause("0", ())
     return Clause(f"{column} IN ({', '.join('?' * len(values))})", tuple(values))
@@ -429,7 +430,20 @@ PARTS: dict[str, Share] = {
     ),
     "vitals": Share("Vital signs", (Rule(("Observation",), ("vital-signs",)),)),
     "visits": Share("Visits", (Rule(("Encounter", "Appointment", "EpisodeOfCare")),)),
-    "procedures": Share("Procedures and orders", (Rule(("Procedure", "ServiceRequest")),)),
+    "procedures": Share(
+        "Procedures and orders",
+        (
+            Rule(
+                (
+                    "Procedure",
+                    "ServiceRequest",
+                    "DiagnosticOrder",
+                    "ProcedureRequest",
+                    "ReferralRequest",
+                )
+            ),
+        ),
+    ),
     "letters": Share(
         "Letters and documents",
         (Rule(("DocumentReference", "Composition", "QuestionnaireResponse", "Media")),),

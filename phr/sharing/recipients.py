@@ -3,7 +3,7 @@
 import unicodedata
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from phr import ids
@@ -34,6 +34,27 @@ def named(session: Session, name: str, kind: RecipientKind, *, now: datetime) ->
     if found is not None:
         return found
     made = Recipient(id=ids.new_id(), name=line, kind=kind, created_at=now)
+    session.add(made)
+    session.flush()
+    return made
+
+
+def app(session: Session, client_id: str, name: str, *, now: datetime) -> Recipient:
+    """Return the recipient that an app is in this record, made now if it never asked before."""
+    known = select(Recipient).where(
+        Recipient.kind == RecipientKind.APP,
+        func.json_extract(Recipient.identifiers, "$.client_id") == client_id,
+    )
+    found = session.scalars(known.limit(1)).first()
+    if found is not None:
+        return found
+    made = Recipient(
+        id=ids.new_id(),
+        name=one_line(name, limit=NAME_LENGTH),
+        kind=RecipientKind.APP,
+        identifiers={"client_id": client_id},
+        created_at=now,
+    )
     session.add(made)
     session.flush()
     return made

@@ -10,7 +10,10 @@ from itertools import chain
 from typing import Any
 
 from phr import clock, ids
-from phr.chart.summary import SELECTIONS, Section, summary
+from phr.chart.decision import Decision
+from phr.chart.evidence import How
+from phr.chart.people import of_the_person
+from phr.chart.summary import SELECTIONS, Gap, Section, summary
 from phr.fhir import document
 from phr.fhir.build import LOINC, authored, concept, narrative
 from phr.fhir.record import Record
@@ -43,7 +46,8 @@ def bundle(source: Released | Owned, *, base_url: str, now: datetime) -> bytes:
     """
     origins = source.origins()
     found = source.select(*SELECTIONS)
-    sections = summary(found, now=now, shared=isinstance(source, Released))
+    how = How(decisions_of(source))
+    sections = summary(found, now=now, shared=isinstance(source, Released), how=how)
     trail = Trail(origins)
     leaving = source.bodies(_named(found, sections))
     for record, _ in leaving:
@@ -52,7 +56,7 @@ def bundle(source: Released | Owned, *, base_url: str, now: datetime) -> bytes:
     composition = _composition(sections, Context(origins=origins, now=now), patient_id)
     entries = chain(
         (_named_bytes(composition, authored(composition)),),
-        (_patient(source, patient_id),),
+        (_patient(source, patient_id, of_the_person(found, how)),),
         (_named_bytes(_DEVICE, authored(_DEVICE)),),
         ((f"{record.type}/{record.local_id}", body) for record, body in leaving),
         (_named_bytes(each, authored(each)) for each in trail.provenances()),
@@ -68,18 +72,30 @@ def pdf(source: Released | Owned, *, now: datetime) -> bytes:
 def html(source: Released | Owned, *, now: datetime) -> str:
     """Return the page that becomes the PDF: whole in itself, nothing to fetch."""
     origins = source.origins()
-    found = source.select(cover.IDENTITY, *SELECTIONS)
+    found = source.select(*SELECTIONS)
+    how = How(decisions_of(source))
     shared = isinstance(source, Released)
     context = Context(origins=origins, now=now)
     return _PAGE.render(
-        who=cover.who_is(found, person_of(source.vault), now),
+        who=cover.who_is(of_the_person(found, how), person_of(source.vault), now),
         chosen=cover.CHOSEN if shared else OWN,
         made=cover.minute(now),
         as_of=[cover.as_of(origin) for origin in origins.values()] or ["nothing has come yet"],
         sections=[
             (section, view.narrative(section, context))
-            for section in summary(found, now=now, shared=shared)
+            for section in summary(found, now=now, shared=shared, how=how)
         ],
+    )
+
+
+def decisions_of(source: Released | Owned) -> tuple[Decision, ...]:
+    """Return the patient's standing decisions on what is the same, as far as they may be known."""
+    if isinstance(source, Released):
+        return source.decisions()
+    return tuple(
+        Decision(said["one"].rpartition("/")[2], said["other"].rpartition("/")[2], said["same"])
+        for said in source.decisions()
+        if said["undone"] is None
     )
 
 
@@ -89,7 +105,9 @@ def _named(found: Sequence[Record], sections: Sequence[Section]) -> list[Record]
     wanted = closure.Wanted()
     for record in entries.values():
         wanted.note(record)
-    return [*entries.values(), *wanted.pick([one for one in found if one.pk not in entries])]
+    # Whom records are about is the composed Patient, never a hospital's own.
+    near = [one for one in found if one.pk not in entries and one.type != "Patient"]
+    return [*entries.values(), *wanted.pick(near)]
 
 
 def _composition(
@@ -116,10 +134,11 @@ def _section(section: Section, context: Context) -> dict[str, Any]:
         "code": concept(LOINC, section.head.code),
         "text": narrative(str(view.narrative(section, context))),
     }
-    if section.gap is not None:
-        made["emptyReason"] = concept("list-empty-reason", section.gap)
-    else:
-        made["entry"] = [{"reference": f"{r.type}/{r.local_id}"} for r in section.records]
+    entry = [{"reference": f"{r.type}/{r.local_id}"} for r in section.records]
+    if entry:
+        made["entry"] = entry
+    else:  # nothing at all, or only what is told in the text (ips-comp-1)
+        made["emptyReason"] = concept("list-empty-reason", section.gap or Gap.UNAVAILABLE)
     return made
 
 
@@ -131,9 +150,11 @@ _DEVICE = {
 }
 
 
-def _patient(source: Released | Owned, patient_id: str) -> tuple[str, bytes]:
+def _patient(
+    source: Released | Owned, patient_id: str, told: Sequence[Record]
+) -> tuple[str, bytes]:
     """Return the composed Patient; what no source told is said to be unknown (IPS Patient)."""
-    made = dict(composed_patient(patient_id, source.identity()))
+    made = dict(composed_patient(patient_id, told))
     made.setdefault("name", [{"text": person_of(source.vault)}])
     if "birthDate" not in made:
         made["_birthDate"] = UNKNOWN

@@ -81,7 +81,9 @@ class NightReport:
 # ---------------------------------------------------------------------- making
 
 
-def back_up_all(house: House, vaults: "Vaults", *, keep: int = 14) -> NightReport:
+def back_up_all(
+    house: House, vaults: "Vaults", *, keep: int = 14, reason: str = "nightly"
+) -> NightReport:
     """Back up house.db and every open vault, verify each, and let go of the oldest.
 
     A sealed vault cannot be copied (its key is not here), and nobody can have changed it since.
@@ -89,7 +91,7 @@ def back_up_all(house: House, vaults: "Vaults", *, keep: int = 14) -> NightRepor
     made, failed = [], {}
     for vault_id in vaults.open_ids():
         try:
-            back_up(house, vaults, vault_id, keep=keep)
+            back_up(house, vaults, vault_id, keep=keep, reason=reason)
             made.append(vault_id)
         except PhrError as error:
             failed[vault_id] = error.sentence

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from phr import clock
@@ -209,6 +209,17 @@ def line(session: Session, pull_id: int, chain: str, type_: str) -> LedgerLine:
     return row
 
 
+def arrived(session: Session, since: datetime) -> dict[str, int]:
+    """Return how many records came or changed in the pulls that ended since then, by type asked.
+
+    Counted from the ledgers, not from the records; "" are those of files, which ask for no type.
+    """
+    brought = func.sum(LedgerLine.new + LedgerLine.changed)
+    query = select(LedgerLine.type, brought).join(Pull, Pull.id == LedgerLine.pull_id)
+    query = query.where(Pull.ended_at >= since).group_by(LedgerLine.type)
+    return {type_: count for type_, count in session.execute(query) if count}
+
+
 def quarantined(session: Session, pull_id: int, *, limit: int = 200) -> list[Quarantined]:
     """Return what a pull could not keep, with the reasons."""
     query = select(Quarantined).where(Quarantined.pull_id == pull_id)
@@ -221,6 +232,13 @@ def remote_names(session: Session, connection_id: int, types: Mapping[int, str])
         record.c.connection == connection_id, record.c.type.in_(types)
     )
     return frozenset(f"{types[number]}/{name}" for number, name in session.execute(query))
+
+
+def flagged(session: Session, connection_id: int, bits: Sequence[int]) -> dict[int, int]:
+    """Return how many records of a connection carry each of the bits (`fhir.check.Note`)."""
+    sums = [func.total(record.c.flags.op("&")(bit) != 0) for bit in bits]
+    found = session.execute(select(*sums).where(record.c.connection == connection_id)).one()
+    return {bit: int(number) for bit, number in zip(bits, found, strict=True)}
 
 
 def files_wanted(session: Session, connection_id: int) -> list[tuple[int, str]]:

@@ -21,7 +21,7 @@ from phr.store import database, records
 from phr.store.models import VaultFact
 from phr.store.vault import Vault
 
-DERIVED_VERSION: Final = b"2"  # of entries; a vault that says otherwise is rebuilt
+DERIVED_VERSION: Final = b"3"  # of entries; a vault that says otherwise is rebuilt
 LISTED: Final = 1  # entry.state: a source may list it as current, or nobody has looked yet
 NOT_LISTED: Final = 2
 _FROM: Final = "entries_from"  # the first record that waits to be joined
@@ -35,10 +35,7 @@ class New(NamedTuple):
 
     pk: int
     type: int
-    remote_id: str = ""
-    key: int = 0
     categories: int = 0
-    concept: int | None = None
     time: int | None = None
 
 
@@ -74,24 +71,20 @@ _VARIES: Final = {
 # ------------------------------------------------------------------------------ while importing
 
 
-def add(session: Session, rows: Sequence[New], *, merge: bool = False) -> None:
-    """Write the entries of new records: each its own, and waiting. `merge` changes nothing."""
-    del merge
-    if not rows:
-        return
+def add(session: Session, rows: Sequence[New]) -> None:
+    """Write the entries of new records: each its own, and waiting.
+
+    `rows` come in the order of pk, and no other entry lies between them.
+    """
     made = [
-        (
-            row.pk,
-            section_of(row.type, row.categories) if row.type in _VARIES else _SECTIONS[row.type],
-            LISTED,
-            row.time,
-        )
-        for row in rows
+        (pk, section_of(type_, categories) if type_ in _VARIES else _SECTIONS[type_], LISTED, time)
+        for pk, type_, categories, time in rows
     ]
     driver: Any = session.connection().connection.driver_connection
     driver.executemany("INSERT INTO entry(pk, section, state, time) VALUES (?, ?, ?, ?)", made)
-    driver.executemany(
-        "INSERT INTO evidence(entry, record) VALUES (?, ?)", [(row[0], row[0]) for row in made]
+    driver.execute(
+        "INSERT INTO evidence(entry, record) SELECT pk, pk FROM entry WHERE pk BETWEEN ? AND ?",
+        (made[0][0], made[-1][0]),
     )
     driver.execute(
         "INSERT OR IGNORE INTO vault_fact(name, value) VALUES (?, ?)",
@@ -163,8 +156,7 @@ def rebuild(session: Session) -> int:
 
 def _some(session: Session, after: int) -> list[New]:
     rows = session.connection().exec_driver_sql(
-        "SELECT pk, type, remote_id, key, category, concept, time FROM record"
-        " WHERE pk > ? ORDER BY pk LIMIT 2000",
+        "SELECT pk, type, category, time FROM record WHERE pk > ? ORDER BY pk LIMIT 2000",
         (after,),
     )
     return list(starmap(New, rows))
@@ -287,15 +279,19 @@ def all_of(session: Session, types: Sequence[str]) -> set[int]:
     return {row[0] for row in database.rows(session, sql, numbers)}
 
 
-def loaded(session: Session, vault: Vault, pks: Iterable[int]) -> list[Record]:
-    """Return records by pk, in the order of pk."""
+def loaded(
+    session: Session, vault: Vault, pks: Iterable[int], *, compact: bool = False
+) -> list[Record]:
+    """Return records by pk, in the order of pk; `compact`: read now, equal elements held once."""
     found: list[Record] = []
+    read = records.Elements().read if compact else None
     listed = sorted(pks)
     for begin in range(0, len(listed), 500):
         some = tuple(listed[begin : begin + 500])
         marks = ",".join("?" * len(some))
         where = records.Clause(f"record.pk IN ({marks})", some)
-        found += records.scan(session, vault, where=where, limit=len(some))
+        some_found = records.scan(session, vault, where=where, limit=len(some))
+        found += some_found if read is None else map(read, some_found)
     return found
 
 

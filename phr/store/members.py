@@ -184,7 +184,7 @@ def confirm_member(
         account = session.get_one(Account, row.account_id)
     told = "".join(fingerprint.upper().split())
     if not ids.same(told, fingerprint_words(account.public_key).replace(" ", "")):
-        raise WrongSecret("That is not the fingerprint of the account that answered.")
+        raise WrongSecret("Those are not the four groups on their screen. Nobody was let in.")
     vault, now = vaults.get(row.patient_id), clock.now()
     member = Member(
         account_id=account.id,

@@ -9,7 +9,14 @@ from typing import Any, Literal
 from sqlalchemy import Connection
 
 from phr.errors import NewerSchema
-from phr.store.models import SEARCH_DDL, VOCABULARY_DDL, HouseBase, VaultBase
+from phr.store.models import (
+    PAPER_GONE_DDL,
+    PAPER_SEARCH_DDL,
+    SEARCH_DDL,
+    VOCABULARY_DDL,
+    HouseBase,
+    VaultBase,
+)
 
 Kind = Literal["house", "vault"]
 Step = Callable[[Connection], None]
@@ -22,6 +29,8 @@ def create(connection: Connection, kind: Kind) -> None:
     if kind == "vault":
         connection.exec_driver_sql(SEARCH_DDL)
         connection.exec_driver_sql(VOCABULARY_DDL)
+        connection.exec_driver_sql(PAPER_SEARCH_DDL)
+        connection.exec_driver_sql(PAPER_GONE_DDL)
 
 
 # Step n brings a file from version n to n + 1. Version 1 is the first release: a new file is made

@@ -220,6 +220,7 @@ class Route(HouseBase):
     id: Mapped[str] = mapped_column(primary_key=True)
     patient_id: Mapped[str] = mapped_column(index=True)
     grant_id: Mapped[str] = mapped_column(index=True)
+    bearer: Mapped[int] = mapped_column(default=0)  # 1: the tokens of a grant begin with it
     ended_at: Mapped[datetime | None]
 
 
@@ -256,6 +257,46 @@ class PendingAuthorization(HouseBase):
     ]  # browser session it is bound to; None: the CLI's own listener
     patient_id: Mapped[str] = mapped_column(ForeignKey("patient.id", ondelete="CASCADE"))
     connection_id: Mapped[int]
+    expires_at: Mapped[datetime]
+
+
+class ClientState(StrEnum):
+    """An app that registered itself waits until a patient has let it in; it may be blocked."""
+
+    WAITING = "waiting"
+    KNOWN = "known"
+    BLOCKED = "blocked"
+
+
+class Client(HouseBase):
+    """An app (OAuth client) that may ask the patients of this house for access."""
+
+    __tablename__ = "client"
+    __table_args__ = (known("state", ClientState), STRICT)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]  # as it calls itself; shown small
+    state: Mapped[str]
+    redirect_uris: Mapped[list[Any]] = mapped_column(Json)  # compared whole; none: backend service
+    launch_url: Mapped[str | None]
+    jwks: Mapped[dict[str, Any] | None] = mapped_column(Json)  # public keys, or where they are
+    jwks_uri: Mapped[str | None]
+    scope: Mapped[str]  # what it asks for; empty: each request says
+    patient_id: Mapped[str | None] = mapped_column(  # a backend service belongs to one record
+        ForeignKey("patient.id", ondelete="CASCADE"), index=True
+    )
+    registered_by: Mapped[str | None]  # account id; None: it registered itself
+    network: Mapped[str | None]  # from where, if it did
+    created_at: Mapped[datetime]
+
+
+class SeenAssertion(HouseBase):
+    """Ids of client assertions that were used, until they expire (RFC 7523 §3: `jti`)."""
+
+    __tablename__ = "seen_assertion"
+    __table_args__ = (CLUSTERED,)
+
+    id_hash: Mapped[bytes] = mapped_column(primary_key=True)  # of client id and `jti`
     expires_at: Mapped[datetime]
 
 
@@ -453,6 +494,7 @@ class RecipientKind(StrEnum):
     LINK = "link"
     FOLDER = "folder"
     PAPER = "paper"  # printed or saved by the patient, to be handed over
+    APP = "app"  # asks the FHIR API itself
 
 
 class Recipient(VaultBase):
@@ -523,6 +565,7 @@ class HandleKind(StrEnum):
     LINK = "link"
     PUSH = "push"
     PRINT = "print"
+    TOKEN = "token"  # noqa: S105 - the name of a kind: an access token of the FHIR API
 
 
 class HandleState(StrEnum):
@@ -548,6 +591,8 @@ class Handle(VaultBase):
     code_hash: Mapped[bytes | None]  # of the 6-digit code, salted
     tries_left: Mapped[int] = mapped_column(default=5)
     devices_left: Mapped[int] = mapped_column(default=1)  # how many browsers may still claim it
+    scopes: Mapped[str | None]  # of a token: the OAuth scopes granted, as they were said back
+    expires_at: Mapped[datetime | None]  # of a token; the grant's own end counts too
     created_at: Mapped[datetime]
 
 
@@ -562,6 +607,34 @@ class ClaimedBrowser(VaultBase):
     browser: Mapped[str]
     claimed_at: Mapped[datetime]
     visit_at: Mapped[datetime | None]  # last page of the running visit; a visit is one use
+
+
+class Authorization(VaultBase):
+    """What an app was given under a grant (RFC 6749): a code to redeem once, then a refresh token.
+
+    Each refresh token follows from the one before it under `chain_key`, so that a lost answer can
+    be given again and one used twice be recognised, without any of them being kept.
+    """
+
+    __tablename__ = "authorization"
+    __table_args__ = (STRICT,)
+
+    grant_id: Mapped[str] = mapped_column(
+        ForeignKey("grant.id", ondelete="CASCADE"), primary_key=True
+    )
+    client_id: Mapped[str] = mapped_column(index=True)
+    account_id: Mapped[str]  # who approved
+    scopes: Mapped[str]  # as granted
+    redirect_uri: Mapped[str]  # empty: a server that asks without a person
+    code_hash: Mapped[bytes | None]
+    code_challenge: Mapped[str]
+    code_ends_at: Mapped[datetime | None]
+    redeemed_at: Mapped[datetime | None]
+    nonce: Mapped[str | None]
+    chain_key: Mapped[bytes]
+    refresh_hash: Mapped[bytes | None]  # of the newest
+    generation: Mapped[int] = mapped_column(default=0)
+    refreshed_at: Mapped[datetime | None]
 
 
 class DeliveryState(StrEnum):
@@ -806,9 +879,39 @@ private_mark = (
         sqlite_strict=True,
     )
 )
+paper = Table(  # what was read in a file that a record carries: derived from its bytes
+    "paper",
+    VaultBase.metadata,
+    Column("id", Integer, primary_key=True),  # = rowid of its words in `paper_search`
+    Column("record", Integer, ForeignKey("record.pk", ondelete="CASCADE"), nullable=False),
+    Column("place", Integer, nullable=False),  # of the attachment in the record
+    Column("hash", LargeBinary, nullable=False),  # SHA-256 of the bytes
+    Column("rules", Integer, nullable=False),  # papers.reading.RULES by which it was read
+    Column("body", LargeBinary, nullable=False),  # papers.reading.Reading as JSON, zstd
+    sqlite_strict=True,
+)
+Index("paper_record", paper.c.record, paper.c.place, unique=True)
+Index("paper_hash", paper.c.hash)
+paper_seen = Table(  # which records were looked through for files, and in which state
+    "paper_seen",
+    VaultBase.metadata,
+    Column("record", Integer, ForeignKey("record.pk", ondelete="CASCADE"), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("files", Integer, nullable=False),  # kept files of it at that time
+    Column("rules", Integer, nullable=False),
+    sqlite_strict=True,
+)
 
 SEARCH_DDL = (
     "CREATE VIRTUAL TABLE search USING fts5(words, content='', contentless_delete=1, "
     "prefix='2 3', tokenize=\"unicode61 remove_diacritics 2\")"
 )
 VOCABULARY_DDL = "CREATE VIRTUAL TABLE vocabulary USING fts5vocab(search, row)"  # stores nothing
+PAPER_SEARCH_DDL = (
+    "CREATE VIRTUAL TABLE paper_search USING fts5(words, content='', contentless_delete=1, "
+    'tokenize="unicode61 remove_diacritics 2")'
+)
+PAPER_GONE_DDL = (  # however a row goes, erased with its record or read anew: its words go too
+    "CREATE TRIGGER paper_gone AFTER DELETE ON paper"
+    " BEGIN DELETE FROM paper_search WHERE rowid = old.id; END"
+)

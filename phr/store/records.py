@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy.orm import Session
 
 from phr import clock
-from phr.fhir import references, synonyms
+from phr.fhir import document, references, synonyms
 from phr.fhir.check import Note
 from phr.fhir.kinds import BY_NUMBER, KINDS, category_mask
 from phr.fhir.labels import Label
@@ -26,6 +26,8 @@ __all__ = ["UNDATED", "Clause", "Row", "key_of", "local_id_of"]
 Row = tuple[Any, ...]  # a stored record, in the order of _COLUMNS
 
 UNDATED: Final = -(1 << 62)  # stands for "no date" in `Selection.before`
+_REPEATS: Final = 512  # bytes; longer elements are mostly narrative, each its own
+_REMEMBERED: Final = 8192  # elements
 _MANY: Final = 2000  # from so many on, the timeline itself leads to the newest of them quickest
 _COLUMNS: Final = (
     "record.pk, record.key, record.connection, record.type, record.remote_id, record.version,"
@@ -374,6 +376,33 @@ def _record(row: Any, opened: Callable[[bytes], bytes]) -> Record:
         splices=splices,
     )
     return made
+
+
+class Elements:
+    """Reads documents whose elements repeat: what came byte for byte the same is one object.
+
+    A hospital's conditions take a quarter of the memory, for the time of one parse.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Any] = {}
+
+    def read(self, record: Record) -> Record:
+        """Give a record its document now."""
+        made: dict[str, Any] = {}
+        for name, slice_ in document.slices(record.body).items():
+            raw = bytes(slice_)
+            if raw[0] not in b"[{" or len(raw) > _REPEATS or name == "meta":
+                made[name] = document.parse(raw)
+                continue
+            value = self._known.get(raw)
+            if value is None:
+                if len(self._known) >= _REMEMBERED:
+                    self._known.clear()
+                value = self._known[raw] = document.parse(raw)
+            made[name] = value
+        record.__dict__["_document"] = made
+        return record
 
 
 def _instant(ms: int | None) -> datetime | None:

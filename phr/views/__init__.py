@@ -7,6 +7,7 @@ from phr.views import (
     allergies,
     claims,
     documents,
+    during,
     immunizations,
     medications,
     one,
@@ -40,17 +41,20 @@ VIEWS: dict[str, View] = {
     )
 }
 # Views that need more than a section's records: a code, a kind or one record.
-TEST, BY_TEST, FLAGGED = results.TEST, results.BY_TEST, results.FLAGGED
+TEST, BY_TEST, FLAGGED, NEW = results.TEST, results.BY_TEST, results.FLAGGED, results.NEW
 KIND, HITS, RECORD = other.KIND, other.HITS, one.VIEW
+VISIT = during.VIEW
 
 __all__ = [
     "BY_TEST",
     "FLAGGED",
     "HITS",
     "KIND",
+    "NEW",
     "RECORD",
     "TEST",
     "VIEWS",
+    "VISIT",
     "Context",
     "Shown",
     "View",

@@ -1,120 +1,62 @@
-"""What a file from outside really is, and how it may be shown: decided from its bytes alone.
+"""How a file from outside is shown: cleaned HTML in a sandboxed frame, text, or only for saving.
 
-HTML is cleaned here and shown only in a sandboxed frame; no link, image or style of it survives.
+No link, image or style of a file survives. What a file is says `phr.papers.kinds`.
 """
 
 import base64
 import hashlib
-from dataclasses import dataclass
-from enum import StrEnum
+import re
+from html import escape
 from typing import Final
 
 import nh3
 from markupsafe import Markup
 
-MOST_PIXELS: Final = 50_000_000  # above that an image may exhaust a phone's memory
-MOST_TEXT: Final = 400_000  # characters shown; all of it can be saved
-_HEAD = 1024
-
-
-class Way(StrEnum):
-    """How a file may be shown."""
-
-    IMAGE = "image"
-    HTML = "html"
-    TEXT = "text"
-    SAVE = "save"  # only saved, never opened here
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What a file is: our media type for it, a word for people, its ending, and the way."""
-
-    media_type: str
-    words: str
-    ending: str
-    way: Way
-
-
-PDF = Kind("application/pdf", "PDF", "pdf", Way.SAVE)
-UNKNOWN = Kind("application/octet-stream", "file of an unknown kind", "bin", Way.SAVE)
-HTML = Kind("text/html", "web page", "html", Way.HTML)
-TEXT = Kind("text/plain", "text", "txt", Way.TEXT)
-RTF = Kind("application/rtf", "RTF document", "rtf", Way.SAVE)
-DICOM = Kind("application/dicom", "DICOM image", "dcm", Way.SAVE)
-ZIP = Kind("application/zip", "packed file", "zip", Way.SAVE)
-_IMAGES = (
-    (b"\x89PNG\r\n\x1a\n", Kind("image/png", "picture", "png", Way.IMAGE)),
-    (b"\xff\xd8\xff", Kind("image/jpeg", "picture", "jpg", Way.IMAGE)),
-    (b"GIF87a", Kind("image/gif", "picture", "gif", Way.IMAGE)),
-    (b"GIF89a", Kind("image/gif", "picture", "gif", Way.IMAGE)),
+from phr.papers import kinds
+from phr.papers.kinds import (
+    CDA,
+    DICOM,
+    HTML,
+    PDF,
+    RTF,
+    TEXT,
+    UNKNOWN,
+    ZIP,
+    Kind,
+    Way,
+    dimensions,
+    kind_of,
 )
-_OTHERS = ((b"%PDF-", PDF), (b"{\\rtf", RTF), (b"PK\x03\x04", ZIP))
-_HTML_STARTS = (b"<!doctype html", b"<html", b"<head", b"<body", b"<div", b"<p>", b"<p ", b"<table")
+from phr.papers.reading import MOST_HTML, Reading
 
+__all__ = [
+    "CDA",
+    "DICOM",
+    "FILE_CSP",
+    "FRAME_CSP",
+    "HTML",
+    "PDF",
+    "RTF",
+    "TEXT",
+    "UNKNOWN",
+    "ZIP",
+    "Kind",
+    "Way",
+    "as_text",
+    "clean",
+    "dimensions",
+    "file_name",
+    "frame_page",
+    "kind_of",
+    "read_page",
+]
 
-def kind_of(content: bytes) -> Kind:
-    """Return what the bytes are; what the sender called them does not count (security.md D9)."""
-    for magic, kind in (*_IMAGES, *_OTHERS):
-        if content.startswith(magic):
-            return kind if kind.way is not Way.IMAGE or _small_enough(content) else _saved(kind)
-    if content[128:132] == b"DICM":
-        return DICOM
-    return _text_kind(content)
-
-
-def _saved(kind: Kind) -> Kind:
-    return Kind(kind.media_type, "very large picture", kind.ending, Way.SAVE)
-
-
-def _text_kind(content: bytes) -> Kind:
-    head = content[:_HEAD].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if b"\0" in content[: _HEAD * 64] or not content:
-        return UNKNOWN
-    if head.startswith(_HTML_STARTS) or (b"<html" in head and head.startswith(b"<")):
-        return HTML
-    return TEXT if _is_text(content[: _HEAD * 64]) else UNKNOWN
-
-
-def _is_text(sample: bytes) -> bool:
-    controls = sum(byte < 32 and byte not in b"\t\n\r\f" for byte in sample)
-    return controls == 0 and bool(sample.strip())
-
-
-def _small_enough(content: bytes) -> bool:
-    size = dimensions(content)
-    return size is not None and 0 < size[0] * size[1] <= MOST_PIXELS
-
-
-def dimensions(content: bytes) -> tuple[int, int] | None:
-    """Return width and height of a PNG, GIF or JPEG from its header, without decoding it."""
-    if content.startswith(b"\x89PNG") and len(content) >= 24:
-        return int.from_bytes(content[16:20]), int.from_bytes(content[20:24])
-    if content.startswith(b"GIF8") and len(content) >= 10:
-        return int.from_bytes(content[6:8], "little"), int.from_bytes(content[8:10], "little")
-    return _jpeg_size(content) if content.startswith(b"\xff\xd8") else None
-
-
-def _jpeg_size(content: bytes) -> tuple[int, int] | None:
-    """Walk the markers of a JPEG (ITU-T T.81, annex B) to its frame header."""
-    at = 2
-    for _ in range(200):
-        if at + 9 > len(content) or content[at] != 0xFF:
-            return None
-        marker = content[at + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height = int.from_bytes(content[at + 5 : at + 7])
-            return int.from_bytes(content[at + 7 : at + 9]), height
-        at += 2 + int.from_bytes(content[at + 2 : at + 4])
-    return None
+MOST_TEXT: Final = 400_000  # characters shown; all of it can be saved
 
 
 def as_text(content: bytes) -> tuple[str, bool]:
     """Return text for showing and whether it was cut; bytes that are no UTF-8 read as Latin-1."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = content.decode("cp1252", "replace")
+    text = kinds.as_text(content)
     return text[:MOST_TEXT], len(text) > MOST_TEXT
 
 
@@ -130,7 +72,8 @@ _TAGS = frozenset(
 )
 _ATTRIBUTES = {"td": {"colspan", "rowspan"}, "th": {"colspan", "rowspan", "scope"}, "*": {"dir"}}
 _STYLE = (
-    "html{color-scheme:light dark;font:100%/1.45 system-ui,sans-serif;overflow-wrap:anywhere}"
+    "html{color-scheme:light dark;background:Canvas;color:CanvasText;"
+    "font:100%/1.45 system-ui,sans-serif;overflow-wrap:anywhere}"
     "body{margin:1rem}table{border-collapse:collapse}"
     "th,td{border:1px solid;padding:.25rem .5rem;text-align:start;vertical-align:top}"
 )
@@ -142,9 +85,23 @@ FRAME_CSP: Final = (
 )
 FILE_CSP: Final = "default-src 'none'; frame-ancestors 'self'; sandbox"
 
+_DEEPEST: Final = 400  # tags open at once; the cleaner's time grows with the square of it
+_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
+_ALONE = frozenset(  # need no end
+    {
+        *("area", "base", "br", "col", "embed", "hr", "img", "input", "li", "link", "meta", "p"),
+        *("param", "td", "th", "tr", "wbr"),
+    }
+)
+
 
 def clean(html: str) -> str:
-    """Return hospital HTML with text structure only (nh3): security.md rows D1 to D6 and D8."""
+    """Return hospital HTML with text structure only (nh3): security.md rows D1 to D6 and D8.
+
+    What is nested too deep to be meant for people stays as the text that it is.
+    """
+    if _is_too_deep(html):
+        return f"<pre>{escape(html[:MOST_TEXT])}</pre>"
     return nh3.clean(
         html,
         tags=set(_TAGS),
@@ -153,6 +110,17 @@ def clean(html: str) -> str:
         url_schemes=set(),
         strip_comments=True,
     )
+
+
+def _is_too_deep(html: str) -> bool:
+    """Tell whether more tags are open at once, or more is said, than people's documents have."""
+    depth = 0
+    for found in _TAG.finditer(html):
+        if found[2].lower() not in _ALONE:
+            depth = max(0, depth - 1) if found[1] else depth + 1
+            if depth > _DEEPEST:
+                return True
+    return len(html) > MOST_HTML
 
 
 def frame_page(html: str, title: str) -> bytes:
@@ -164,6 +132,20 @@ def frame_page(html: str, title: str) -> bytes:
     )
     body = Markup(clean(html))  # noqa: S704 (cleaned one line above, framed under FRAME_CSP)
     return page.format(title, Markup(_STYLE), body).encode()  # noqa: S704 (our own constant)
+
+
+def read_page(reading: Reading, title: str, *, with_head: bool) -> bytes:
+    """Return the page of what a reader found, for the frame; `with_head`: its facts as well."""
+    head = "".join(
+        f"<tr><th>{escape(label)}</th><td>{escape(value)}</td></tr>"
+        for label, value in reading.facts
+    )
+    body = reading.html or "".join(
+        f"<p>{escape(line)}</p>" for line in reading.text.split("\n") if line
+    )
+    told = f"<p><em>{escape(reading.sentence)}</em></p>" if reading.sentence else ""
+    table = f"<table>{head}</table>" if with_head and head else ""
+    return frame_page(f"{table}{told}{body}", title)
 
 
 def file_name(title: str, ending: str) -> str:

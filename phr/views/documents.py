@@ -1,11 +1,13 @@
 """Documents: type, date, author and the files they carry."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from phr.chart.documents import TYPES, Attachment, Paper, described, documents
+from phr.chart.marks import marks
 from phr.chart.plain import counted, joined, moment_words, sentence_case
+from phr.chart.titles import record_title, when_text
 from phr.fhir.record import Record, Selection
 from phr.views.evidence import how, with_evidence
 from phr.views.frame import (
@@ -15,8 +17,10 @@ from phr.views.frame import (
     Mark,
     Row,
     Sheet,
+    Shown,
     View,
     at_least,
+    framed,
     nothing,
     said_by,
     sheets,
@@ -67,4 +71,38 @@ def _words(one: Paper, file: Attachment) -> str:
     return f"{which} ({told})" if told else which
 
 
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A document by whose words it was found: the file's place and title, where it says so."""
+
+    record: Record
+    place: int
+    title: str
+    excerpt: str
+
+
+def found(hits: Sequence[Hit], context: Context) -> Shown:
+    """Return the documents in whose files something was found, each with the place."""
+    rows = tuple(_hit(one, context) for one in hits)
+    sheet = Sheet("In documents", rows, (counted(len(rows), "document"), "newest first"))
+    heading = f"{counted(len(rows), 'document')} with these words"
+    return framed(FOUND, sheets(context, heading, "", sheet))
+
+
+def _hit(one: Hit, context: Context) -> Row:
+    name = record_title(one.record)
+    named = "" if one.title.casefold() == name.casefold() else one.title
+    return Row(
+        title=f"In {name}",
+        href=context.attachment_link(one.record, one.place),
+        details=with_marks((one.excerpt, named), marks(one.record)),
+        aside=said_by(
+            context,
+            one.record,
+            moment_words(when_text(one.record.document)) or "no date given",
+        ),
+    )
+
+
 VIEW = View("documents", "Documents", Selection(types=TYPES, limit=300), build, also=(CAREGIVERS,))
+FOUND = View("in-documents", "In documents", Selection(types=TYPES), build)

@@ -28,6 +28,7 @@ def with_evidence(row: Row, evidence: Evidence, context: Context) -> Row:
             f"its source names {evidence.doubt.words}."
         )
     told += [conflict_words(one, context) for one in evidence.conflicts]
+    told += remarked(evidence.records, context)
     if len(evidence.records) < 2:
         return replace(row, details=tuple(told)) if len(told) > len(row.details) else row
     first, *rest = row.aside or ("",)
@@ -42,6 +43,12 @@ def with_evidence(row: Row, evidence: Evidence, context: Context) -> Row:
         aside=(*aside, count),
         links=(*row.links, *links(evidence.records, context)),
     )
+
+
+def remarked(records: Sequence[Record], context: Context) -> list[str]:
+    """Return what the patient remarked on any of these records: an own name, notes."""
+    lines = (line for one in records for line in context.remarks.words(one))
+    return list(dict.fromkeys(lines))
 
 
 def from_words(evidence: Evidence, context: Context) -> str:

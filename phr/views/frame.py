@@ -15,6 +15,7 @@ from markupsafe import Markup
 from phr.chart.decision import Decision
 from phr.chart.marks import Marks
 from phr.chart.plain import MONTHS, joined, visible
+from phr.chart.remarks import NO_REMARKS, Remarks
 from phr.chart.titles import list_words
 from phr.fhir.record import Origin, Record, Selection
 from phr.views.compiled import Compiled
@@ -23,6 +24,11 @@ CAREGIVERS = Selection(types=("Practitioner", "Organization", "PractitionerRole"
 
 
 MOST_ROWS = 60  # of one sheet
+
+
+def with_demo(name: str, *, demo: bool) -> str:
+    """Return the name of a source, marked when it is a demo and does not say so itself."""
+    return f"{name} (demo)" if demo and "demo" not in name.lower() else name
 
 
 def nowhere(*_: object) -> str | None:
@@ -45,6 +51,7 @@ class Context:
     counts: Mapping[str, int] = field(default_factory=dict)  # FHIR type -> records in the vault
     decisions: tuple[Decision, ...] = ()  # the patient's word on what is the same
     grouped: Mapping[int, int] | None = None  # record pk -> entry pk, where the store is at hand
+    remarks: Remarks = NO_REMARKS  # the patient's own names and notes
 
     def origin(self, record: Record) -> str:
         """Return the name of where a record comes from, marked when it is a demo."""
@@ -55,7 +62,7 @@ class Context:
         origin = self.origins.get(connection_id)
         if origin is None:
             return "Source unknown"
-        return f"{origin.name} (demo)" if origin.demo else origin.name
+        return with_demo(origin.name, demo=origin.demo)
 
     def as_of(self, record: Record) -> str:
         """Return the day on which the source last offered this record."""
@@ -87,6 +94,7 @@ class Shown:
     heading: str
     lead: str
     body: Markup
+    is_empty: bool = False  # nothing but a sentence that says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +168,14 @@ def show(view: View, records: Sequence[Record], context: Context) -> Shown:
 def framed(view: View, built: Mapping[str, Any]) -> Shown:
     """Render what a view built."""
     body = _ENVIRONMENT.get_template(view.template).render(slug=view.slug, **built)
-    return Shown(built["heading"], built.get("lead", ""), Markup(body))  # noqa: S704 (autoescaped)
+    html = Markup(body)  # noqa: S704 (autoescaped)
+    return Shown(built["heading"], built.get("lead", ""), html, _is_empty(built))
+
+
+def _is_empty(built: Mapping[str, Any]) -> bool:
+    """Tell a view that has nothing to show: it says why, or none of its sheets has a row."""
+    made = built.get("sheets", ())
+    return bool(built.get("empty")) or (bool(made) and not any(sheet.rows for sheet, _ in made))
 
 
 def render(view: View, records: Sequence[Record], context: Context) -> Markup:

@@ -69,6 +69,7 @@ def row(one: Medicine, context: Context) -> Row:
     details = (
         *(one.doses or (() if one.standing is Standing.GIVEN else (_NO_DOSE,))),
         f"For: {reasons}" if reasons else "",
+        _handed(one),
     )
     made = Row(
         title=one.name,
@@ -85,6 +86,14 @@ def _mark(one: Medicine) -> Mark | None:
     if one.why:
         return Mark("ended" if one.standing is Standing.PAST else "none", sentence_case(one.why))
     return None
+
+
+def _handed(one: Medicine) -> str:
+    """Return when a pharmacy last handed it out; that changes nothing about how it is listed."""
+    day, supply = one.handed
+    if not day:
+        return ""
+    return joined(f"Last handed out {moment_words(day)}", f"for {supply}" if supply else "")
 
 
 def _aside(one: Medicine, context: Context) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ def row(record: Record, context: Context) -> Row:
     return Row(
         title=record_title(record),
         href=context.link(record),
-        details=with_marks((kind_words(record.type),), found),
+        details=with_marks((kind_words(record.type), *context.remarks.words(record)), found),
         aside=said_by(context, record, moment_words(when_text(record.document)) or "no date given"),
         struck=found.mistaken,
     )

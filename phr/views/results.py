@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from phr.chart.drawing import NumberLine, Spark, Trend, number_line, spark, trend
+from phr.chart.drawing import NumberLine, Spark, Trend, drawn_words, number_line, spark, trend
 from phr.chart.plain import clip, counted, joined, moment_words, sentence_case
 from phr.chart.results import (
+    LOINC,
+    NO_RANGE,
     Group,
     Newest,
     Result,
@@ -15,11 +17,14 @@ from phr.chart.results import (
     component_sentence,
     groups,
     newest,
+    parts_of,
 )
-from phr.chart.vitals import plain_name, reading
+from phr.chart.vitals import DIASTOLIC, SYSTOLIC, plain_name, reading
+from phr.chart.whose import Whose, whose
 from phr.fhir.record import UNSAID, Record, Selection
-from phr.views.evidence import conflict_words, from_words, how, links
+from phr.views.evidence import PERSONS, conflict_words, from_words, how, links
 from phr.views.frame import CAREGIVERS, Context, Link, Mark, View, is_full, nothing
+from phr.views.measured import age_of, setting_words
 
 DRAWN_TESTS = 60  # beyond that a page of drawings is too heavy for a phone
 FLAG_MEANING = (
@@ -110,20 +115,55 @@ def _whole_groups(records: Sequence[Record], context: Context) -> list[Group]:
 
 
 def build_flagged(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
-    """Build only what a source flagged, one sheet for each group that has any."""
+    """Build only what is flagged or out of its range, one sheet for each group that has any."""
     marked = [
         (group, some)
         for group in _whole_groups(records, context)
-        if (some := [one for one in group.results if one.flagged and not one.marks.mistaken])
+        if (some := [one for one in group.results if one.outside and not one.marks.mistaken])
     ]
     count = sum(len(some) for _, some in marked)
+    said = sum(one.flagged for _, some in marked for one in some)
+    verb = "is" if count == 1 else "are"
     return {
-        "heading": f"{counted(count, 'result')} {'is' if count == 1 else 'are'} flagged by a source"
+        "heading": f"{counted(count, 'result')} {verb} out of range"
         if count
-        else "No source flagged any of these results",
-        "lead": FLAG_MEANING if count else "",
+        else "No result here is flagged or out of its range",
+        "lead": joined(_flags(said, count), _looked_at(records), by=" "),
         "groups": [_group(group, context, only=some) for group, some in marked],
-        "empty": "" if count else "Nothing here carries a source's flag.",
+        "empty": "" if count else "Nothing here is flagged or out of the range sent with it.",
+    }
+
+
+def _flags(said: int, count: int) -> str:
+    """Say how many a source flagged, and how many only lie outside the range it sent."""
+    rest = count - said
+    outside = "lies" if rest == 1 else "lie"
+    told = joined(
+        f"{said} flagged by the source" if said else "",
+        f"{rest} {outside} outside the range sent, without a flag" if rest else "",
+    )
+    return f"{sentence_case(told)}. {FLAG_MEANING if said else ''}".strip() if told else ""
+
+
+def _looked_at(records: Sequence[Record]) -> str:
+    """Say so when not all results were looked at."""
+    if not is_full(FLAGGED, records):
+        return ""
+    return f"Among {FLAGGED.selection.limit} results; more are behind “Older ones”."
+
+
+def build_new(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
+    """Build what has come since the last look; the page selects it by its receipt."""
+    found = [one for one in _whole_groups(records, context) if one.results or one.conclusion]
+    count = sum(len(one.results) for one in found)
+    marked = sum(one.outside for group in found for one in group.results)
+    return {
+        "heading": f"{counted(count, 'result')} since your last look"
+        if found
+        else "No new results since your last look",
+        "lead": f"Out of range: {marked}." if marked else "",
+        "groups": [_group(one, context) for one in found],
+        "empty": "" if found else "Nothing new. “I have seen these” on Home begins anew.",
     }
 
 
@@ -156,11 +196,12 @@ def _group(group: Group, context: Context, only: Sequence[Result] | None = None)
 # ------------------------------------------------------------------------------- a row
 
 
-def row(one: Result, context: Context, *, origin: bool = False) -> ResultRow:
-    """Return a result, ready to show."""
-    amount = joined(one.value.words, one.value.unit, by=" ")
+def row(one: Result, context: Context, *, origin: bool = False, drawn: bool = True) -> ResultRow:
+    """Return a result, ready to show; its drawings only where they are `drawn`."""
     span = one.span.words if one.span else ""
     value = one.value.words or ("" if one.parts else "No value given")
+    line = number_line(one) if drawn else None
+    small = spark((one, *one.earlier)) if drawn and one.earlier else None
     return ResultRow(
         name=one.name,
         href=_href(one, context),
@@ -170,19 +211,26 @@ def row(one: Result, context: Context, *, origin: bool = False) -> ResultRow:
         mark=Mark(one.word.mark, one.word.words, one.word.said),
         span=f"Range given: {span}" if span else "No range given",
         before=_before(one),
-        details=(*_details(one), *_evidence(one, context)),
-        line=number_line(one),
-        line_words=f"{one.name} {amount}. {one.word.words}, {one.word.said}. Range given: {span}.",
-        spark=spark((one, *one.earlier)),
-        spark_words=_spark_words(one),
+        details=(*_details(one), *_evidence(one, context), *context.remarks.words(one.record)),
+        line=line,
+        line_words=_line_words(one, span) if line else "",
+        spark=small,
+        spark_words=_spark_words(one) if small else "",
         struck=one.marks.mistaken,
         origin=context.origin(one.record) if origin else "",
         links=links(one.evidence.records, context) if len(one.evidence.records) > 1 else (),
     )
 
 
+def _line_words(one: Result, span: str) -> str:
+    amount = joined(one.value.words, one.value.unit, by=" ")
+    return f"{one.name} {amount}. {one.word.words}, {one.word.said}. Range given: {span}."
+
+
 def _evidence(one: Result, context: Context) -> tuple[str, ...]:
     """Return from how many hospitals a result came, and where they disagree."""
+    if len(one.evidence.records) < 2:
+        return ()
     several = len(one.evidence.sources) > 1
     told = [from_words(one.evidence, context)] if several else []
     return (*told, *(conflict_words(each, context) for each in one.evidence.conflicts))
@@ -227,13 +275,12 @@ def _spark_words(one: Result) -> str:
 def build_by_test(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     """Build one row for each test, with its newest value."""
     found = by_test(records, how(context))
-    rows = tuple(row(one.results[0], context, origin=True) for one in found)
-    if len(rows) > DRAWN_TESTS:
-        rows = tuple(replace(one, line=None, spark=None) for one in rows)
+    drawn = len(found) <= DRAWN_TESTS
+    rows = tuple(row(one.results[0], context, origin=True, drawn=drawn) for one in found)
     sheet = GroupSheet("Tests, A to Z", ("newest value of each",), None, "", rows, "", ())
     return {
         "heading": f"{counted(len(found), 'test')} with results" if found else "No results yet",
-        "lead": f"From the newest {BY_TEST.selection.limit} results; older ones are behind “Older”."
+        "lead": f"The {BY_TEST.selection.limit} tests done last; others are behind “Older ones”."
         if is_full(BY_TEST, records)
         else "",
         "groups": [sheet] if rows else [],
@@ -275,6 +322,7 @@ def build_test(records: Sequence[Record], context: Context) -> Mapping[str, Any]
     """Build the page of one test: newest value, every series with its table."""
     found = [one for one in by_test(records, how(context)) if one.results]
     found.sort(key=lambda test: -_latest(test.results[0]))
+    person = whose(records, how(context))
     if not found:
         return {
             "heading": "No results of this test",
@@ -287,8 +335,51 @@ def build_test(records: Sequence[Record], context: Context) -> Mapping[str, Any]
         "heading": _test_heading(last),
         "lead": _test_lead(last, context),
         "newest": row(last, context) if last.span else None,
-        "series": [*(_series(one, context) for one in found), *_parts(found, context)],
+        "series": _all_series(found, context, person),
     }
+
+
+def _all_series(found: Sequence[Test], context: Context, person: Whose) -> list[Series]:
+    """Return a series for each unit that the values cannot be told in together, then the parts."""
+    units = [one.unit for one in found]
+    made = [
+        _series(one, context, person, apart=[unit for unit in units if unit != one.unit])
+        for one in found
+    ]
+    parts = parts_of([one for test in found for one in test.results])
+    upper, lower = _pair(parts)
+    if upper and lower and len(made) == 1:  # one drawing of both figures, above the one table
+        made = [replace(made[0], **_drawn(upper, lower))]
+        parts = [one for one in parts if one not in (upper, lower)]
+    return [*made, *(_series(one, context, person) for one in parts)]
+
+
+def _pair(parts: Sequence[Test]) -> tuple[Test | None, Test | None]:
+    """Return the series of the upper and the lower blood pressure, where each has just one."""
+    found = [[one for one in parts if one.key == (LOINC, code)] for code in (SYSTOLIC, DIASTOLIC)]
+    upper, lower = (one[0] if len(one) == 1 else None for one in found)
+    same = upper is not None and lower is not None and upper.unit == lower.unit
+    return (upper, lower) if same else (None, None)
+
+
+def _drawn(upper: Test, lower: Test) -> dict[str, Any]:
+    both = [[one for one in test.results if not one.marks.mistaken] for test in (upper, lower)]
+    values = (
+        f"{test.name}: {_values(some)}" for test, some in zip((upper, lower), both, strict=True)
+    )
+    return {
+        "unit": upper.unit,
+        "trend": trend(*both),
+        "trend_title": joined("Blood pressure", upper.unit),
+        "trend_words": f"Values from oldest to newest. {joined(*values, by='. ')}. {_BELOW}",
+    }
+
+
+_BELOW = "The table below has the same values."
+
+
+def _values(some: Sequence[Result]) -> str:
+    return ", ".join(drawn_words(one) for one in reversed(some) if one.value.exact)
 
 
 def _latest(one: Result) -> float:
@@ -319,10 +410,11 @@ def _test_lead(one: Result, context: Context) -> str:
     return joined(said, f"Taken {taken}, {where}." if taken else f"No date given, {where}.", by=" ")
 
 
-def _series(test: Test, context: Context) -> Series:
+def _series(test: Test, context: Context, person: Whose, apart: Sequence[str] = ()) -> Series:
+    """Return one series. `apart` are the units of other series of the same test."""
     usable = [one for one in test.results if not one.marks.mistaken]
-    drawn = trend(usable)
-    values = ", ".join(one.value.words for one in reversed(usable) if one.value.exact)
+    code = test.key[1] if test.key and test.key[0] == LOINC else ""
+    born = person.born if usable and age_of(usable[0], person, code) else None
     sources = {context.origin(one.record) for one in test.results}
     return Series(
         title=plain_name(test.key) or test.name,
@@ -332,62 +424,102 @@ def _series(test: Test, context: Context) -> Series:
             for note in (
                 test.unit,
                 joined(counted(len(test.results), "value"), counted(len(sources), "source")),
-                "no value was converted" if test.unit else "",
+                _conversion(test, apart),
             )
             if note
         ),
-        trend=drawn,
+        trend=trend(usable, born=born),
         trend_title=joined(test.name, test.unit),
-        trend_words=f"Values from oldest to newest: {values}. The table below has the same values.",
-        rows=tuple(_series_row(one, context) for one in test.results),
+        trend_words=f"Values from oldest to newest: {_values(usable)}. {_BELOW}",
+        rows=tuple(_series_row(one, test, context, person) for one in test.results),
     )
 
 
-def _series_row(one: Result, context: Context) -> SeriesRow:
+def _conversion(test: Test, apart: Sequence[str]) -> str:
+    """Say what was converted, or why values stand apart."""
+    converted = sum(one.converted is not None for one in test.results)
+    if converted:
+        told = f"{counted(converted, 'value')} converted to {test.unit} for the drawing, marked ≈"
+        return f"{told}; the table has them as sent."
+    if apart:
+        others = joined(*(unit or "no unit" for unit in dict.fromkeys(apart)), by=" and ")
+        return f"Kept apart from values in {others}: there is no known factor."
+    return "no value was converted" if test.unit else ""
+
+
+def _mark_of(one: Result) -> Mark:
+    """Return the word of a result; a pair or panel without one has that of its parts."""
+    words = [part.word for part in one.parts if part.span or part.word.flagged]
+    if one.word.flagged or one.span or not words:
+        word = one.word
+    else:  # what is flagged goes before what is out of range, that before what is in range
+        word = max(words, key=lambda each: (each.flagged, each.mark != "ok"))
+    return Mark(word.mark, word.words, word.said)
+
+
+def _span_words(one: Result) -> str:
+    """Return the range of a row; where its word says that there is none, nothing more."""
+    if one.span:
+        return f"range: {one.span.words}"
+    told = _mark_of(one).words == NO_RANGE or any(part.span for part in one.parts)
+    return "" if told else "range: none given"
+
+
+def _part_words(part: Result) -> str:
+    """Return what a source says about one figure of a pair beyond the figure itself."""
+    span = f"range: {part.span.words}" if part.span else ""
+    word = part.word.words if part.span or part.word.flagged else ""
+    return joined(f"{part.name} {part.value.words}", word, span) if word or span else ""
+
+
+def _series_row(one: Result, test: Test, context: Context, person: Whose) -> SeriesRow:
+    whole = reading(one)
+    own_unit = whole.unit if whole.unit != test.unit and test.unit else ""
+    code = test.key[1] if test.key and test.key[0] == LOINC else ""
+    measured = setting_words(one, context) if plain_name(test.key) else ""
     return SeriesRow(
         taken=moment_words(one.taken) or "no date",
         href=context.link(one.record),
-        value=clip(reading(one).words, 300) or "No value given",
-        mark=Mark(one.word.mark, one.word.words, one.word.said),
-        span=one.span.words if one.span else "none given",
+        value=joined(clip(whole.words, 300), own_unit, by=" ") or "No value given",
+        mark=_mark_of(one),
+        span=_span_words(one),
         origin=joined(
             clip(one.lab, 80),
             from_words(one.evidence, context)
             if len(one.evidence.sources) > 1
             else context.origin(one.record),
         ),
-        details=(*(clip(note, 200) for note in one.notes), *one.marks.words),
+        details=tuple(
+            line
+            for line in (
+                f"{drawn_words(one)} {test.unit}, converted by Homeport" if one.converted else "",
+                joined(measured, age_of(one, person, code)),
+                *(_part_words(part) for part in one.parts),
+                *(clip(note, 200) for note in one.notes),
+                *one.marks.words,
+            )
+            if line
+        ),
         struck=one.marks.mistaken,
     )
-
-
-def _parts(found: Sequence[Test], context: Context) -> list[Series]:
-    """Return one series for each part of results that have parts (blood pressure, panels)."""
-    parts: dict[tuple[str, str], list[Result]] = {}
-    for test in found:
-        for one in test.results:
-            for part in one.parts:
-                parts.setdefault((part.name, part.value.unit), []).append(part)
-    return [
-        _series(Test(some[0].key, name, unit, tuple(some)), context)
-        for (name, unit), some in parts.items()
-    ]
 
 
 # What says no category is most likely a result; what is a vital sign says so.
 _CATEGORIES = ("laboratory", UNSAID)
 SELECTION = Selection(types=("Observation",), categories=_CATEGORIES, limit=80)
-_ALSO = (Selection(types=("DiagnosticReport",), limit=100), CAREGIVERS)
+_ALSO = (Selection(types=("DiagnosticReport",), limit=100), CAREGIVERS, PERSONS)
 
 VIEW = View("results", "Results", SELECTION, build, "results.html", _ALSO)
 FLAGGED = View("results", "Results", SELECTION, build_flagged, "results.html", _ALSO)
+NEW = View("results", "Results", SELECTION, build_new, "results.html", _ALSO)
+# The page asks for the newest value of each test.
 BY_TEST = View(
     "results",
     "Results",
-    Selection(types=("Observation",), categories=_CATEGORIES, limit=150),
+    Selection(types=("Observation",), categories=_CATEGORIES, limit=300),
     build_by_test,
     "results.html",
-    (CAREGIVERS,),
+    (CAREGIVERS, PERSONS),
 )
 # The page fills in the codes.
 TEST = View(
@@ -396,5 +528,5 @@ TEST = View(
     Selection(types=("Observation",), limit=300),
     build_test,
     "test.html",
-    (CAREGIVERS,),
+    (CAREGIVERS, PERSONS),
 )

@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from phr.chart.drawing import Spark, spark
+from phr.chart.drawing import Spark, drawn_words, spark
 from phr.chart.plain import clip, counted, joined, moment_words
-from phr.chart.results import component_sentence
-from phr.chart.vitals import Reading, Vital, vitals
+from phr.chart.results import LOINC, component_sentence
+from phr.chart.vitals import BODY_MASS, BodyMass, Reading, Vital, body_mass, plain_name, vitals
+from phr.chart.whose import Whose, whose
 from phr.fhir.record import Record, Selection
-from phr.views.evidence import from_words, how
+from phr.views.evidence import PERSONS, from_words, how
 from phr.views.frame import CAREGIVERS, Context, Mark, View, is_full, nothing
+from phr.views.measured import age_of, setting_words
 from phr.views.results import size_of
 
 
@@ -35,10 +37,13 @@ class VitalRow:
 def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     """Build the page from vital-sign Observations."""
     found = vitals(records, how(context))
+    person = whose(records, how(context))
+    made = body_mass(found, person)
+    rows = [_row(one, context, person) for one in found]
     return {
         "heading": _heading(found),
         "lead": _lead(records),
-        "rows": [_row(one, context) for one in found],
+        "rows": [*rows, *([_worked_out(made, person)] if made else [])],
         "empty": "" if found else nothing(context, ("Observation",), "vital signs"),
     }
 
@@ -64,13 +69,40 @@ def _heading(found: Sequence[Vital]) -> str:
     return f"{counted(len(found), 'kind')} of vital signs"
 
 
-def _row(vital: Vital, context: Context) -> VitalRow:
+def _worked_out(made: BodyMass, person: Whose) -> VitalRow:
+    """Return the body mass index that no source sent, marked as ours."""
+    weight, height = made.weight, made.height
+    told = joined(
+        *(
+            f"{name} {one.value.words} {one.value.unit} ({moment_words(one.taken)})"
+            for name, one in (("weight", weight), ("height", height))
+        ),
+        by=" and ",
+    )
+    return VitalRow(
+        name=plain_name((LOINC, BODY_MASS)),
+        href=None,
+        value=made.words,
+        unit="kg/m²",
+        size=size_of(made.words),
+        mark=Mark("none", "Worked out by Homeport"),
+        taken=f"from {told}",
+        before="",
+        spark=None,
+        spark_words="",
+        details=tuple(line for line in (age_of(weight, person, BODY_MASS),) if line),
+        struck=False,
+    )
+
+
+def _row(vital: Vital, context: Context, person: Whose) -> VitalRow:
     newest = vital.readings[0]
     one = newest.first
     flagged = next((part for part in (one, *newest.figures) if part.word.flagged), None)
     series = context.test_link(*vital.key) if vital.key else None
     old = vital.readings[1] if len(vital.readings) > 1 else None
     value, parts = _main(newest)
+    code = vital.key[1] if vital.key else ""
     drawn = [reading.figures[0] for reading in vital.readings]
     return VitalRow(
         name=vital.name,
@@ -85,11 +117,19 @@ def _row(vital: Vital, context: Context) -> VitalRow:
             if len(one.evidence.sources) > 1
             else context.origin(one.record),
         ),
-        before=_before(old),
+        before=_before(old, newest.unit),
         spark=spark(drawn),
         spark_words=f"{vital.name}, last values: " + ", ".join(_last(vital.readings)),
         details=tuple(
-            line for line in (parts, *(clip(note, 200) for note in one.notes), *one.marks.words)
+            line
+            for line in (
+                parts,
+                joined(setting_words(one, context), age_of(one, person, code)),
+                *(clip(note, 200) for note in one.notes),
+                *context.remarks.words(one.record),
+                *one.marks.words,
+            )
+            if line
         ),
         struck=one.marks.mistaken,
     )
@@ -103,15 +143,22 @@ def _main(one: Reading) -> tuple[str, str]:
     return one.words, ""
 
 
-def _before(old: Reading | None) -> str:
+def _before(old: Reading | None, unit: str) -> str:
     value = _main(old)[0] if old else ""
     if old is None or not value:
         return ""
-    return joined(moment_words(old.first.taken.partition("T")[0]), clip(value, 14), by=": ")
+    amount = joined(clip(value, 14), old.unit if old.unit != unit else "", by=" ")
+    return joined(moment_words(old.first.taken.partition("T")[0]), amount, by=": ")
 
 
 def _last(readings: Sequence[Reading]) -> list[str]:
-    return [reading.words for reading in reversed(readings[:8])]
+    """Return the values that the small trend draws; converted ones are marked."""
+    return [
+        joined(*(drawn_words(one) for one in reading.figures), by="/")
+        if reading.figures[0].converted
+        else reading.words
+        for reading in reversed(readings[:8])
+    ]
 
 
 VIEW = View(
@@ -120,5 +167,5 @@ VIEW = View(
     Selection(types=("Observation",), categories=("vital-signs",), limit=400),
     build,
     "vitals.html",
-    (CAREGIVERS,),
+    (CAREGIVERS, PERSONS),
 )

@@ -4,6 +4,7 @@ Each is one Litestar application behind a host check; every answer gets its head
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -20,11 +21,13 @@ from phr.appliance import Appliance
 from phr.errors import NotFound
 from phr.settings import Settings, is_loopback
 from phr.web import faults
-from phr.web.doors import keys, links
+from phr.web.doors import fhir, keys, links, oauth, wellknown
 from phr.web.look import look_at
 from phr.web.pages import (
     account,
     admin,
+    apps,
+    catalogue,
     chart,
     connections,
     demo,
@@ -34,6 +37,7 @@ from phr.web.pages import (
     home,
     household,
     own,
+    papers,
     same,
     setup,
     shares,
@@ -46,6 +50,20 @@ from phr.web.routing import KEY, Access, SetCookie, Visit, page
 from phr.web.sessions import Doorkeeper
 
 MAX_HEADERS = 32 * 1024  # bytes of all request headers together
+WELL_KNOWN = "/.well-known/"
+# Where programs in other people's pages ask (Fetch §3.2): by token, never by cookie.
+FOREIGN_PAGES = ("/fhir/", "/oauth/token", "/oauth/revoke", "/oauth/introspect", "/oauth/register",
+                 "/oauth/keys.json", WELL_KNOWN)  # fmt: skip
+OPEN_TO_PAGES = {
+    "access-control-allow-origin": "*",
+    "access-control-expose-headers": "ETag, Last-Modified, Location, Retry-After, WWW-Authenticate",
+    "cross-origin-resource-policy": "cross-origin",
+}
+PREFLIGHT = {
+    "access-control-allow-headers": "Authorization, Content-Type, Accept, Prefer, If-None-Match",
+    "access-control-allow-methods": "GET, HEAD, POST, OPTIONS",
+    "access-control-max-age": "600",
+}
 ALWAYS_HERE = frozenset({"/healthz", "/readyz"})  # asked by name-less watchers
 FOR_EVER = "public, max-age=31536000, immutable"
 CSP = (
@@ -53,6 +71,7 @@ CSP = (
     "font-src 'self'; manifest-src 'self'; frame-src 'self'; form-action 'self'{}; "
     "base-uri 'none'; frame-ancestors 'none'"
 )
+OPENER = b"cross-origin-opener-policy"
 HEADERS = {
     "content-security-policy": CSP.format(""),
     "cache-control": "no-store",
@@ -124,16 +143,26 @@ HOME: list[HTTPRouteHandler] = [
     *files.ROUTES,
     *shares.ROUTES,
     *grants.ROUTES,
+    *apps.ROUTES,
     *summary.ROUTES,
     *own.ROUTES,
+    *papers.ROUTES,
     *same.ROUTES,
     *household.ROUTES,
     *account.ROUTES,
     *admin.ROUTES,
+    *catalogue.ROUTES,
     *demo.ROUTES,
     *trust.ROUTES,
 ]
-PUBLIC: list[HTTPRouteHandler] = [*EVERYWHERE, *links.ROUTES, *keys.ROUTES]
+PUBLIC: list[HTTPRouteHandler] = [
+    *EVERYWHERE,
+    *links.ROUTES,
+    *keys.ROUTES,
+    *oauth.ROUTES,
+    *wellknown.ROUTES,
+    *fhir.ROUTES,
+]
 
 
 def routes() -> Iterator[tuple[str, str, str, object]]:
@@ -154,6 +183,7 @@ class Application(Litestar):
 
     hosts: frozenset[str] = frozenset()
     base: str = ""
+    public: bool = False  # doors, not pages
     same_machine: str = ""  # the origin that this machine's other names for it are led to
     appliance: Appliance | None = None  # of the home address: its demo hospital's pages are here
 
@@ -168,32 +198,40 @@ class Application(Litestar):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]  # the lifespan scope has the same shape here
         """Refuse foreign host names (DNS rebinding) and odd paths before anything else runs."""
         if scope["type"] == ScopeType.HTTP:
-            if _too_many_headers(scope):
-                await _plain(send, 431, "That is more than this Homeport reads.")
-                return
-            if _is_framed_twice(scope):
-                await _plain(send, 400, "Where this request ends is told twice.", close=True)
-                return
-            if not self._host_fits(scope):
-                await _plain(send, 400, "This Homeport goes by another name.")
+            if refused := self._refusal(scope):
+                await _plain(send, refused.status, refused.sentence, close=refused.close)
                 return
             if elsewhere := self._proper_address(scope):
                 await _lead(send, elsewhere)
                 return
-            path = scope["path"]
-            if self.base and (path == self.base or path.startswith(self.base + "/")):
-                path = path[len(self.base) :] or "/"
-            if _is_odd(path):
-                await _plain(send, 404, "There is nothing here.")
-                return
-            scope["path"] = path
+            path = scope["path"] = self._below_base(scope["path"])
             scope["root_path"] = ""
             hospital = self.appliance.demo if self.appliance is not None else None
             if hospital is not None and path.startswith("/demo-hospital/"):
                 await hospital.app(scope, receive, _with_headers(send, scope))
                 return
+            if self.public and path.startswith(FOREIGN_PAGES):
+                send = _open_to_pages(send)
+                if scope["method"] == "OPTIONS":
+                    await _answer_preflight(send)
+                    return
         with courtesy.answering():
             await super().__call__(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> "_Refusal | None":
+        if _too_many_headers(scope):
+            return _Refusal(431, "That is more than this Homeport reads.")
+        if _is_framed_twice(scope):
+            return _Refusal(400, "Where this request ends is told twice.", close=True)
+        if not self._host_fits(scope):
+            return _Refusal(400, "This Homeport goes by another name.")
+        if _is_odd(self._below_base(scope["path"])):
+            return _Refusal(404, "There is nothing here.")
+        return None
+
+    def _below_base(self, path: str) -> str:
+        inside = self.base and (path == self.base or path.startswith(self.base + "/"))
+        return path[len(self.base) :] or "/" if inside else path
 
     def _host_fits(self, scope: Scope) -> bool:
         given = [value for name, value in scope["headers"] if name == b"host"]
@@ -225,6 +263,13 @@ class Application(Litestar):
         raw = scope.get("raw_path") or scope["path"].encode()
         query = b"?" + scope["query_string"] if scope["query_string"] else b""
         return self.same_machine + (raw.partition(b"?")[0] + query).decode("latin-1")
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    status: int
+    sentence: str
+    close: bool = False
 
 
 def _port(host: str) -> int | None:
@@ -259,7 +304,8 @@ def _host_name(host: str) -> str:
 
 def _is_odd(path: str) -> bool:
     """Tell paths that no page of ours has: empty or dot segments, control characters, 2 kB."""
-    return "//" in path or "/." in path or len(path) > 2000 or not path.isprintable()
+    plain = path.replace(WELL_KNOWN, "/", 1)  # the one segment with a dot in front (RFC 8615)
+    return "//" in path or "/." in plain or len(path) > 2000 or not path.isprintable()
 
 
 async def _plain(send: Send, status: int, sentence: str, *, close: bool = False) -> None:
@@ -285,6 +331,27 @@ async def _lead(send: Send, address: str) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+async def _answer_preflight(send: Send) -> None:
+    """Let a page elsewhere send its request (Fetch §3.2.2); its token says what it may do."""
+    given = HEADERS | PREFLIGHT | {"content-length": "0"}
+    headers = [(name.encode(), value.encode()) for name, value in given.items()]
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _open_to_pages(send: Send) -> Send:
+    """Return a `send` whose answers a page elsewhere may read: there are no cookies in them."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            kept = [pair for pair in message["headers"] if pair[0].decode() not in OPEN_TO_PAGES]
+            opened = [(name.encode(), value.encode()) for name, value in OPEN_TO_PAGES.items()]
+            message["headers"] = [pair for pair in kept if pair[0] != b"set-cookie"] + opened
+        await send(message)
+
+    return sending
+
+
 def _with_headers(send: Send, scope: Scope) -> Send:
     async def sending(message: Message) -> None:
         await _finish_headers(message, scope)
@@ -303,6 +370,8 @@ async def _finish_headers(message: Message, scope: Scope) -> None:
     wanted = _wanted((), secure=False)
     if visit is not None:
         wanted = _wanted(tuple(visit.extra_headers.items()), secure=visit.secure)
+        if visit.at_home and visit.appliance.settings.home_is_plain_lan:
+            wanted = [pair for pair in wanted if pair[0] != OPENER]  # browsers refuse it there
         headers += [(b"set-cookie", _cookie(visit, each)) for each in visit.set_cookies]
     message["headers"] = headers + [pair for pair in wanted if pair[0] not in given]
 
@@ -388,4 +457,6 @@ def create_public_app(appliance: Appliance) -> Application:
         secure=settings.public_is_https,
         home=False,
     )
-    return _application(PUBLIC, doorkeeper, address=settings.public_url)
+    app = _application(PUBLIC, doorkeeper, address=settings.public_url)
+    app.public = True
+    return app

@@ -13,9 +13,10 @@ from litestar.exceptions import HTTPException
 from phr import clock, errors
 from phr.errors import PhrError
 from phr.store import accounts
+from phr.web import outcome
 from phr.web.forms import Form
 from phr.web.routing import CSRF_FIELD, KEY, Visit, safe_path
-from phr.web.sessions import SetupFirst
+from phr.web.sessions import KitFirst, SetupFirst
 
 log = logging.getLogger("phr.web")
 
@@ -28,6 +29,7 @@ STATUS: dict[type[PhrError], int] = {
     errors.Conflict: 409,
     errors.DataLocked: 503,
     errors.NotSignedIn: 401,
+    errors.TokenRefused: 401,
     errors.WrongSecret: 403,
     errors.TooManyTries: 429,
     errors.StepUpNeeded: 403,
@@ -44,11 +46,11 @@ STATUS: dict[type[PhrError], int] = {
 }
 TITLES = {
     400: "That could not be taken",
-    401: "Please sign in",
-    403: "This is not permitted",
-    404: "There is nothing here",
+    401: "You are not signed in",
+    403: "Not allowed here",
+    404: "Not found",
     405: "That does not work here",
-    409: "Somebody was faster",
+    409: "This has changed",
     410: "This has ended",
     415: "That could not be taken",
     429: "Please wait a moment",
@@ -86,6 +88,8 @@ def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]
     if status >= 500:
         _note(request, error, status)
     try:
+        if outcome.is_ours(request.scope["path"]):
+            return outcome.response(own, status)
         return _page(request, own, status)
     except Exception as second:  # noqa: BLE001 - the page of last resort must always come
         _note(request, second, 500)
@@ -121,6 +125,8 @@ def _elsewhere(visit: Visit, error: PhrError) -> Response[bytes] | None:
     following = f"?next={_quoted(safe_path(here))}" if here != "/" else ""
     if isinstance(error, SetupFirst):
         return visit.redirect("/setup")
+    if isinstance(error, KitFirst):
+        return visit.redirect("/setup/kit")
     if isinstance(error, errors.NotSignedIn) and is_page:
         return visit.redirect(f"/signin{following}")
     if isinstance(error, errors.Sealed) and visit.session is not None:

@@ -119,6 +119,17 @@ async def read(receive: Receive, headers: Mapping[str, str]) -> Form:
     return Form()
 
 
+async def read_machine(receive: Receive, headers: Mapping[str, str]) -> tuple[bytes, Form]:
+    """Read what a program posted: the bytes as they are, and as a form where they are one."""
+    body = bytearray()
+    async for chunk in chunks_of(receive):
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise InvalidInput(TOO_LARGE)
+    encoded = kind_of(headers)[0] == "application/x-www-form-urlencoded"
+    return bytes(body), Form(_url_encoded(bytes(body)) if encoded else [])
+
+
 def _url_encoded(body: bytes) -> list[tuple[str, str]]:
     try:
         text = body.decode("ascii")
@@ -155,7 +166,7 @@ def _parser(boundary: str) -> PushMultipartParser:
 def _events(parser: PushMultipartParser, chunks: Iterator[bytes]) -> Iterator[Event]:
     """Yield a segment's head, its bytes, and None at its end; broken input raises InvalidInput."""
     try:
-        for chunk in chunks:
+        for chunk in filter(None, chunks):  # to the parser an empty piece is the end
             yield from parser.parse(chunk)
         parser.close()
     except (MultipartError, UnicodeDecodeError) as error:

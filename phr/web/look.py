@@ -34,6 +34,7 @@ STYLE_SHEETS = (
 )
 ALL_SHEETS = "all.css"  # the sheets in their order as one file: one request instead of seven
 HTMX = "vendor/htmx.min.js"  # put there by `make assets`; every page works without it
+SCRIPTS = ("app.js", "stay.js")
 WORTH_PACKING = 1000  # bytes
 _FIELD = Markup('<input type="hidden" name="csrf" value="\0token\0">')  # ours
 _PLACE = "\0token\0"  # of the form token in what is kept; no text that is drawn can hold it
@@ -114,7 +115,7 @@ class Look:
             bytecode_cache=Compiled(WEB / "templates"),
         )
         self.environment.filters.update(day=day, moment=moment)
-        scripts = [self.static(name) for name in (HTMX, "app.js") if name in self.files]
+        scripts = [self.static(name) for name in (HTMX, *SCRIPTS) if name in self.files]
         self.environment.globals.update(
             url=self.url,
             static=self.static,

@@ -53,6 +53,7 @@ class Access(StrEnum):
     PROXY = "proxy"  # self or proxy: may change things for that patient
     ADMINISTRATOR = "administrator"
     LINK = "link"  # a door: the handler asks the gate who holds which handle
+    BEARER = "bearer"  # a door for machines: no cookie, the handler asks the gate about the token
 
 
 @dataclass(slots=True)
@@ -102,6 +103,7 @@ class Known:
     browser: Browser
     people: list[PatientView]
     warnings: dict[str, list[str]] = field(default_factory=dict)  # patient id -> sentences
+    kit_waits: bool = False  # the recovery kit of set-up is still to be confirmed
 
     def holds(self, house: House) -> bool:
         """Tell whether nothing was written to house.db, opened or sealed since then."""
@@ -135,6 +137,7 @@ class Visit:
     known: "Known | None" = None  # what is remembered of this browser; None asks the house anew
     patient: PatientView | None = None
     form: Form | None = None  # as posted, for pages that repeat it
+    body: bytes = b""  # as a program posted it (`csrf=False`)
     confirming: bool = False  # a password is being checked on a confirm page
     set_cookies: list[SetCookie] = field(default_factory=list)
     extra_headers: dict[str, str] = field(default_factory=dict)

@@ -30,6 +30,7 @@ DOOR_COOKIE = "hp-door"  # the same at the public address (ports of one host sha
 STEP_UP_PASSWORD = "confirm.password"  # noqa: S105 - the name of a field
 STEP_UP_TOTP = "confirm.totp"
 STEP_UP_FIELDS = frozenset({STEP_UP_PASSWORD, STEP_UP_TOTP})
+KIT_WAITS = "kit_waits"  # the house's fact: the account whose kit of set-up is not confirmed yet
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 MOST_KNOWN = 200  # browsers remembered between two requests
 CHANGING_ROLES = frozenset({MemberRole.SELF, MemberRole.PROXY})
@@ -51,6 +52,12 @@ class SetupFirst(NotSignedIn):
     """Nobody has claimed this box yet: everything leads to the set-up page."""
 
     sentence = "Please set up this Homeport first."
+
+
+class KitFirst(Denied):
+    """The recovery kit of set-up is not confirmed: no page of a record opens before it is."""
+
+    sentence = "Please confirm your recovery kit first."
 
 
 class Doorkeeper:
@@ -92,7 +99,8 @@ class Doorkeeper:
         checked = unsafe and options.get("csrf", True)
         if checked:
             self._check_origin(visit)
-        self._recognise(visit)
+        if access is not Access.BEARER:  # machines have no browser session, and are given none
+            self._recognise(visit)
         self._check_account(visit, access, always=options.get("always", False))
         if checked:
             visit.form = Form()  # who is turned away now is not led back to what was posted
@@ -100,6 +108,9 @@ class Doorkeeper:
         if checked:  # only now: a stranger must not keep a thread busy with an upload
             visit.form = await _read_form(visit, receive, uploads=options.get("uploads", False))
             self._check_token(visit)
+        elif unsafe:  # of a program: no cookie counts there, so no form of ours can be forged
+            visit.body, visit.form = await forms.read_machine(receive, visit.headers)
+            return
         await self._note(visit)
 
     # ------------------------------------------------------------ the request
@@ -160,6 +171,7 @@ class Doorkeeper:
             if browser is None:
                 return None
             known = Known(at, browser, accounts.patients_of(house, browser.account_id))
+            known.kit_waits = house.get_setting(KIT_WAITS) == browser.account_id
             self._known[id_hash] = known
         return known
 
@@ -171,7 +183,7 @@ class Doorkeeper:
     # ------------------------------------------------------------ access
 
     def _check_account(self, visit: Visit, access: Access, *, always: bool) -> None:
-        if always or access is Access.LINK:
+        if always or access in {Access.LINK, Access.BEARER}:
             return
         waiting = visit.session is None and self._unclaimed()
         if access is Access.SETUP:
@@ -201,6 +213,8 @@ class Doorkeeper:
         found = next((person for person in visit.people if person.id == wanted), None)
         if found is None:
             raise NotFound
+        if visit.known is not None and visit.known.kit_waits:
+            raise KitFirst
         visit.patient = found
         if access is Access.PROXY and found.role not in CHANGING_ROLES:
             raise Denied("viewer", MAY_ONLY_LOOK)

@@ -69,7 +69,7 @@ class Reader:
 
     def __init__(self, fetch, roots, threshold=1):
         self.fetch, self.roots, self.threshold = fetch, roots, threshold
-        self.manifest, self.content, self.highest = None, None, 0
+        self.manifest, self.content, self.highest, self.keys = None, None, 0, set()
         self.fetched = []
 
     def update(self, now):
@@ -88,14 +88,19 @@ class Reader:
             raise No(1, str(error)) from error
         self.check_dates(now, delegation, manifest)
         self.check_sizes(manifest)
-        need(5, delegation["serial"] >= self.highest, "older delegation")
-        if self.manifest:
-            need(5, manifest["serial"] >= self.manifest["serial"], "older snapshot")
+        need(5, self.highest <= delegation["serial"] < 1 << 53, "older or impossible delegation")
+        need(5, manifest["serial"] < 1 << 53, "impossible serial")
+        keys = set(delegation["keys"])
+        anew = delegation["serial"] > self.highest and not keys & self.keys
+        if self.manifest and not anew:
+            ahead = manifest["serial"] - self.manifest["serial"]
+            need(5, 0 <= ahead <= 1_000_000, "older snapshot, or far ahead")
             same = manifest["serial"] == self.manifest["serial"]
             need(5, not same or manifest == self.manifest, "two of one serial")
         content = self.get(manifest)
         check_content(content)
         self.manifest, self.content, self.highest = manifest, content, delegation["serial"]
+        self.keys = keys
 
     @staticmethod
     def check_dates(now, delegation, manifest):

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import time_machine
 
-from phr import clock, oauth, pull
+from phr import clock, conformance, oauth, pull
 from phr.errors import NeedsReauthorisation
 from phr.fhir.record import Selection
 from phr.http import Http
@@ -300,3 +300,27 @@ def test_a_code_is_good_once_and_only_with_its_verifier(provider, signed_in):
     forged = replace(begun.pending, verifier=other.pending.verifier)
     with pytest.raises(Exception, match="sign"):
         oauth.complete(http, endpoint, client, forged, landed, now=clock.now())
+
+
+def test_report_of_what_its_interface_does_fits_what_it_did(ada, provider):
+    """The report of `phr check connection`, of a server that keeps to the standards."""
+    provider.set(page=20)
+    location = ada.connect()
+    ada.pull()
+    number = int(location.rpartition("/")[2])
+    seen = conformance.look(ada.vault, number, ada.cast.appliance.http)
+
+    items = conformance.report(ada.vault, number, seen)
+
+    said = {(one.kind, one.subject): one for one in items}
+    answer = said["answer", "Observation"].value
+    assert (answer["got"], answer["claimed"], answer["pages"]) == (66, 66, 4)
+    assert said["exchange", "Patient"].value["status"] == 200
+    assert "json" in said["exchange", "Patient"].value["content_type"]
+    scopes = [one for one in items if one.kind == "scope"]
+    assert [one for one in scopes if one.value["asked"] and one.value["granted"]]
+    text = conformance.as_text(items) + conformance.as_lines(items)
+    assert provider.patient not in text
+    assert CLIENT_ID not in text
+    assert ada.credentials().access_token not in text
+    assert not {word for name in ada.kept() if (word := name.partition("/")[2]) in text}

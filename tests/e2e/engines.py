@@ -37,6 +37,11 @@ READ = "() => document.body ? document.body.innerText : ''"
 VALUE = "(selector) => document.querySelector(selector).value"
 COUNT = "(selector) => document.querySelectorAll(selector).length"
 MARK = "() => { window.stale = true; }"
+START_AXE = """(tags) => { window.found = "";
+  axe.run(document, {runOnly: {type: "tag", values: JSON.parse(tags)}, iframes: false}).then(
+    result => { window.found = JSON.stringify(result.violations.map(
+      one => one.id + ": " + one.nodes[0].target + " " + one.nodes[0].html.slice(0, 120))); }); }"""
+AXE_FOUND = "() => window.found"
 IS_NEW = "() => !window.stale && document.readyState === 'complete'"
 
 
@@ -81,6 +86,13 @@ class Person:
         self._run(MARK)
         self._run(PRESS, selector)
         self.wait(lambda: bool(self._run(IS_NEW)), f"the page after {selector}")
+
+    def violations(self, axe: str, tags: list[str]) -> list[str]:
+        """Run axe in the page and return what it found, in one line each."""
+        self._run(f"() => {{ {axe} }}")
+        self._run(START_AXE, json.dumps(tags))
+        self.wait(lambda: bool(self._run(AXE_FOUND)), "what axe found")
+        return list(json.loads(str(self._run(AXE_FOUND))))
 
     def wait(self, ready: Callable[[], bool], what: str) -> None:
         """Ask again until it is so; a page that is just being changed counts as not yet."""

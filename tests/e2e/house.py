@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.e2e import journey
+
 START_SECONDS = 30
 
 
@@ -63,3 +65,31 @@ def _ready(process: subprocess.Popen, log: Path) -> dict:
             if facts.get("event") == "ready":
                 return facts
     raise AssertionError(f"the appliance did not start:\n{log.read_text()[-3000:]}")
+
+
+def command_line(house: Running, *arguments: str, given: str = "") -> str:
+    """Run a command beside the running appliance and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "phr", *arguments, "--data", str(house.data)],
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def with_small_record(house: Running, folder: Path) -> None:
+    """Make an account and a record with one allergy and one medicine, at the command line."""
+    command_line(house, "account", "create", journey.NAME, given=journey.PASSWORD)
+    owned = ("--owner", journey.NAME, "--opens-by-itself")
+    command_line(house, "vault", "create", journey.PERSON, *owned)
+    file = folder / "small.ndjson"
+    file.write_text(
+        '{"resourceType":"AllergyIntolerance","id":"1","code":{"text":"Penicillin"}}\n'
+        '{"resourceType":"MedicationRequest","id":"2","status":"active","intent":"order",'
+        '"medicationCodeableConcept":{"text":"Metformin 500 mg"}}\n'
+    )
+    command_line(house, "import", str(file), "--patient", journey.PERSON)

@@ -63,6 +63,15 @@ def set_up(walk: Walk, code: str, *, opens: str = "itself") -> None:
     walk.send("button.main")
 
 
+def sign_in(page: Page, home: str) -> None:
+    """Sign in with name and password, as who has an account already."""
+    page.goto(f"{home}/signin")
+    page.fill("#name", NAME)
+    page.fill("#password", PASSWORD)
+    with page.expect_navigation():
+        page.locator("main button.main").click()
+
+
 def try_demo(walk: Walk) -> str:
     """Connect the demo hospital and return the patient's id once its record is on screen."""
     page = walk.page

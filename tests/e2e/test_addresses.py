@@ -1,5 +1,6 @@
 """The same walk under other addresses: our own TLS under a name, and Caddy under a sub-path."""
 
+import re
 import shutil
 import socket
 import ssl
@@ -15,7 +16,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from tests.e2e import journey
 from tests.e2e.conftest import CHROMIUM, FLAGS
-from tests.e2e.house import running
+from tests.e2e.house import running, with_small_record
 
 CADDY = shutil.which("caddy")
 NAME = "homeport.home"
@@ -86,6 +87,34 @@ def test_whole_walk_over_our_own_tls_under_a_household_name(named_browser, tmp_p
             secured = trusting.wrap_socket(raw, server_hostname=NAME)
             assert secured.version() in {"TLSv1.2", "TLSv1.3"}
             secured.close()
+
+
+def test_a_plain_address_is_named_and_everything_works_there(named_browser, tmp_path):
+    home, public = free_ports(2)
+    settings = {
+        "PHR_INSECURE": "1",
+        "PHR_PORT": str(home),
+        "PHR_PUBLIC_PORT": str(public),
+        "PHR_HOME_URL": f"http://{NAME}:{home}",
+        "PHR_PUBLIC_URL": f"http://127.0.0.1:{public}",
+    }
+    with running(tmp_path / "data", **settings) as house:
+        with_small_record(house, tmp_path)
+        walk = journey.new_walk(named_browser.new_context(), house.home)
+        page = walk.page
+        journey.sign_in(page, house.home)
+        banner = "copying or app install may not work"
+        assert banner in page.inner_text("main")
+        assert page.evaluate("isSecureContext") is False
+        patient = re.search(r"/p/([0-9a-f]+)", page.url)[1]
+        link, _ = journey.make_link(walk, patient)
+        page.locator("[data-copy=address]").click()
+        field = "[document.activeElement, getSelection()].map(e => e.value || e.toString())"
+        assert link in page.evaluate(field)
+        page.wait_for_function(
+            "document.getElementById('status').textContent.match(/^(Copied|Selected)/)"
+        )
+        assert walk.problems == []
 
 
 CADDYFILE = """

@@ -23,6 +23,14 @@ CLIPPED = """() => [...document.querySelectorAll('main *')].filter(e => {
   return ['hidden', 'clip'].includes(s.overflowX) && !e.closest('.unseen') && r.width > 1
     && (e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1);
 }).map(e => e.outerHTML.slice(0, 160))"""
+# WCAG 2.2 SC 2.5.8 for all but links inside a sentence; 44 px for what a page is mainly for.
+SMALL = """() => [...document.querySelectorAll(
+    'button, .button, select, input, textarea, summary, nav a, a.find, .menu-grid a')]
+  .map(e => [e, (e.matches('[type=checkbox], [type=radio]') ? e.closest('label') : e)])
+  .map(([e, hit]) => [e, hit.getBoundingClientRect()])
+  .filter(([e, r]) => r.width > 1 && e.type !== 'hidden'
+    && Math.min(r.height, r.width) < (e.matches('.main:not(.filters *), nav a') ? 44 : 24))
+  .map(([e]) => e.outerHTML.slice(0, 120))"""
 FOCUSED = """() => {
   const e = document.activeElement;
   if (!e || e === document.body) return null;
@@ -36,6 +44,28 @@ FOCUSED = """() => {
     covered: !(hit && (e.contains(hit) || hit.contains(e) || hit.closest('label'))),
   };
 }"""
+# The contrast of the outline with the page behind it (WCAG 2.2: relative luminance).
+RING = """() => {
+  const e = document.querySelector('#whom'); e.focus();
+  const probe = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const light = colour => {
+    probe.fillStyle = colour; probe.fillRect(0, 0, 1, 1);
+    const [r, g, b] = [...probe.getImageData(0, 0, 1, 1).data].slice(0, 3)
+      .map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
+  const ring = light(getComputedStyle(e).outlineColor);
+  return Math.min(...[e.closest('.paper'), document.documentElement].map(behind => {
+    const [a, b] = [ring, light(getComputedStyle(behind).backgroundColor)].sort((x, y) => y - x);
+    return (a + .05) / (b + .05);
+  }));
+}"""
+SHIFT = """() => new Promise(done => {
+  let sum = 0;
+  new PerformanceObserver(seen => seen.getEntries().forEach(e => sum += e.value))
+    .observe({type: 'layout-shift', buffered: true});
+  requestAnimationFrame(() => requestAnimationFrame(() => done(sum)));
+})"""
 DRAWINGS = """() => [...document.querySelectorAll('svg[role=img]')]
   .filter(e => !(e.getAttribute('aria-label') || e.querySelector('title')?.textContent))
   .map(e => e.outerHTML.slice(0, 120))"""
@@ -75,15 +105,124 @@ def test_focus_is_always_visible_and_never_hidden_under_a_bar(lived_in):
                 assert not seen["covered"], (path, width, seen)
 
 
+def reach(walk, selector: str) -> None:
+    """Press Tab until the focus is on what is looked for; it is visible all the way."""
+    page = walk.page
+    page.wait_for_load_state()
+    for _ in range(120):
+        if page.evaluate("s => document.activeElement.matches(s)", selector):
+            return
+        page.keyboard.press("Tab")
+        seen = page.evaluate(FOCUSED)
+        assert seen is None or seen["tag"] == "IFRAME" or seen["outline"] >= 2, seen
+        assert seen is None or not seen["covered"], seen
+    raise AssertionError(f"the keyboard never reaches {selector} on {page.url}")
+
+
+def enter(walk) -> None:
+    with walk.page.expect_navigation():
+        walk.page.keyboard.press("Enter")
+
+
+def test_with_the_keyboard_alone_one_signs_in_reads_a_result_shares_and_stops(lived_in, browser):
+    walk, base = lived_in
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    ada = journey.new_walk(context, walk.home)
+    keys = ada.page.keyboard
+    ada.page.goto(f"{walk.home}/signin")
+    reach(ada, "#name")
+    keys.type(journey.NAME)
+    reach(ada, "#password")
+    keys.type(journey.PASSWORD)
+    enter(ada)
+    ada.page.goto(f"{base}/")
+    reach(ada, "nav a[href$='/results']")
+    enter(ada)
+    reach(ada, "main a[href*='/results/']")
+    enter(ada)
+    assert ada.page.locator("main table.values").count()
+    reach(ada, "nav a[href$='/share']")
+    enter(ada)
+    reach(ada, "#whom")
+    keys.type("Dr. Keys")
+    reach(ada, "button[name=do][value=link]")
+    enter(ada)
+    if ada.page.locator("#confirm").count():
+        reach(ada, "#confirm")
+        keys.type(journey.PASSWORD)
+        enter(ada)
+    reach(ada, "main a[href$='/grants']")
+    enter(ada)
+    reach(ada, "form[action$='/stop'] button")
+    enter(ada)
+    assert "Stopped." in ada.page.inner_text("#status")
+    assert "Nobody outside can see this record" in ada.text
+    context.close()
+
+
+def test_the_focus_ring_stands_out_from_what_is_behind_it(lived_in):
+    walk, base = lived_in
+    walk.page.goto(f"{base}/share")
+    for scheme in ("light", "dark"):
+        walk.page.emulate_media(color_scheme=scheme)
+        assert walk.page.evaluate(RING) >= 3, scheme
+    walk.page.emulate_media(color_scheme="light")
+
+
+def test_a_change_in_the_share_form_is_told_in_the_status(lived_in):
+    walk, base = lived_in
+    page = walk.page
+    page.goto(f"{base}/share")
+    told = page.inner_text("#tally [role=status]")
+    page.check("input[name=what][value=emergency]")
+    page.wait_for_function(
+        "told => document.querySelector('#tally [role=status]').innerText !== told", arg=told
+    )
+    assert page.evaluate("document.activeElement.value") == "emergency"  # the focus stays
+
+
+def test_pages_do_not_jump_while_they_load(lived_in):
+    walk, base = lived_in
+    for width in (1280, 360):
+        for path in each(walk, base, width=width):
+            assert walk.page.evaluate(SHIFT) <= 0.02, (path, width)
+
+
+def test_the_first_screen_of_a_doctor_holds_what_matters_and_needs_no_account(lived_in, browser):
+    walk, base = lived_in
+    patient = base.rpartition("/")[2]
+    link, code = journey.make_link(walk, patient)
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True)
+    doctor = context.new_page()
+    doctor.goto(link)
+    assert doctor.locator("input:not([type=hidden])").count() == 1  # the code, and nothing else
+    journey.open_link(doctor, link, code)
+    for head in ("Allergies", "Medicines listed as current", "Problems"):
+        part = doctor.locator("section", has=doctor.get_by_role("heading", name=head))
+        box = part.first.bounding_box()
+        assert box["y"] + box["height"] <= 800, head
+
+    with doctor.expect_download() as saved:
+        doctor.locator("a[download]").click()
+    saved.value.path()
+    journey.stop(walk, patient)
+    assert context.request.get(doctor.url).status == 410
+    walk.page.goto(f"{base}/activity")
+    told = walk.text
+    for words in (
+        "Dr. Chen opened the link with the right code.",
+        "Dr. Chen looked at the first page.",
+        "Dr. Chen downloaded",
+        "You stopped sharing with Dr. Chen.",
+    ):
+        assert words in told, words
+    context.close()
+
+
 def test_no_button_is_smaller_than_a_finger_needs(lived_in):
     walk, base = lived_in
-    small = """() => [...document.querySelectorAll('main :is(button, .button, select, input)')]
-      .map(e => [e, e.getBoundingClientRect()])
-      .filter(([e, r]) => r.width && !['checkbox', 'radio', 'hidden'].includes(e.type)
-        && (r.height < (e.matches('button.main') ? 44 : 24) || r.width < 24))
-      .map(([e]) => e.outerHTML.slice(0, 120))"""
     for path in each(walk, base, width=360):
-        assert walk.page.evaluate(small) == [], path
+        assert walk.page.evaluate(SMALL) == [], path
 
 
 def test_wider_text_spacing_cuts_nothing_off(lived_in):
@@ -127,7 +266,7 @@ def test_the_card_prints_as_one_page_and_one_card_of_wallet_size(lived_in):
     walk.page.emulate_media(media="print", color_scheme="dark")
     walk.page.goto(f"{base}/card")
     printed = walk.page.pdf(prefer_css_page_size=True, format="A4")
-    walk.page.emulate_media(media="screen", color_scheme="light")
+    walk.page.emulate_media(media="null", color_scheme="light")
     facts = subprocess.run(
         ["pdfinfo", "-f", "1", "-l", "9", "-"], input=printed, capture_output=True, check=True
     ).stdout.decode()
@@ -145,11 +284,7 @@ def test_after_signing_out_back_shows_nothing_and_the_browser_keeps_nothing(live
     walk, base = lived_in
     context = browser.new_context()
     page = context.new_page()
-    page.goto(f"{walk.home}/signin")
-    page.fill("#name", journey.NAME)
-    page.fill("#password", journey.PASSWORD)
-    with page.expect_navigation():
-        page.locator("main button[type=submit]").click()
+    journey.sign_in(page, walk.home)
     page.goto(f"{base}/medications")
     assert "Levothyroxine" in page.content()
     page.locator("summary").first.click()

@@ -2,15 +2,14 @@
 
 import json
 import re
-import subprocess
-import sys
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.e2e import journey
 from tests.e2e.engines import Person, firefox, webkit
-from tests.e2e.house import Running, running
+from tests.e2e.house import command_line, running
+from tests.e2e.test_pages import AXE, TAGS
 
 ABOUT = {"reference": "Patient/1"}
 LABORATORY = {
@@ -55,20 +54,6 @@ def lived_in(tmp_path_factory):
         yield house, made["vault"]
 
 
-def command_line(house: Running, *arguments: str, given: str = "") -> str:
-    """Run a command beside the running appliance and return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "phr", *arguments, "--data", str(house.data)],
-        input=given,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.mark.parametrize("engine", [firefox, webkit])
 def test_core_journey_in_another_engine(lived_in, engine):
     house, patient = lived_in
@@ -87,6 +72,24 @@ def test_core_journey_in_another_engine(lived_in, engine):
             assert journey.PERSON not in doctor.text
         ada.go(f"{record}/activity")
         assert "Dr. Chen" in ada.text
+
+
+KEY_PAGES = ("", "results", "results/crea?system=urn:demo", "share", "grants", "connections")
+
+
+@pytest.mark.parametrize("engine", [firefox, webkit])
+def test_axe_finds_nothing_in_another_engine(lived_in, engine):
+    if not AXE.is_file():
+        pytest.skip("axe-core is not installed (make setup)")
+    house, patient = lived_in
+    found = {}
+    with engine() as ada:
+        sign_in(ada, house.home)
+        for path in KEY_PAGES:
+            ada.go(f"{house.home}/p/{patient}/{path}")
+            if problems := ada.violations(AXE.read_text(), TAGS):
+                found[path] = problems
+    assert found == {}
 
 
 def sign_in(person: Person, home: str) -> None:

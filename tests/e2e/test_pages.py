@@ -3,12 +3,13 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Error, Page, Response
+from playwright.sync_api import ConsoleMessage, Error, Page, Response
 
 from tests.e2e import journey
 from tests.e2e.house import running
@@ -19,6 +20,7 @@ VALIDATE = ROOT / "node_modules" / ".bin" / "html-validate"
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 COLOURS = ["color-contrast", "link-in-text-block", "target-size"]
 PAGE_BYTES = 60_000
+PAGE_REQUESTS = 8
 AT_MOST = 120  # pages
 PER_KIND = 2  # of each kind of page: not of every record one
 
@@ -30,6 +32,7 @@ class Seen:
     url: str
     html: str
     weight: int = 0
+    requests: int = 0
     foreign: list[str] = field(default_factory=list)
 
 
@@ -46,6 +49,13 @@ class Crawl:
         self.page, self.home = page, home
         self.seen: dict[str, Seen] = {}
         self._kinds: dict[str, int] = {}
+        self.problems: list[str] = []
+        page.on("console", self._note)
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.problems.append(f"{kind_of(urlsplit(self.page.url).path)}: {message.text}")
 
     def run(self, *starts: str) -> None:
         """Visit the starts and what they lead to."""
@@ -85,6 +95,7 @@ class Crawl:
             return []  # a hospital's letter: not a page of ours, and no script (axe) runs in it
         got.html = answer.text()
         got.foreign = [a.url for a in answers if not a.url.startswith((self.home, "data:"))]
+        got.requests = len(answers)
         got.weight = sum(int(a.headers.get("content-length") or 0) for a in answers)
         self.seen[url] = got
         return self.page.eval_on_selector_all("a[href]", "all => all.map(a => a.href)")
@@ -130,6 +141,14 @@ def test_no_page_asks_another_host_and_none_is_heavy(crawled):
 
     assert [seen.url for seen in every if seen.foreign] == []
     assert [(kind_of(s.url), s.weight) for s in every if s.weight > PAGE_BYTES] == []
+    assert [(kind_of(s.url), s.requests) for s in every if s.requests > PAGE_REQUESTS] == []
+
+
+def test_the_browser_has_nothing_to_complain_about_on_any_page(crawled):
+    _, _, inside, outside, _ = crawled
+
+    assert inside.problems == []  # violations of the policy are told on the console
+    assert outside.problems == []
 
 
 def in_every_look(page: Page, *, only_light: bool) -> list[str]:
@@ -204,28 +223,35 @@ RULES = {
 }
 
 
-def test_every_page_is_valid_html(crawled, tmp_path):
+def invalid_html(pages: Mapping[str, str], folder: Path) -> set[str]:
+    """Return what html-validate finds on pages, by name: each with the name in front."""
     if not VALIDATE.is_file():
         pytest.skip("html-validate is not installed (make setup)")
-    _, _, inside, outside, early = crawled
     names = {}
-    for number, seen in enumerate([*early, *inside.seen.values(), *outside.seen.values()]):
-        file = tmp_path / f"page{number}.html"
-        file.write_text(seen.html)
-        names[str(file)] = kind_of(urlsplit(seen.url).path)
-    (tmp_path / ".htmlvalidate.json").write_text(json.dumps({"root": True, **RULES}))
+    for number, (name, html) in enumerate(pages.items()):
+        file = folder / f"page{number}.html"
+        file.write_text(html)
+        names[str(file)] = name
+    (folder / ".htmlvalidate.json").write_text(json.dumps({"root": True, **RULES}))
     subprocess.run(
         [shutil.which("node"), str(VALIDATE), "--formatter", "json=found.json", *names],
         capture_output=True,
         text=True,
-        cwd=tmp_path,
+        cwd=folder,
         check=False,
     )
-    found = {
+    return {
         f"{names[page['filePath']]}: {message['ruleId']}: {message['message']}"
-        for page in json.loads((tmp_path / "found.json").read_text())
+        for page in json.loads((folder / "found.json").read_text())
         for message in page["messages"]
     }
+
+
+def test_every_page_is_valid_html(crawled, tmp_path):
+    _, _, inside, outside, early = crawled
+    every = [*early, *inside.seen.values(), *outside.seen.values()]
+    pages = {f"{kind_of(urlsplit(seen.url).path)} ({n})": seen.html for n, seen in enumerate(every)}
+    found = invalid_html(pages, tmp_path)
 
     assert not found, "\n".join(sorted(found))
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from functools import reduce
 from operator import or_
@@ -131,6 +132,37 @@ def two_of(share: Share, remote_id: str) -> list[str]:
 def problem_titles(out: Released) -> list[str]:
     shown = cover.cover(out, now=clock.now())
     return [line.title for line in shown.columns[2].lines]
+
+
+def test_what_a_query_lets_through_by_mistake_the_second_look_refuses(share: Share) -> None:
+    narrow = released(share, only("Condition"))
+    careless = policy.compiled(only("Condition", "Observation")).where
+    wide = replace(narrow, compiled=replace(narrow.compiled, where=careless))
+    assert wide.select(Selection(types=("Observation",))) == []
+    assert wide.select(Selection(types=("Condition",)))
+
+
+def test_around_a_record_is_what_it_points_to_and_may_be_seen(share: Share) -> None:
+    problems = [{"reference": f"Condition/{name}"} for name in ("p1", "p2", "p3")]
+    whom = {"reference": "Patient/1"}
+    visit = {"resourceType": "Encounter", "id": "e", "subject": whom, "status": "finished"}
+    visit["diagnosis"] = [{"condition": each} for each in problems]
+    visit["partOf"] = {"reference": "Encounter/e"}
+    visit["serviceProvider"] = {"reference": "Organization/here"}
+    seen, hidden = condition("p1", "Asthma"), condition("p2", "Hidden", meta=label("PSY"))
+    here = {"resourceType": "Organization", "id": "here", "name": "North Quay"}
+    patient = {"resourceType": "Patient", "id": "1", "birthDate": "1984-03-14"}
+    keep_all(share.vault, "Third", [visit, seen, hidden, here, patient])
+
+    let_out = released(share, only("Encounter", "Condition", "Patient"))
+    (shown,) = let_out.select(Selection(types=("Encounter",)))
+    assert names(let_out.around(shown)) == {"p1", "here"}
+
+    narrower = released(share, only("Encounter"))
+    assert names(narrower.around(shown)) == {"here"}
+    endings.announce(narrower.terms.grant_id)
+    with pytest.raises(Ended):
+        narrower.around(shown)
 
 
 def test_what_the_patient_joined_and_split_is_so_for_the_recipient(share: Share) -> None:

@@ -67,7 +67,7 @@ def test_wrong_words_let_nobody_in(cast: Cast):
     dora = join_as_new(cast, invitation_code(cast.browser("Ada"), cast.patients["Ada"]))
     answer = let_in(cast, "AAAA BBBB CCCC DDDD")
     assert answer.status_code == 422
-    assert "not the fingerprint" in answer.text
+    assert "not the four groups on their screen" in answer.text
     assert dora.get(f"/p/{cast.patients['Ada']}/person").status_code == 404
 
 

@@ -456,6 +456,7 @@ def test_a_connection_gets_a_dictionary_of_its_own_and_old_bodies_stay_readable(
 
     sent = {str(number): noted(number) for number in range(400)}
     keep_all(vault, hospital, [item(body) for body in sent.values()])
+    assert not keep.train(vault, hospital, least=500)
     assert keep.train(vault, hospital, least=300)
     assert not keep.train(vault, hospital, least=300)
     more = {str(number): noted(number) for number in range(400, 420)}
@@ -465,3 +466,131 @@ def test_a_connection_gets_a_dictionary_of_its_own_and_old_bodies_stay_readable(
     assert {**sent, **more} == {record.remote_id: record.body for record in found}
     used = {bodies.dictionary_id(row[0]) for row in rows(vault, "SELECT body FROM record")}
     assert len(used) == 2
+
+
+def test_nothing_is_kept_for_a_connection_that_does_not_exist(vault):
+    with pytest.raises(NotFound):
+        keep.Keeper(vault, 4711, 1, now=clock.now())
+
+
+def test_a_long_first_import_builds_its_indexes_on_the_way(vault, hospital, monkeypatch):
+    monkeypatch.setattr(keep, "DEFERRED", 3)
+    wanted = {each.name for each in index.secondary()}
+    keeper = keep.Keeper(vault, hospital, house.pull(vault, hospital), now=clock.now())
+    for number in range(5):
+        keeper.page("x", [item(lab(str(number)))])
+        keeper.flush()
+        names = rows(vault, "SELECT name FROM sqlite_schema WHERE type = 'index'")
+        assert (wanted <= {row[0] for row in names}) is (number >= 2)
+    again = keeper.page("x", [item(lab("0")), item(lab("4", "7"))]) + keeper.finish()
+    assert (again.new, again.changed, again.unchanged) == (0, 1, 1)
+    assert records_there(vault) == ["0", "1", "2", "3", "4"]
+
+
+def records_there(vault):
+    return [row[0] for row in rows(vault, "SELECT remote_id FROM record ORDER BY remote_id")]
+
+
+def test_several_versions_of_a_stranger_over_ours_and_alone_all_go(vault):
+    upload = house.connection(vault, kind="upload")
+    ours = item(lab("1", subject={"reference": "Patient/a"}))
+    theirs = [
+        item(lab(id_, value, subject={"reference": "Patient/b"}))
+        for id_ in ("1", "2")
+        for value in ("7", "8", "9")
+    ]
+    people = [person("a", "1970-01-01"), person("b", "1971-01-01")]
+    kept = keep_all(vault, upload, [ours, *theirs, *people])
+    assert only(vault).body == ours.body
+    assert (kept.new, kept.changed) == (2, 0)
+    assert rows(vault, "SELECT * FROM record_version") == []
+    assert records_there(vault) == ["1", "a"]
+    assert rows(vault, "SELECT sum(n) FROM counter")[0][0] == 2
+
+
+def test_an_import_that_leaves_the_entries_out_is_made_good_by_rebuilding(tmp_path):
+    def told(vault, **options):
+        upload = house.connection(vault, kind="upload")
+        keep_all(vault, upload, [item(lab("1")), item(lab("2"))], **options)
+        ours = item(lab("2", "6", subject={"reference": "Patient/a"}))
+        theirs = item(lab("2", "9", subject={"reference": "Patient/b"}))
+        people = [person("a", "1970-01-01"), person("b", "1971-01-01")]
+        keep_all(vault, upload, [ours, theirs, *people], **options)
+        with vault.write() as session:
+            entries.rebuild(session)
+        return rows(
+            vault,
+            "SELECT record.remote_id, record.version, entry.section, entry.time FROM entry"
+            " JOIN evidence ON evidence.entry = entry.pk JOIN record ON record.pk = evidence.record"
+            " ORDER BY 1, 2",
+        )
+
+    with house.opened(tmp_path) as vault:
+        usual = told(vault)
+    with house.opened(tmp_path) as vault:
+        assert told(vault, with_entries=False) == usual
+    assert [row[0] for row in usual][:2] == ["1", "2"]
+
+
+def test_a_new_version_of_a_letter_brings_its_new_file(vault, hospital):
+    def letter(text):
+        content = [{"attachment": {"contentType": "text/plain", "data": b64encode(text).decode()}}]
+        return item({"resourceType": "DocumentReference", "id": "d", "content": content})
+
+    keep_all(vault, hospital, [letter(b"draft")])
+    assert keep_all(vault, hospital, [letter(b"final")]).changed == 1
+    with vault.read() as session:
+        (found,) = records.attachments(session, only(vault, "DocumentReference").pk)
+        assert records.attachment(session, found.hash) == ("text/plain", b"final")
+
+
+def test_a_file_over_the_limit_is_named_and_not_kept(vault, hospital, monkeypatch):
+    monkeypatch.setattr(keep, "MAX_ATTACHMENT", 4)
+    data = b64encode(b"12345").decode()
+    content = [{"attachment": {"contentType": "text/plain", "data": data}}]
+    keep_all(
+        vault,
+        hospital,
+        [item({"resourceType": "DocumentReference", "id": "d", "content": content})],
+    )
+    with vault.read() as session:
+        (found,) = records.attachments(session, only(vault, "DocumentReference").pk)
+    assert found.hash is None
+    assert "larger than 25 MB" in found.sentence
+    assert rows(vault, "SELECT * FROM attachment") == []
+
+
+def test_a_broken_new_version_waits_in_quarantine_and_the_good_one_stays(vault, hospital):
+    keep_all(vault, hospital, [item(lab("1")), item(lab("2"))])
+    broken = lab("1").replace(b'"status":"final"', b'"status":"final","status":"amended"')
+    kept = keep_all(vault, hospital, [item(broken), item(lab("2", "6"))])
+    assert (kept.changed, kept.quarantined) == (1, 1)
+    with vault.read() as session:
+        found = records.select(session, vault, Selection(types=("Observation",)))
+    assert {record.body for record in found} == {lab("1"), lab("2", "6")}
+
+
+def test_stamps_are_looked_for_in_meta_only_where_it_is_an_object(vault, hospital):
+    """Meta as a text is wrong, but kept; another text in it is another version."""
+    keep_all(vault, hospital, [item(lab("1", meta="lastUpdated 1"))])
+    assert keep_all(vault, hospital, [item(lab("1", meta="lastUpdated 2"))]).changed == 1
+
+
+def test_a_patient_without_a_birth_date_makes_nobody_a_stranger(vault):
+    upload = house.connection(vault, kind="upload")
+    nameless = item({"resourceType": "Patient", "id": "a", "name": [{"text": "A"}]})
+    assert keep_all(vault, upload, [nameless]).new == 1
+    assert keep_all(vault, upload, [person("b", "1971-01-01")]).new == 1
+    assert keep_all(vault, upload, [person("c", "1950-01-01")]).quarantined == 1
+
+
+def test_what_a_full_pull_met_here_and_there_is_not_withdrawn(vault, hospital):
+    keep_all(vault, hospital, [item(lab(str(number))) for number in range(10)])
+    pull = house.pull(vault, hospital)
+    met = ["0", "1", "4", "6", "7", "9"]
+    keep_all(vault, hospital, [item(lab(number)) for number in met], pull=pull)
+    assert keep.withdraw_unseen(vault, hospital, pull, ["Condition"]) == 0
+    keep_all(vault, hospital, [item(lab(number)) for number in met], pull=pull)
+    assert keep.withdraw_unseen(vault, hospital, pull, ["Observation"]) == 4
+    sql = f"SELECT remote_id FROM record WHERE flags & {int(Note.WITHDRAWN)} = 0 ORDER BY 1"
+    assert [row[0] for row in rows(vault, sql)] == met

@@ -16,7 +16,13 @@ from phr.web.pages.timeline import MOST
 from tests.cast import Cast
 from tests.fixtures_records import concept, keep_records
 
-KEEPERS = {"store/vault.py", "keep.py", "web/pages/timeline.py"}
+KEEPERS = {
+    "store/vault.py",
+    "keep.py",
+    "transcribe.py",
+    "web/pages/chart.py",
+    "web/pages/timeline.py",
+}
 
 
 def shot(name: str = "Tetanus", **more) -> dict:

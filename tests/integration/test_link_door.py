@@ -20,7 +20,7 @@ from phr.sharing.provision import Action
 from phr.store import audit, records
 from phr.store.models import Handle
 from tests.cast import PUBLIC, Browser, Cast
-from tests.fixtures_sharing import ADA, Share, a_record, another_record, keep_all, recent
+from tests.fixtures_sharing import ADA, Share, a_record, another_record, keep_all, lab, recent
 from tests.unit.test_picture import JFIF, PICTURE, PLACE, TABLE, exif, jpeg, segment
 
 WRONG = "000000"
@@ -272,6 +272,28 @@ def test_a_hidden_record_answers_like_none(cast: Cast, share: Share) -> None:
     never = doctor.get(f"{base}/{'ab' * 8}")
     assert gone.status_code == never.status_code == 404
     assert gone.text == never.text
+
+
+def test_what_a_record_points_to_is_named_and_linked_where_it_is_shared(
+    cast: Cast, share: Share
+) -> None:
+    report = {
+        "resourceType": "DiagnosticReport",
+        "id": "report",
+        "status": "final",
+        "code": {"text": "Electrolytes"},
+        "effectiveDateTime": recent(3),
+        "result": [{"reference": "Observation/chloride"}],
+    }
+    value = lab("chloride", recent(3), "101.0")
+    keep_all(share.vault, "Harbour Practice", [report, value])
+    link = share.link()
+    doctor = opened(cast, link)
+    listed = doctor.get(f"/s/{link.handle_id}/other?type=DiagnosticReport").text
+    page = doctor.get(re.search(r'href="([^"]+/record/DiagnosticReport/[^"]+)"', listed)[1]).text
+    assert "Observation/chloride" not in page
+    (place,) = re.findall(r'href="([^"]+/record/Observation/[^"]+)"', page)
+    assert "101.0" in doctor.get(place).text
 
 
 def test_the_address_widens_nothing(cast: Cast, share: Share) -> None:

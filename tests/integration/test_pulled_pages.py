@@ -162,3 +162,18 @@ def test_what_a_person_says_of_a_medicine_stands_beside_the_hospitals_copy(cast:
     assert "You said this yourself" in own
     assert "/own/not-taken/" not in own
     assert browser.get(record).status_code == 200
+
+
+def test_home_counts_new_measurements_that_the_timeline_does_not_show(
+    cast: Cast, pulled: Any, hospital: Hospital
+) -> None:
+    browser = cast.browser("Ada")
+    browser.submit(f"{base(cast)}/seen", page=f"{base(cast)}/")
+    assert "Nothing new" in browser.get(f"{base(cast)}/").text
+    hospital.records["Observation"] += [observation(7, "9.90"), observation(8, "8.80")]
+    assert pulled() == PullState.DONE
+    page = browser.get(f"{base(cast)}/").text
+    assert "2 new measurements" in page
+    assert "2 measurements new or changed" in page
+    browser.submit(f"{base(cast)}/seen", page=f"{base(cast)}/")
+    assert "Nothing new" in browser.get(f"{base(cast)}/").text

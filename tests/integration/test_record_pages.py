@@ -164,9 +164,9 @@ def test_a_member_can_keep_a_record_private_and_a_viewer_cannot(cast, ada, base)
     place = local(cast, "Condition", "problem-0")
     answer = ada.submit(f"{base}{place}/private", {"on": "yes"}, page=base + place)
     assert answer.status_code == 303
-    assert "no recipient ever learns of it" in ada.get(base + place).text
+    assert "it is left out of all you share, unless" in ada.get(base + place).text
     ada.submit(f"{base}{place}/private", {"on": "no"}, page=base + place)
-    assert "no recipient ever learns of it" not in ada.get(base + place).text
+    assert "it is left out of all you share, unless" not in ada.get(base + place).text
     viewer = cast.browser("Cleo")
     assert viewer.get(base + place).status_code == 200
     assert viewer.submit(f"{base}{place}/private", {"on": "yes"}).status_code == 403

@@ -60,6 +60,7 @@ OUTCOMES: dict[Access, dict[str, str]] = {
     Access.ADMINISTRATOR: dict.fromkeys(ACTORS, GONE)
     | {"anonymous": SIGN_IN, "administrator": IN, "self": IN, "proxy": IN, "sealed": IN},
     Access.LINK: dict.fromkeys(ACTORS, IN),
+    Access.BEARER: dict.fromkeys(ACTORS, IN),
 }
 
 
@@ -264,6 +265,24 @@ def test_no_door_opens_to_an_unknown_handle(cast: Cast):
             if "POST" in handler.http_methods:
                 posted = stranger.post(address, data={"csrf": token, "code": "000000"})
                 assert posted.status_code in {403, 404, 410, 422}, path
+
+
+def test_no_door_for_software_opens_without_a_live_token(cast: Cast):
+    stranger = cast.stranger()
+    asked = {"accept": "application/fhir+json"}
+    with_token = asked | {"authorization": f"Bearer {'0' * 32}.{'x' * 43}"}
+    for handler in web.PUBLIC:
+        for path in handler.paths:
+            if (handler.opt or {})["access"] is not Access.BEARER or not path.startswith("/fhir/"):
+                continue
+            named = path.replace("{operation:str}", "$everything")
+            address = re.sub(r"\{[^}]+\}", "Patient", named)
+            method = "POST" if "POST" in handler.http_methods else "GET"
+            for headers in (asked, with_token):
+                answer = stranger.request(method, address, headers=headers)
+                assert answer.status_code == (200 if path == "/fhir/metadata" else 401), path
+                assert "Canary" not in answer.text
+                assert not answer.headers.get("set-cookie")
 
 
 def _state(cast: Cast) -> Any:

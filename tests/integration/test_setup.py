@@ -130,6 +130,19 @@ def test_a_wrong_group_of_the_kit_does_not_go_on(fresh: Any):
     assert f"Group {asked[0]} is not the same" in answer.text
 
 
+def test_no_record_opens_before_the_kit_is_confirmed(fresh: Any, appliance: Appliance):
+    browser, code = fresh
+    claim(browser, code)
+    (person,) = accounts.all_patients(appliance.house)
+    for path in ("", "files", "connections/add", "own"):
+        answer = browser.get(f"/p/{person.id}/{path}")
+        assert answer.headers["location"] == "/setup/kit", path
+    brought = browser.post(f"/p/{person.id}/files", data={"csrf": browser.csrf("/setup/kit")})
+    assert brought.headers["location"] == "/setup/kit"
+    hold_kit(browser)
+    assert browser.get(f"/p/{person.id}/files").status_code == 200
+
+
 def test_the_kit_shown_in_set_up_opens_the_account_when_the_password_is_forgotten(fresh: Any):
     browser, code = fresh
     claim(browser, code)

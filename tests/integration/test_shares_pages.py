@@ -510,7 +510,7 @@ def test_after_a_restore_each_share_waits_until_it_is_confirmed_or_stopped(
     restore.restore(cast.appliance.house, cast.appliance.vaults, copy.folder)
     browser = cast.browser("Ada")
     page = browser.get(f"{base(cast)}/grants").text
-    waiting = page[page.index("Waiting for you") : page.index("Can see now")]
+    waiting = page[page.index("Waiting for you") : page.index("By link")]
     assert "Dr. Waits" in waiting
     assert "Dr. Paused" not in waiting
     at = f"{base(cast)}/grants/{waits.grant_id}"

@@ -200,6 +200,7 @@ def test_a_zip_bomb_is_counted_and_never_unpacked(tmp_path):
     tracemalloc.stop()
     assert items == []
     assert Outcome.BROKEN is pages[0].outcome
+    assert "far more than it is" in pages[0].sentence
     assert peak < 20_000_000
 
 

@@ -1,6 +1,7 @@
 """Vaults: sealed and open, keys that change, members, crashes half-way, foreign and older files."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -678,3 +679,39 @@ def test_the_key_of_local_ids_never_changes(tmp_path: Path) -> None:
         home.sign_in()
         assert home.vaults.get(patient).id_key == before
         assert len(before) == 32
+
+
+def test_a_restore_that_stopped_half_way_is_finished_at_the_next_opening(tmp_path: Path) -> None:
+    """The disk refused the swap while the house ran: no restart is needed to finish it."""
+    with Home(tmp_path) as home:
+        patient = home.patient(home.account())
+        write_down(home.vaults.get(patient), "in the backup")
+        home.vaults.seal(patient)
+        coming, coming_slots = home.vaults.coming(patient)
+        shutil.copy(home.vaults.path(patient), coming)
+        shutil.copy(home.vaults.slots_path(patient), coming_slots)
+        home.sign_in()
+        assert written(home.vaults.get(patient)) == {"in the backup"}
+        assert not coming.exists()
+        assert not coming_slots.exists()
+
+
+def test_a_file_that_no_key_opens_after_a_failed_key_change_is_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Home(tmp_path) as home:
+        patient = home.patient(home.account())
+        vault = home.vaults.get(patient)
+
+        def lost(database: Database) -> None:
+            database.path.write_bytes(os.urandom(database.path.stat().st_size))
+            raise Damaged
+
+        monkeypatch.setattr(Database, "_refuse_damage", lost)
+        with pytest.raises(Damaged):
+            home.vaults.rotate(vault)
+        monkeypatch.undo()
+        assert not home.vaults.is_open(patient)
+        assert vault.key == b""
+        with pytest.raises(Sealed):
+            home.vaults.get(patient)

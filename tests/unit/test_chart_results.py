@@ -223,3 +223,162 @@ def test_an_undated_result_is_kept_and_comes_last():
     (test,) = by_test([undated, one])
     assert [result.value.words for result in test.results] == ["1", "2"]
     assert groups([undated, one])[0].results
+
+
+# ------------------------------------------------------------------------- several units
+
+
+def test_one_trend_over_two_units_with_a_known_factor_marks_what_was_converted():
+    (test,) = by_test(
+        as_records(
+            lab("Ferritin", "2276-4", "28", "ng/mL", low="15", high="150", on="2026-01-02"),
+            lab("Ferritin", "2276-4", "2.50", "ug/dL", low="1.5", high="15.0", on="2025-01-02"),
+            lab("Ferritin", "2276-4", "31", "µg/L", on="2024-01-02"),
+        )
+    )
+    assert test.unit == "ng/mL"
+    assert [(one.value.words, one.value.unit) for one in test.results] == [
+        ("28", "ng/mL"),
+        ("2.50", "ug/dL"),
+        ("31", "µg/L"),
+    ]
+    assert [one.converted and one.converted.words for one in test.results] == [None, "25.0", None]
+    span = test.results[1].range
+    assert (span.low_words, span.high_words, span.words) == ("15", "150", "1.5 to 15.0")
+    assert [point.label for point in drawing.trend(test.results).points] == ["31", "≈ 25.0", "28"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("mg/dL", ""), ("mmol/L", "")),  # needs the substance
+        (("10*3/uL", ""), ("[IU]/L", "")),
+        (("%", ""), ("{ratio}", "")),
+        (("furlongs", ""), ("m", "")),
+        (("", ""), ("mg/L", "")),  # a number without a unit is not given one
+        (("g/L", "mg/dL"), ("g/L", "")),  # its own code contradicts it
+    ],
+)
+def test_where_no_factor_is_known_two_trends_stand_apart(one, other):
+    def value(unit, on):
+        made = lab("X", "1", "5", unit[0], on=on)
+        made["valueQuantity"] |= {"code": unit[1]} if unit[1] else {}
+        return made
+
+    made = by_test(as_records(value(one, "2026-01-02"), value(other, "2025-01-02")))
+    assert len(made) == 2
+    assert all(each.converted is None for test in made for each in test.results)
+
+
+def test_spellings_of_one_unit_are_one_series_and_nothing_is_converted():
+    units = ("K/uL", "10*3/uL", "x10E3/uL", "10^9/L", "thou/mm3")
+    days = (f"202{n}-01-01" for n in range(5))
+    (test,) = by_test(
+        as_records(
+            *(lab("WBC", "6690-2", "5.4", u, on=d) for u, d in zip(units, days, strict=True))
+        )
+    )
+    assert len(test.results) == 5
+    assert not any(one.converted for one in test.results)
+
+
+def test_degrees_are_converted_by_their_two_scales():
+    (test,) = by_test(
+        as_records(
+            lab("Body temperature", "8310-5", "37.0", "Cel", on="2026-01-02"),
+            lab("Body temperature", "8310-5", "98.6", "[degF]", on="2025-01-02"),
+        )
+    )
+    assert test.results[1].converted.words == "37.0"
+
+
+def test_what_has_no_number_stands_in_the_series_and_is_not_drawn():
+    undetected = lab("Virus", "9", None, on="2026-02-01", valueCodeableConcept=concept("ND"))
+    below = lab("Virus", "9", "20", "{copies}/mL", on="2025-06-01")
+    below["valueQuantity"]["comparator"] = "<"
+    (test,) = by_test(
+        as_records(
+            undetected,
+            below,
+            lab("Virus", "9", "340", "copies/mL", on="2025-01-01"),
+            lab("Virus", "9", "5100", "copies/mL", on="2024-01-01"),
+        )
+    )
+    assert [one.value.words for one in test.results] == ["ND", "< 20", "340", "5100"]
+    assert [point.label for point in drawing.trend(test.results).points] == ["5100", "340"]
+
+
+def test_the_axis_has_one_number_of_digits():
+    some = [lab("X", "1", v, on=f"202{n}-01-01") for n, v in enumerate(("4.8", "5.0", "5.2"))]
+    (test,) = by_test(as_records(*some))
+    assert [tick.text for tick in drawing.trend(test.results).rows] == [
+        "4.8", "4.9", "5.0", "5.1", "5.2"
+    ]  # fmt: skip
+
+
+# ------------------------------------------------------------------------- several ranges
+
+WOMAN = {
+    "resourceType": "Patient",
+    "name": [{"family": "Sample", "given": ["Juniper"]}],
+    "gender": "female",
+    "birthDate": "1984-02-14",
+}
+SEXES = [
+    {
+        "low": {"value": Digits(low)},
+        "high": {"value": Digits(high)},
+        "appliesTo": [concept(who)],
+    }
+    for low, high, who in (("12.0", "15.5", "Women"), ("13.5", "17.5", "Men"))
+]
+PHASES = [
+    {"high": {"value": 9}, "appliesTo": [concept("Follicular phase")]},
+    {"high": {"value": 20}, "appliesTo": [concept("Luteal phase")]},
+]
+CRITICAL = [
+    {"low": {"value": 3}, "high": {"value": 5}},
+    {"low": {"value": 2}, "high": {"value": 7}, "type": concept(code="critical")},
+]
+
+
+def aged(low, high, unit="a"):
+    quantity = {
+        side: {"value": n, "code": unit}
+        for side, n in (("low", low), ("high", high))
+        if n is not None
+    }
+    return {"age": quantity, "high": {"value": high or 1000}}
+
+
+@pytest.mark.parametrize(
+    ("spans", "person", "words", "high"),
+    [
+        (SEXES, WOMAN, "12.0 to 15.5, Women; others: 13.5 to 17.5, Men", 15.5),
+        (SEXES, None, "12.0 to 15.5, Women; 13.5 to 17.5, Men", None),
+        (SEXES, WOMAN | {"gender": "other"}, "12.0 to 15.5, Women; 13.5 to 17.5, Men", None),
+        (PHASES, WOMAN, "up to 9, Follicular phase; up to 20, Luteal phase", None),
+        (CRITICAL, None, "3 to 5; others: 2 to 7, Code critical (LOINC)", 5),
+        ([aged(0, 17), aged(18, None)], WOMAN,
+         "up to 1000, from 18 a; others: up to 17, 0 to 17 a", 1000),
+        ([aged(0, 17), aged(18, None)], WOMAN | {"birthDate": "2010"}, None, None),
+        ([aged(1, None, "moon")], WOMAN, None, None),
+        ([{"high": {"value": 1}}, {"high": {"value": 2}}], WOMAN, "up to 1; up to 2", None),
+    ],
+)  # fmt: skip
+def test_of_several_ranges_the_one_surely_meant_is_drawn_and_all_are_told(
+    spans, person, words, high
+):
+    people = [person] if person else []
+    (one,) = results(as_records(lab("X", "1", "4", referenceRange=spans), *people))
+    assert one.span.high == high
+    assert words is None or one.span.words == words
+
+
+def test_a_birth_date_that_sources_tell_differently_chooses_no_range_by_age():
+    other = WOMAN | {"id": "b", "birthDate": "1984"}
+    (one,) = results(as_records(lab("X", "1", "4", referenceRange=SEXES), WOMAN, other))
+    assert one.span.high == 15.5
+    spans = [aged(0, 17), aged(18, None)]
+    (one,) = results(as_records(lab("X", "1", "4", referenceRange=spans), WOMAN, other))
+    assert one.span.high is None

@@ -84,3 +84,28 @@ def test_every_number_of_the_published_insurance_examples_is_shown_as_it_was_wri
     for entry in json.loads(raw, parse_float=str, parse_int=str)["entry"]:
         for total in entry["resource"].get("total", ()):
             assert total["amount"]["value"] in body
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("submitted", "Billed"),
+        ("benefit", "Plan pays"),
+        ("memberliability", "You may owe"),
+        ("paidbypatient", "You paid"),
+        ("priorpayerpaid", "Another insurer paid"),
+    ],
+)
+def test_a_total_is_told_in_the_words_of_a_bill(code, words):
+    system = "http://terminology.hl7.org/CodeSystem/adjudication"
+    amount = {"value": Digits("12.30"), "currency": "USD"}
+    total = [{"category": concept(code=code, system=system), "amount": amount}]
+    (one,) = statements(as_records(bill(total=total, payment={})))
+    assert one.amounts == ((words, "12.30 USD"),)
+
+
+def test_a_total_of_an_unknown_kind_keeps_the_words_of_its_source():
+    amount = {"value": Digits("3.00"), "currency": "USD"}
+    total = [{"category": concept("handling fee", "own-1"), "amount": amount}]
+    (one,) = statements(as_records(bill(total=total, payment={})))
+    assert one.amounts == (("Handling fee", "3.00 USD"),)

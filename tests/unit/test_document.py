@@ -201,6 +201,107 @@ def test_sloppy_pages_are_tolerated(body):
     assert document.Page(()) == document.slice_bundle(body)
 
 
+def test_more_than_64_mb_is_refused_unread():
+    giant = bytes(document.MAX_BYTES + 1)
+    for door in (document.loads, document.slice_bundle):
+        with pytest.raises(InvalidInput, match="64 MB"):
+            door(giant)
+
+
+@pytest.mark.parametrize("body", [b'{"a": 1, "a": 1}', b'{"a": 1, "a": 2}', b'{"a":1,"\\u0061":1}'])
+def test_fields_refuse_a_name_that_stands_twice(body):
+    with pytest.raises(InvalidInput, match="twice"):
+        document.fields(body)
+
+
+def test_many_brackets_side_by_side_are_not_deep():
+    wide = b'{"a":[' + b",".join([b'{"b":[]}'] * 1000) + b"]}"
+    assert len(document.loads(wide)["a"]) == 1000
+
+
+def test_one_resource_alone_is_a_page_of_one():
+    body = b'{"resourceType":"Patient","id":"1"}'
+    (found,) = document.slice_bundle(b" " + body + b"\n").entries
+    assert (found.body, found.place) == (body, "the resource")
+
+
+def test_a_single_entry_that_is_no_list_is_still_taken():
+    page = document.slice_bundle(
+        b'{"resourceType":"Bundle","entry":{"resource":{"resourceType":"Patient","id":"1"}}}'
+    )
+    assert [one.body for one in page.entries] == [b'{"resourceType":"Patient","id":"1"}']
+
+
+@pytest.mark.parametrize("entry", [b'"none"', b"7", b"true"])
+def test_entries_that_are_no_list_refuse_the_page(entry):
+    with pytest.raises(InvalidInput, match="entries of this Bundle"):
+        document.slice_bundle(b'{"resourceType":"Bundle","entry":' + entry + b"}")
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"resourceType":7}', b'{"resourceType":null,"id":"1"}'])
+def test_json_that_names_no_resource_is_not_fhir(body):
+    with pytest.raises(InvalidInput, match="not a FHIR resource"):
+        document.slice_bundle(body)
+
+
+def test_a_link_or_total_that_cannot_be_read_does_not_cost_the_page():
+    """Whether all pages came is then the caller's question: no next link, nothing claimed."""
+    deep = b"[" * 70 + b"]" * 70
+    page = document.slice_bundle(
+        b'{"resourceType":"Bundle","total":1e999,"link":' + deep + b',"entry":['
+        b'{"resource":{"resourceType":"Patient","id":"1"}}]}'
+    )
+    assert (len(page.entries), page.next, page.total) == (1, None, None)
+
+
+@pytest.mark.parametrize(
+    ("raw", "outcome"),
+    [
+        (b'{"resourceType":"OperationOutcome"}', True),
+        (b'{"resourceType": "OperationOutcome", "issue": []}', True),
+        (b'{"resourceType":"Basic","code":{"text":"OperationOutcome"}}', False),
+        (b'{"note":["OperationOutcome"]}', False),
+        (b'{"resourceType":"OperationOutcome","id":"1", "id":"1"}', False),
+    ],
+)
+def test_only_what_calls_itself_an_outcome_is_one(raw, outcome):
+    assert document.is_outcome(raw) is outcome
+
+
+def test_an_outcome_that_breaks_the_rules_says_nothing():
+    page = document.slice_bundle(
+        b'{"resourceType":"OperationOutcome","issue":[{"code":"a","code":"b"}]}'
+    )
+    assert (page.entries, page.outcomes) == ((), ())
+
+
+def test_what_is_no_issue_of_an_outcome_is_passed_over():
+    said = {"issue": ["odd", {"severity": "error", "details": {"text": "Too many"}}, None]}
+    assert list(document.issues(said)) == [document.Issue("error", "", "Too many")]
+
+
+def test_an_entry_gives_its_resource_and_full_url():
+    given = b'{"fullUrl":"urn:uuid:1","resource":{"resourceType":"Patient"}}'
+    assert document.entry(given) == (b'{"resourceType":"Patient"}', "urn:uuid:1")
+    for nothing in (
+        b"{}",
+        b'{"resource":null}',
+        b'{"resource":{"resourceType":"OperationOutcome"}}',
+    ):
+        assert document.entry(nothing) == (None, None)
+    with pytest.raises(InvalidInput):
+        document.entry(b'{"resource":')
+
+
+def test_an_item_names_its_place_and_never_what_it_says():
+    assert repr(document.Item(b'{"note":"secret"}', "entry 7", "urn:x")) == "Item('entry 7')"
+
+
+def test_only_values_of_json_are_written():
+    with pytest.raises(NotImplementedError):
+        document.dumps({"when": object()})
+
+
 def test_an_outcome_in_place_of_data_is_no_record():
     page = document.slice_bundle(
         b'{"resourceType":"OperationOutcome","issue":{"severity":"error","code":"forbidden",'

@@ -15,8 +15,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from phr import http as outgoing
 from phr.errors import AddressRefused, AnswerRefused, Unreachable
-from phr.http import Http, Limits
+from phr.http import Http, Limits, TooLarge
 from phr.net import Guard, NotSent
 from tests.fixtures_net import plain
 
@@ -58,6 +59,17 @@ def test_bearer_goes_only_to_its_own_origin(client, raw_server):
             http.get(url, bearer="t0ken", origin=server.url + "/fhir")
     assert foreign.requests == []
     assert len(server.requests) == 1
+
+
+def test_a_deletion_goes_out_once_with_its_token_and_only_at_home(client):
+    server, http = client(plain(b"", "204 No Content"))
+    own = {"bearer": "t0ken", "origin": server.url + "/register", "limits": QUICK}
+    assert http.delete(server.url + "/register/7", **own).status == 204
+    with pytest.raises(AddressRefused):
+        http.delete(server.url + "/other/7", **own)
+    (request,) = server.requests
+    assert request.startswith(b"DELETE /register/7 ")
+    assert b"authorization: bearer t0ken" in request.lower()
 
 
 def test_bearer_without_an_origin_is_a_programming_error(client):
@@ -185,6 +197,14 @@ def test_endless_body_stops_at_the_cap(client):
         http.get(server.url)
 
 
+def test_a_wrapping_that_outgrows_its_body_stops_at_the_cap(client):
+    """Each chunk of one byte costs six on the line: the body alone would be small enough."""
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    server, http = client(head + b"1\r\nx\r\n" * 28_000 + b"0\r\n\r\n", Limits(size=30_000))
+    with pytest.raises(TooLarge):
+        http.get(server.url)
+
+
 def test_a_drip_of_bytes_is_cut_off(client):
     server, http = client(endless(b"x", 0.02))
     began = time.monotonic()
@@ -230,6 +250,49 @@ def test_a_closed_port_means_that_nothing_was_sent():
     http.close()
 
 
+def test_a_server_that_never_greets_back_was_told_nothing(raw_server):
+    """It takes the connection, but not the TLS greeting: the request never left."""
+    server = raw_server(b"")
+    http = Http(Guard([server.place]), limits=Limits(connect=0.1))
+    with pytest.raises(NotSent):
+        http.post(f"https://{server.place}/token", {"grant_type": "refresh_token"})
+    http.close()
+
+
+def test_a_server_that_breaks_off_the_tls_greeting_was_told_nothing(raw_server):
+    server = raw_server(plain(b"{}"))
+    server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # without a certificate to show
+    http = Http(Guard([server.place]))
+    with pytest.raises(NotSent, match="could not be reached"):
+        http.post(f"https://{server.place}/token", {"refresh_token": "t0ken"})
+    http.close()
+    assert server.requests == []
+
+
+def test_a_hang_up_without_a_word_is_asked_once_more_but_never_a_post(client):
+    server, http = client(b"")
+    with pytest.raises(Unreachable):
+        http.post(server.url + "/token", {"refresh_token": "r"})
+    assert server.connections == 1
+    with pytest.raises(Unreachable):
+        http.get(server.url + "/fhir")
+    assert server.connections == 3
+
+
+@pytest.mark.parametrize(
+    ("sent", "seconds"),
+    [
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 784111777.0),
+        ("Sunday", None),
+        ("Sun, 06 Nov 99999 08:49:37 GMT", None),
+        (None, None),
+    ],
+)
+def test_the_servers_clock_is_read_or_unknown(client, sent, seconds):
+    server, http = client(plain(b"{}", "200 OK", *([f"Date: {sent}"] if sent else [])))
+    assert http.get(server.url).date == seconds
+
+
 def test_each_post_uses_a_connection_of_its_own(client):
     server, http = client(plain(b"{}"))
     http.post(server.url, {"a": "1 2"})
@@ -239,9 +302,9 @@ def test_each_post_uses_a_connection_of_its_own(client):
     assert b"text/xml" in server.requests[1]
 
 
-def self_signed(folder) -> ssl.SSLContext:
+def self_signed(folder, name="127.0.0.1") -> ssl.SSLContext:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
     certificate = (
         x509.CertificateBuilder()
@@ -282,4 +345,23 @@ def test_a_private_authority_can_be_trusted_explicitly(raw_server, tmp_path):
     trusting = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
     http = Http(Guard([server.place]), tls=trusting)
     assert http.get(f"https://{server.place}/").body == b"page"
+    http.close()
+
+
+def test_certificates_are_remembered_up_to_a_number_and_renewed(raw_server, tmp_path, monkeypatch):
+    monkeypatch.setattr(outgoing, "MOST_CERTIFICATES", 1)
+    first, second = raw_server(plain(b"1")), raw_server(plain(b"2"))
+    first.tls = second.tls = self_signed(tmp_path)
+    trusting = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+    http = Http(Guard([first.place, second.place]), tls=trusting)
+    assert http.get(f"https://{first.place}/").body == b"1"
+    assert http.get(f"https://{second.place}/").body == b"2"
+    shown = http.certificate(f"https://{first.place}/")
+    assert shown is not None
+    assert http.certificate(f"https://{second.place}/") is None
+
+    first.tls = self_signed(tmp_path, "renewed")
+    trusting.load_verify_locations(tmp_path / "cert.pem")
+    http.post(f"https://{first.place}/", {})
+    assert http.certificate(f"https://{first.place}/") not in {shown, None}
     http.close()

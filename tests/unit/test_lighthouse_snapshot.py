@@ -8,7 +8,7 @@ import pytest
 import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from lighthouse import lines, merge, publish, snapshot
+from lighthouse import index, lines, merge, publish, snapshot
 from lighthouse.snapshot import Refused, Shelf, Trust
 from tests.fixtures_lighthouse import (
     DAY,
@@ -735,3 +735,67 @@ def test_key_that_was_not_delegated_signs_nothing(house):
 
     with pytest.raises(publish.NotMade):
         publish.sign(house.folder, house.delegation(), [Ed25519PrivateKey.generate()])
+
+
+# ------------------------------------------------------------------ a stolen signing key
+
+
+@pytest.mark.parametrize("serial", [10**30, 1 << 53, 5 + 1_000_001])
+def test_stolen_signing_key_cannot_lock_readers_out_by_a_high_number(house, shelf, kept, serial):
+    house.publish(people_type(), serial=6)
+    forged(house, lambda manifest: manifest.update(serial=serial), key=house.key)
+
+    refuses(shelf, house, "size format rollback")
+
+
+def test_after_the_root_named_other_keys_numbers_begin_anew(house, shelf, kept):
+    house.publish(people_type(), serial=900_000)
+    shelf.take("main", house.fetch, house.trust, now=NOW)
+    house.key = Ed25519PrivateKey.generate()
+    house.publish(people_type()[:3], serial=7, at=NOW + DAY / 2)
+    same_delegation = house.delegation()
+    later = publish.delegate([house.root], [publish.public_of(house.key)], starts=NOW, days=90)
+    assert later != same_delegation
+    publish.sign(house.folder, later, [house.key])
+
+    taken = shelf.take("main", house.fetch, house.trust, now=NOW + DAY)
+
+    assert taken.serial == 7
+    house.publish(people_type(), serial=6, at=NOW + DAY)
+    publish.sign(house.folder, later, [house.key])
+    refuses(shelf, house, "rollback", now=NOW + DAY)
+
+
+def test_index_says_the_same_of_lines_as_they_came_and_of_what_was_changed(house, shelf):
+    house.publish(people_type(), serial=5)
+    shelf.take("main", house.fetch, house.trust, now=NOW)
+    read = shelf.load("main").content
+    assert read.organization_texts.keys() == {one.id for one in read.organizations}
+    bare = replace(read, organization_texts={}, endpoint_texts={})
+
+    said = []
+    for name, content in (("a.db", read), ("b.db", bare)):
+        origin = snapshot.Origin("main", 5)
+        path = shelf.folder / name
+        index.write(path, content, [origin], {}, dict.fromkeys(content.endpoints, origin))
+        with snapshot.open_index(path) as made:
+            said.append([made.organization(one.id) for one in read.organizations])
+
+    assert said[0] == said[1] == list(read.organizations)
+
+
+def test_hostile_line_breaks_in_names_and_addresses_do_not_shift_others(house, shelf):
+    odd = replace(people_type()[0], name="Lakeside\nHealth\r\nSystem", aliases=("a\nb", "c"))
+    house.publish([odd, *people_type()[1:]], serial=5)
+    shelf.take("main", house.fetch, house.trust, now=NOW)
+    with snapshot.open_index(shelf.index(["main"])) as made:
+        assert made.find("Hillside Clinic")[0].organization.name == "Hillside Clinic"
+        assert made.find("Lakeside Health System")[0].organization.id == odd.id
+
+    two = "https://fhir.one.example.org/r4\nhttps://fhir.two.example.org/r4"
+    for url in (two, "https://x.localhost/r4", "https://a.example.org/\u2028r4"):
+        line = json.dumps({"is": "endpoint", "url": url})
+        other = json.dumps({"is": "endpoint", "url": "nothing"})
+        for raw in (f"{line}\n", f"{line}\n{other}\n"):
+            with pytest.raises(Refused):
+                snapshot.read_content(raw.encode())

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from phr.errors import AddressRefused
-from phr.net import Guard, NotSent, is_public, join, parse
+from phr.net import Guard, NotSent, is_public, join, parse, resolve
 
 PUBLIC = "93.184.215.14"
 
@@ -179,7 +179,33 @@ def test_a_name_without_answer_was_never_contacted():
         Guard(resolver=lambda *_: []).dial("ehr.example.org", 443, 1)
 
 
-@pytest.mark.parametrize("text", ["fhir.lan", "fhir.lan:0", "fhir.lan:99999", "a b:80", ":80"])
+def test_a_name_that_cannot_be_looked_up_was_never_contacted():
+    with pytest.raises(NotSent, match=r"ehr\.\.example"):
+        resolve("ehr..example", 443)
+
+
+def test_without_time_left_nobody_is_called():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(NotSent):
+            Guard([f"127.0.0.1:{port}"]).dial("127.0.0.1", port, 0)
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+NO_PLACES = [
+    "fhir.lan",
+    "fhir.lan:0",
+    "fhir.lan:99999",
+    "a b:80",
+    ":80",
+    "[::g]:80",
+    "[fe80::1%1]:80",
+]
+
+
+@pytest.mark.parametrize("text", NO_PLACES)
 def test_allowed_list_wants_host_and_port(text):
     with pytest.raises(AddressRefused):
         Guard([text])

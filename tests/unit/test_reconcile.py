@@ -1,6 +1,7 @@
 """How records become entries: the same whatever the order, conflicts named, strangers apart."""
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -215,6 +216,31 @@ def test_a_less_exact_date_is_no_conflict():
     found = told({**made, "onsetDateTime": "2001"}, {**made, "onsetDateTime": "2001-04-02"})
     (entry,) = reconcile(found).entries
     assert entry.conflicts == ()
+
+
+def test_a_source_that_rules_an_allergy_out_is_a_conflict_and_no_evidence():
+    refuted = {"verificationStatus": {"coding": [{"code": "refuted"}]}}
+    found = told(allergy(), {**allergy(), **refuted})
+    made = reconcile(found)
+    assert sets(made) == [[1], [2]]
+    (conflict,) = made.entries[0].conflicts
+    assert conflict.about == "allergy"
+    assert [(side.words, [one.pk for one in side.records]) for side in conflict.sides] == [
+        ("listed", [1]),
+        ("ruled out", [2]),
+    ]
+    assert made.entries[1].conflicts == ()
+    again = reconcile(found, grouped={1: 1, 2: 2})
+    assert again.entries[0].conflicts == made.entries[0].conflicts
+    shown = views.render(views.VIEWS["allergies"], found, context())
+    assert "The sources disagree about the allergy: listed" in shown
+
+
+def test_what_one_hospital_itself_ruled_out_later_is_no_conflict_between_sources():
+    refuted = {"verificationStatus": {"coding": [{"code": "refuted"}]}}
+    one, other = told(allergy(), {**allergy(), **refuted})
+    found = [one, replace(other, connection_id=one.connection_id)]
+    assert reconcile(found).entries[0].conflicts == ()
 
 
 # ------------------------------------------------------------------------- another person

@@ -10,6 +10,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from phr import beacon, catalogue, clock, jwt, oauth
+from phr.bounded import read_object
 from phr.errors import InvalidInput, RemoteBroken, TryLater
 from phr.oauth import Client, Credentials, Endpoint
 from tests.fixtures_net import plain
@@ -38,14 +39,14 @@ BACK = "http://127.0.0.1:8080/connect/callback"
 )
 def test_json_that_would_cost_too_much_or_is_none_is_refused_before_it_is_built(body):
     with pytest.raises(RemoteBroken):
-        oauth._object(body)
+        read_object(body)
 
 
 def test_a_large_honest_statement_is_read():
     kinds = [
         {"type": f"Kind{number}", "searchParam": [{"name": "a"}] * 20} for number in range(900)
     ]
-    found = oauth._object(json.dumps({"rest": [{"resource": kinds}]}).encode())
+    found = read_object(json.dumps({"rest": [{"resource": kinds}]}).encode())
     assert len(found["rest"][0]["resource"]) == 900
 
 

@@ -4,12 +4,15 @@ from datetime import UTC, datetime
 
 import pytest
 
+from phr.chart.decision import Decision
+from phr.chart.evidence import How
+from phr.chart.people import of_the_person
 from phr.chart.summary import Gap, contacts_of, summary
 from phr.fhir import build
 from phr.fhir.record import Origin
 from phr.views import Context, show
 from phr.views import summary as view
-from tests.fixtures_records import as_records, concept, juniper, lab
+from tests.fixtures_records import as_record, as_records, concept, juniper, lab
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 CONTEXT = Context(origins={1: Origin(1, "Saltmarsh", "smart")}, now=NOW)
@@ -194,3 +197,116 @@ def test_whom_to_call_is_told_once_for_all_sources():
 def test_what_we_author_is_refused_when_it_is_not_valid():
     with pytest.raises(ValueError, match="author"):
         build.authored({"resourceType": "Composition", "id": "x", "status": "final"})
+
+
+# ------------------------------------------------------------------------- several sources
+
+
+def from_two(*resources):
+    """Return records of two hospitals in turn."""
+    return [
+        as_record(one, pk=n, connection_id=1 + (n - 1) % 2) for n, one in enumerate(resources, 1)
+    ]
+
+
+def iron(id_, **more):
+    return {
+        "resourceType": "MedicationRequest",
+        "id": id_,
+        "status": "active",
+        "intent": "order",
+        "authoredOn": "2026-01-01",
+        "medicationCodeableConcept": concept("Ferrous fumarate 210 mg"),
+    } | more
+
+
+TWO = Context(
+    origins={1: Origin(1, "Saltmarsh", "smart"), 2: Origin(2, "Harbour", "smart")}, now=NOW
+)
+
+
+def medicines(records, **more):
+    return next(one for one in summary(records, now=NOW, **more) if one.head.slug == "medications")
+
+
+def test_a_medicine_of_two_hospitals_is_one_line_that_names_both():
+    section = medicines(from_two(iron("a"), iron("b")))
+    assert len(section.lines) == len(section.records) == 1
+    assert "Saltmarsh, Harbour" in view.narrative(section, TWO)
+
+
+def test_what_the_patient_set_apart_or_joined_is_so_in_the_summary_too():
+    records = from_two(iron("a"), iron("b"))
+    one, other = (each.local_id for each in records)
+    apart = How((Decision(one, other, same=False),))
+    assert len(medicines(records, how=apart).lines) == 2
+    named = {"medicationCodeableConcept": concept("Iron of the village doctor")}
+    strangers = from_two(iron("a"), iron("b", **named))
+    assert len(medicines(strangers).lines) == 2
+    assert len(medicines(strangers, how=How((Decision(one, other, same=True),))).lines) == 1
+
+
+def test_what_the_patient_does_not_take_is_listed_with_that_word():
+    denial = {
+        "resourceType": "MedicationStatement",
+        "status": "not-taken",
+        "medicationCodeableConcept": concept("Ferrous fumarate 210 mg"),
+        "dateAsserted": "2026-06-01",
+        "informationSource": {"reference": "Patient/p"},
+    }
+    (line,) = medicines(from_two(iron("a"), denial)).lines
+    assert line.cells[2] == (
+        "unclear: listed as active; the patient said on 1 Jun 2026 it is not taken"
+    )
+
+
+def test_where_sources_disagree_the_summary_says_so_and_chooses_nothing():
+    dose = {"dosageInstruction": [{"text": "1 tablet"}]}
+    other = {"dosageInstruction": [{"text": "2 tablets"}]}
+    section = medicines(from_two(iron("a", **dose), iron("b", **other)))
+    told = str(view.narrative(section, TWO))
+    assert "disagree about the dose: 1 tablet (Saltmarsh); 2 tablets (Harbour)" in told
+    shown = show(view.VIEW, from_two(iron("a", **dose), iron("b", **other)), TWO)
+    assert "disagree about the dose" in shown.body
+
+
+def test_what_may_be_about_somebody_else_is_told_and_is_no_entry():
+    def person(id_, name, born):
+        return {
+            "resourceType": "Patient",
+            "id": id_,
+            "name": [{"family": name, "given": ["Ada"]}],
+            "birthDate": born,
+        }
+
+    ours = {"subject": {"reference": "Patient/a"}}
+    theirs = {"subject": {"reference": "Patient/b"}}
+    records = from_two(
+        person("a", "Sample", "1984-02-14"),
+        person("b", "Other", "1950-01-01"),
+        condition("Asthma", **ours),
+        condition("Gout", **theirs),
+        condition("Migraine", **ours),
+    )
+    problems = next(one for one in summary(records, now=NOW) if one.head.slug == "problems")
+    assert set(names(problems)) == {"Asthma", "Gout", "Migraine"}
+    assert [concept_of(one) for one in problems.records] == ["Asthma", "Migraine"]
+    assert "may be about somebody else" in view.narrative(problems, TWO)
+    assert [one.local_id for one in of_the_person(records)] == [records[0].local_id]
+
+
+def concept_of(record):
+    return record.document["code"]["text"]
+
+
+def test_an_order_of_an_old_standard_is_told_in_the_text_and_is_no_entry():
+    section = medicines(as_records(iron("a") | {"resourceType": "MedicationOrder"}))
+    assert names(section) == ["Ferrous fumarate 210 mg"]
+    assert section.records == ()
+    assert section.gap is None
+
+
+def test_where_only_the_newest_records_were_looked_at_the_section_says_so():
+    many = [{"resourceType": "Immunization", "status": "completed"} for _ in range(500)]
+    assert "newest 500 records were looked at" in sections(*many)["immunizations"].note
+    assert "looked at" not in sections(*many[:499])["immunizations"].note

@@ -146,7 +146,7 @@ def test_a_test_without_results_and_a_panel_are_pages_too():
     panel = [one for one in juniper() if one["id"] == "pressure-1"]
     made = views.show(views.TEST, as_records(*panel), context())
     assert made.heading == "Blood pressure: 128/79 mmHg"
-    assert "Diastolic blood pressure over time" in text_of(made.body)
+    assert "Blood pressure over time" in text_of(made.body)
 
 
 def test_only_flagged_results_and_one_row_for_each_test():
@@ -156,7 +156,7 @@ def test_only_flagged_results_and_one_row_for_each_test():
     assert "TSH" not in flagged
     assert views.show(views.BY_TEST, records, context()).heading == "7 tests with results"
     assert views.show(views.FLAGGED, [], context()).heading == (
-        "No source flagged any of these results"
+        "No result here is flagged or out of its range"
     )
 
 
@@ -301,7 +301,14 @@ _JPEG = b"\xff\xd8\xff\xe0\0\x04ab\xff\xc0\0\x11\x08\0\x32\0\x64" + b"\0" * 20
         (b"<svg onload=alert(1)>", "text/plain", Way.TEXT),
         (b"<?xml version='1.0'?><ClinicalDocument/>", "text/plain", Way.TEXT),
         (b"plain words", "text/plain", Way.TEXT),
-        (b"{\\rtf1 }", "application/rtf", Way.SAVE),
+        (b"{\\rtf1 }", "application/rtf", Way.READ),
+        (b'<ClinicalDocument xmlns="urn:hl7-org:v3"/>', "application/xml", Way.READ),
+        (
+            b"\xef\xbb\xbf<?xml version='1.0'?>\n<ClinicalDocument xmlns='urn:hl7-org:v3'/>",
+            "application/xml",
+            Way.READ,
+        ),
+        ("\ufeffplain words".encode("utf-16-le"), "text/plain", Way.TEXT),
         (b"PK\x03\x04...", "application/zip", Way.SAVE),
         (b"\0" * 128 + b"DICM", "application/dicom", Way.SAVE),
         (b"MZ\x90\0\x03", "application/octet-stream", Way.SAVE),
@@ -410,7 +417,7 @@ def test_a_count_that_may_be_too_low_says_at_least():
     measured = [lab("Pulse", "8867-4", "60", "/min") for _ in range(400)]
     assert "From the newest 400 measurements" in shown("vitals", *measured).lead
     assert (
-        "From the newest 150 results"
+        "The 300 tests done last"
         in views.show(views.BY_TEST, as_records(*measured), context()).lead
     )
     seen = [{"resourceType": "Encounter", "status": "finished"} for _ in range(60)]

@@ -24,6 +24,8 @@ from phr.chart.titles import title
 from phr.errors import Denied, Ended, NotFound, PhrError, Sealed, TooManyTries
 from phr.fhir.kinds import KINDS
 from phr.fhir.record import Record
+from phr.papers import apart
+from phr.papers.kinds import as_text
 from phr.sharing import cover, endings, gate, handles, links, package
 from phr.sharing.gate import Presented, Released
 from phr.sharing.links import Claim, Outcome
@@ -44,10 +46,12 @@ TITLES: dict[type[Exception], str] = {
     Denied: "This is not shared right now",
     Sealed: "The record is locked just now",
 }
-SEALED = (
-    "The patient's own server was restarted and the record on it is still locked. Please ask the"
-    " patient to sign in there once, then reload this page. Nothing is lost."
-)
+SENTENCES = {  # what the error itself says -> what a doctor needs to know beside the title
+    Ended.sentence: "Ask the person who sent it for a new one.",
+    Sealed.sentence: "The patient's own server was restarted and the record on it is still locked."
+    " Please ask the patient to sign in there once, then reload this page. Nothing is lost.",
+}
+NOT_HERE = "The record names this file, but the file itself never came to the patient's server."
 ONLY_ON_SCREEN = "This file can only be saved, and the patient shares this for the screen only."
 AGAIN = (
     "Somebody with the right code tried to open one of your links on a second device, or a link was"
@@ -81,7 +85,7 @@ def _sorry(visit: Visit, error: PhrError) -> Response[bytes]:
         "doors/sorry.html",
         status=status_of(error),
         title=TITLES[type(error)],
-        sentence=SEALED if isinstance(error, Sealed) else error.sentence,
+        sentence=SENTENCES.get(error.sentence, error.sentence),
     )
 
 
@@ -214,7 +218,8 @@ def one_record(
     """Show one released record; a hidden one answers as if it did not exist."""
     _refuse_head(request)
     released = _release(visit, routing_id, Action.VIEW, "link.viewed", section="record", type=type_)
-    return _view_page(visit, routing_id, released, RECORD, [released.one(type_, local_id)])
+    one = released.one(type_, local_id)
+    return _view_page(visit, routing_id, released, RECORD, [one, *released.around(one)])
 
 
 @slow_page(
@@ -244,7 +249,7 @@ def file(
         else released.file(record, one.url)
     )
     if not content:
-        raise NotFound
+        return _page(attachment.frame_page(f"<p>{NOT_HERE}</p>", "Not here"))
     return _file(content, one.title or title(record.document), released)
 
 
@@ -252,10 +257,9 @@ def _file(content: bytes, name: str, released: Released) -> Response[bytes]:
     """Answer with a file from outside, sandboxed; what can only be saved needs that permission."""
     kind = attachment.kind_of(content)
     if kind.way is Way.HTML:
-        page = attachment.frame_page(content.decode("utf-8", "replace"), name)
-        return Response(
-            page, media_type="text/html", headers={"Content-Security-Policy": FRAME_CSP}
-        )
+        return _page(attachment.frame_page(as_text(content), name))
+    if kind.way is Way.READ:
+        return _page(attachment.read_page(apart.read(kind.reader, content), name, with_head=True))
     saved = kind.way is Way.SAVE
     if saved and Action.DOWNLOAD not in released.terms.actions:
         raise Denied("download", ONLY_ON_SCREEN)
@@ -268,13 +272,17 @@ def _file(content: bytes, name: str, released: Released) -> Response[bytes]:
     return Response(content, media_type=kind.media_type, headers=headers)
 
 
+def _page(page: bytes) -> Response[bytes]:
+    return Response(page, media_type="text/html", headers={"Content-Security-Policy": FRAME_CSP})
+
+
 def _view_page(
     visit: Visit, routing_id: str, released: Released, view: View, records: list[Record]
 ) -> Response[bytes]:
     def link(record: Record) -> str | None:
         known = record.type not in {"Patient", *SUPPORTING}
         address = f"/s/{routing_id}/record/{record.type}/{record.local_id}"
-        return visit.url(address) if known and view is not RECORD else None
+        return visit.url(address) if known else None
 
     def file_link(record: Record, place: int) -> str | None:
         return visit.url(f"/s/{routing_id}/record/{record.type}/{record.local_id}/file/{place}")

@@ -52,7 +52,9 @@ def change_password(visit: Visit, form: Form) -> Response[Any]:
     except REFUSED as error:
         return _draw(visit, about="password", sentence=error.sentence)
     begin(visit, account_id, "password")
-    return visit.redirect("/account", flash="Your password is changed. Other browsers signed out.")
+    return visit.redirect(
+        "/account", flash="Your password is changed. All other browsers are signed out."
+    )
 
 
 def _ask_for_the_code(visit: Visit) -> None:

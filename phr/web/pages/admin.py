@@ -13,6 +13,7 @@ from phr.store import accounts, backup, restore
 from phr.store.backup import Backup
 from phr.web.routing import Access, Form, Visit, action, slow_page
 
+DISABLED = "This account is disabled, and it was signed out everywhere."
 SAFETY_WORDS = "restore this record"
 
 
@@ -44,7 +45,10 @@ def back_up_now(visit: Visit, form: Form) -> Response[Any]:  # noqa: ARG001 - th
     """Back every open record up now, and verify each copy by opening it."""
     appliance = visit.appliance
     report = backup.back_up_all(
-        appliance.house, appliance.vaults, keep=appliance.settings.backup_keep
+        appliance.house,
+        appliance.vaults,
+        keep=appliance.settings.backup_keep,
+        reason="by hand",
     )
     said = f"{len(report.made)} backed up and verified."
     if report.sealed:
@@ -107,7 +111,9 @@ def set_state(visit: Visit, form: Form) -> Response[Any]:
         raise InvalidInput("You cannot disable yourself. Nothing was changed.")
     disabled = form.get("state") == "disabled"
     accounts.set_disabled(visit.appliance.house, form.get("account"), disabled=disabled)
-    return visit.redirect("/admin", flash="Disabled." if disabled else "May sign in again.")
+    return visit.redirect(
+        "/admin", flash=DISABLED if disabled else "This account may sign in again."
+    )
 
 
 ROUTES = [show, check, back_up_now, ask_restore, put_back, set_state]

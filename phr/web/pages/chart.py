@@ -5,6 +5,7 @@ Handlers fetch a Selection and hand it to a view; what is shown is decided in `p
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -12,25 +13,31 @@ from litestar import Response
 from litestar.handlers import HTTPRouteHandler
 from sqlalchemy.orm import Session
 
-from phr import clock, keep, views
-from phr.chart import documents
+from phr import clock, transcribe, views
+from phr import own as own_layer
+from phr.chart import remarks
 from phr.chart.changes import changes
-from phr.chart.plain import counted, mapping, sentence_case, string
+from phr.chart.plain import counted, mapping
 from phr.chart.titles import list_words, record_title
 from phr.errors import NotFound
 from phr.fhir import synonyms
 from phr.fhir.kinds import KINDS
 from phr.fhir.record import Record, Selection
-from phr.store import connections, entries, records
-from phr.store.models import LedgerState
+from phr.store import connections, entries, newest, records
+from phr.store.models import LedgerState, Member
 from phr.store.vault import Vault
-from phr.views import attachment
-from phr.views.frame import day, minute
-from phr.web.pages import same
+from phr.views import documents as document_views
+from phr.views import during
+from phr.views.frame import CAREGIVERS, day, minute
+from phr.web.pages import own, same
 from phr.web.routing import Access, Form, Visit, action, page, slow_page
 
 LOINC = "http://loinc.org"
+PAGES_KEPT = 12  # drawn sections of one vault, at most about 100 kB each
+_PAGES = "sections"  # where they lie in `Vault.drawn`
 SEARCH_LIMIT = 60  # as many as one page shows
+PAPERS_LIMIT = 20  # documents found by their own text
+FEW = 350  # records: it is quicker to follow their references than to read all caregivers
 POINTED_LIMIT = 100  # records that one record points to and that are named on its page
 _RECORD = "/p/{patient_id:str}/record/{type_:str}/{local_id:str}"
 
@@ -39,11 +46,18 @@ _RECORD = "/p/{patient_id:str}/record/{type_:str}/{local_id:str}"
 
 
 def fetch(session: Session, vault: Vault, view: views.View, main: Selection) -> list[Record]:
-    """Return the records of a view's main selection, then what they point to."""
-    found = list(records.select(session, vault, main))
+    """Return the records of a view's main selection, then what they point to.
+
+    One view wants only the newest value of each test.
+    """
+    pick = newest.of_each_concept if view is views.BY_TEST else records.select
+    found = list(pick(session, vault, main))
     seen = {record.pk for record in found}
     for selection in view.also:
-        extra = records.select(session, vault, selection)
+        if selection is CAREGIVERS and len(found) <= FEW:
+            extra = records.pointed_to(session, vault, found, selection.types)
+        else:
+            extra = records.select(session, vault, selection)
         found += [record for record in extra if record.pk not in seen]
         seen.update(record.pk for record in extra)
     return found
@@ -75,12 +89,13 @@ def context(visit: Visit, session: Session, **more: Any) -> views.Context:
             f"{base}/record/{record.type}/{record.local_id}/file/{place}"
         ),
         type_link=lambda kind: f"{base}/other?{urlencode({'type': kind})}",
+        remarks=remarks.read(own.remarked(visit, session)),
         **more,
     )
 
 
 def _test_href(base: str, system: str, code: str) -> str | None:
-    if not code or "/" in code or len(code) > 100:
+    if not code or "/" in code or len(code) > 100 or not code.isprintable():
         return None
     tail = "" if system == LOINC else f"?{urlencode({'system': system})}"
     return f"{base}/results/{quote(code, safe='')}{tail}"
@@ -112,7 +127,42 @@ def older(visit: Visit, main: Sequence[Record], limit: int | None) -> str | None
 def _draw(
     visit: Visit, view: views.View, main: Selection, *, extra: Mapping[str, Any] | None = None
 ) -> Response[Any]:
-    """Fetch, build and draw one view as a page."""
+    """Show one view as a page."""
+    shown, further = _kept(visit, view, main)
+    return visit.render(
+        "pages/section.html",
+        title=view.title,
+        shown=shown,
+        older=further,
+        later=bool(main.before),
+        **{"tabs": [], "back": None, **(extra or {})},
+    )
+
+
+def _kept(visit: Visit, view: views.View, main: Selection) -> tuple[views.Shown, str | None]:
+    """Return a drawn view and where it goes on, as long as nothing was written since.
+
+    It says what the vault says, and which day it is: the number of commits tells whether that is
+    still so. Kept with the open vault, and gone with its sealing (docs/decisions/0036).
+    """
+    vault = visit.vault
+    state = vault.database.commits, clock.now().date(), visit.url("")
+    held: tuple[Any, dict[Any, Any]] | None = vault.drawn.get(_PAGES)
+    if held is None or held[0] != state:
+        held = vault.drawn[_PAGES] = (state, {})
+    pages, place = held[1], (view, main, visit.path, tuple(sorted(visit.query.items())))
+    drawn: tuple[views.Shown, str | None] | None = pages.get(place)
+    if drawn is None:
+        drawn = _drawn(visit, view, main)
+        if vault.database.commits == state[0]:
+            if len(pages) >= PAGES_KEPT:
+                pages.clear()
+            pages[place] = drawn
+    return drawn
+
+
+def _drawn(visit: Visit, view: views.View, main: Selection) -> tuple[views.Shown, str | None]:
+    """Fetch, build and draw one view; return it and the address of its next page."""
     vault = visit.vault
     with vault.read() as session:
         found = fetch(session, vault, view, main)
@@ -124,14 +174,7 @@ def _draw(
             known["decisions"] = entries.decisions(session)
             known["grouped"] = entries.siblings(session, [record.pk for record in found])
         shown = views.show(view, found, context(visit, session, **known))
-    return visit.render(
-        "pages/section.html",
-        title=view.title,
-        shown=shown,
-        older=older(visit, own, main.limit),
-        later=bool(main.before),
-        **{"tabs": [], "back": None, **(extra or {})},
-    )
+    return shown, older(visit, own, main.limit)
 
 
 def _section(view: views.View) -> Any:
@@ -142,18 +185,30 @@ def _section(view: views.View) -> Any:
     return section
 
 
-_RESULT_VIEWS = {"newest": views.VIEWS["results"], "tests": views.BY_TEST, "flagged": views.FLAGGED}
+_RESULT_VIEWS = {
+    "newest": ("Newest", views.VIEWS["results"]),
+    "tests": ("By test", views.BY_TEST),
+    "flagged": ("Out of range", views.FLAGGED),
+    "new": ("New", views.NEW),
+}
 
 
 @slow_page("/p/{patient_id:str}/results", access=Access.MEMBER)
 def results(visit: Visit) -> Response[Any]:
-    """Show the newest groups, one row for each test, or only what a source flagged."""
+    """Show the newest groups, one row for each test, what is out of range, or what is new."""
     show = visit.query.get("show", "newest")
-    view = _RESULT_VIEWS.get(show, views.VIEWS["results"])
-    words = {"newest": "Newest", "tests": "By test", "flagged": "Flagged"}
-    tabs = [(f"?show={slug}", word, _RESULT_VIEWS[slug] is view) for slug, word in words.items()]
-    selection = replace(view.selection, before=before(visit))
+    _, view = _RESULT_VIEWS.get(show, _RESULT_VIEWS["newest"])
+    tabs = [(f"?show={slug}", words, one is view) for slug, (words, one) in _RESULT_VIEWS.items()]
+    since = _seen(visit) if view is views.NEW else None
+    selection = replace(view.selection, before=before(visit), received_since=since)
     return _draw(visit, view, selection, extra={"tabs": tabs})
+
+
+def _seen(visit: Visit) -> datetime | None:
+    """Return when this member last marked everything as seen."""
+    with visit.vault.read() as session:
+        member = session.get(Member, visit.account_id)
+        return member.seen_at if member else None
 
 
 @slow_page("/p/{patient_id:str}/results/{code:str}", access=Access.MEMBER)
@@ -219,14 +274,23 @@ def search(visit: Visit) -> Response[Any]:
     words = visit.query.get("q", "").strip()[:200]
     vault = visit.vault
     with vault.read() as session:
-        found, instead = records.search_near(session, vault, words, limit=SEARCH_LIMIT)
-        shown = views.show(views.HITS, found, context(visit, session))
-    heading = shown.heading if words else "Search this record"
+        papers = transcribe.find(vault, session, words, limit=PAPERS_LIMIT)
+        found, instead = records.search(session, vault, words, limit=SEARCH_LIMIT), ""
+        if not found and not papers:
+            found, instead = records.search_near(session, vault, words, limit=SEARCH_LIMIT)
+            papers = transcribe.find(vault, session, instead, limit=PAPERS_LIMIT)
+        around = context(visit, session)
+        shown = views.show(views.HITS, found, around)
+    inside = document_views.found(papers, around)
+    heading = " and ".join(one.heading for one, some in ((shown, found), (inside, papers)) if some)
+    if not words:
+        heading = "Search this record"
     return visit.render(
         "pages/search.html",
         words=words,
-        heading=heading,
-        shown=shown,
+        heading=heading or shown.heading,
+        shown=shown if found or not papers else None,
+        inside=inside if papers else None,
         instead=instead,
         also=synonyms.also(instead or words),
     )
@@ -235,7 +299,7 @@ def search(visit: Visit) -> Response[Any]:
 # ------------------------------------------------------------------------- one record
 
 
-def _record(visit: Visit, session: Session, type_: str, local_id: str) -> Record:
+def one_record(visit: Visit, session: Session, type_: str, local_id: str) -> Record:
     """Return the record in the path, or the earlier version that the query names."""
     found = records.get(session, visit.vault, type_, local_id)
     if found is None:
@@ -249,17 +313,30 @@ def _record(visit: Visit, session: Session, type_: str, local_id: str) -> Record
     raise NotFound
 
 
+def _with_visit(
+    session: Session, vault: Vault, found: Record, shown: views.Shown, around: views.Context
+) -> views.Shown:
+    """Return the page of a visit with what it brought in front of its own fields."""
+    looked = records.select(session, vault, during.selection(found))
+    brought = during.of_visit(found, looked)
+    if not brought:
+        return shown
+    return replace(shown, body=views.render(views.VISIT, brought, around) + shown.body)
+
+
 @slow_page(_RECORD, access=Access.MEMBER)
 def record(visit: Visit, type_: str, local_id: str) -> Response[Any]:
     """Show one record readable, with its marks and where it came from."""
     with visit.vault.read() as session:
-        found = _record(visit, session, type_, local_id)
+        found = one_record(visit, session, type_, local_id)
         pointed = records.referenced(session, visit.vault, found)[:POINTED_LIMIT]
         near = records.by_keys(session, visit.vault, pointed)
         around = context(visit, session)
         shown = views.show(views.RECORD, [found, *near], around)
+        if found.type == "Encounter":
+            shown = _with_visit(session, visit.vault, found, shown, around)
         versions = records.versions(session, visit.vault, type_, local_id)
-        beside = same.beside(visit, session, found)
+        beside = {**same.beside(visit, session, found), **own.beside(visit, session, found)}
     origin = around.origins.get(found.connection_id)
     newest = max((one.version for one in versions), default=found.version)
     return visit.render(
@@ -282,7 +359,7 @@ def record(visit: Visit, type_: str, local_id: str) -> Response[Any]:
 def versions(visit: Visit, type_: str, local_id: str) -> Response[Any]:
     """List every version that was ever received."""
     with visit.vault.read() as session:
-        newest = _record(visit, session, type_, local_id)
+        newest = one_record(visit, session, type_, local_id)
         found = {newest.version: newest}
         for one in records.versions(session, visit.vault, type_, local_id):
             found.setdefault(one.version, one)
@@ -300,142 +377,22 @@ def versions(visit: Visit, type_: str, local_id: str) -> Response[Any]:
     )
 
 
-@slow_page(f"{_RECORD}/raw", access=Access.MEMBER)
-def raw(visit: Visit, type_: str, local_id: str) -> Response[bytes]:
-    """Give the bytes exactly as they were received."""
-    with visit.vault.read() as session:
-        found = _record(visit, session, type_, local_id)
-    return _file(found.body, "text/plain; charset=utf-8", f"{type_}-{local_id}.json", inline=True)
-
-
-@slow_page(f"{_RECORD}/narrative", access=Access.MEMBER)
-def narrative(visit: Visit, type_: str, local_id: str) -> Response[bytes]:
-    """Give the hospital's own text of a record, cleaned, for the sandboxed frame."""
-    with visit.vault.read() as session:
-        found = _record(visit, session, type_, local_id)
-    html = string(mapping(found.document.get("text")).get("div"))
-    if not html:
-        raise NotFound
-    return _framed(html, record_title(found))
-
-
 @action(f"{_RECORD}/private", access=Access.PROXY)
 def mark_private(visit: Visit, form: Form, type_: str, local_id: str) -> Response[Any]:
     """Keep a record private, or take that mark away; recipients never learn of it."""
     on = form.get("on") == "yes"
-    keep.mark_private(visit.vault, local_id, on=on)
-    said = (
-        "This record is private now. It is never shared." if on else "It is not private any more."
+    with visit.vault.read() as session:
+        found = records.get(session, visit.vault, type_, local_id)
+        said = own.on_record(visit, session, found) if found else []
+    own_layer.mark_private(visit.vault, local_id, said, on=on)
+    told = (
+        "This record is private now. It is left out of all you share, unless you tick it there."
+        if on
+        else "It is not private any more."
     )
     return visit.redirect(
-        f"/p/{visit.patient.id if visit.patient else ''}/record/{type_}/{local_id}", flash=said
+        f"/p/{visit.patient.id if visit.patient else ''}/record/{type_}/{local_id}", flash=told
     )
-
-
-# ------------------------------------------------------------------------- files
-
-
-def _file(content: bytes, media_type: str, name: str, *, inline: bool) -> Response[bytes]:
-    """Answer with a file from outside: own type, nosniff, sandboxed, named by us."""
-    way = "inline" if inline else "attachment"
-    return Response(
-        content,
-        media_type=media_type,
-        headers={
-            "Content-Security-Policy": attachment.FILE_CSP,
-            "Content-Disposition": f'{way}; filename="{name}"',
-            "X-Frame-Options": "SAMEORIGIN",
-        },
-    )
-
-
-def _framed(html: str, title: str) -> Response[bytes]:
-    """Answer with cleaned hospital HTML under the frame's own policy."""
-    return Response(
-        attachment.frame_page(html, title),
-        media_type="text/html; charset=utf-8",
-        headers={
-            "Content-Security-Policy": attachment.FRAME_CSP,
-            "X-Frame-Options": "SAMEORIGIN",
-        },
-    )
-
-
-def _content(
-    visit: Visit, type_: str, local_id: str, place: int
-) -> tuple[Record, documents.Attachment, bytes | None, str]:
-    """Return record, attachment, its bytes (None: not here) and why they are missing."""
-    with visit.vault.read() as session:
-        found = _record(visit, session, type_, local_id)
-        listed = documents.attachments(found.document)
-        if not 0 <= place < len(listed):
-            raise NotFound
-        one = listed[place]
-        if one.inline:
-            content = documents.inline_bytes(found.document, place)
-            return found, one, content, "" if content else "The bytes in the record are damaged."
-        for link in records.attachments(session, found.pk):
-            if link.url == one.url:
-                held = records.attachment(session, link.hash) if link.hash else None
-                return found, one, held[1] if held else None, link.sentence or ""
-    return found, one, None, ""
-
-
-@slow_page(f"{_RECORD}/file/{{place:str}}", access=Access.MEMBER)
-def file(visit: Visit, type_: str, local_id: str, place: int) -> Response[Any]:
-    """Show a file from outside: a picture or text in the page, HTML in a closed frame."""
-    found, one, content, why = _content(visit, type_, local_id, place)
-    kind = attachment.kind_of(content) if content else attachment.UNKNOWN
-    text, cut = attachment.as_text(content) if content and kind.way == "text" else ("", False)
-    return visit.render(
-        "pages/file.html",
-        name=one.title or record_title(found),
-        of=record_title(found),
-        kind=sentence_case(kind.words),
-        way=kind.way.value,
-        size=documents.size_words(str(len(content))) if content else "",
-        said=one.said_type,
-        differs=bool(content and one.said_type and not _same_type(one.said_type, kind)),
-        otherwise=content is not None
-        and documents.announced_otherwise(found.document, place, content),
-        held=content is not None,
-        why=why,
-        text=text,
-        cut=cut,
-        base=f"/p/{visit.patient.id if visit.patient else ''}/record/{type_}/{local_id}",
-        place=place,
-    )
-
-
-def _same_type(said: str, kind: attachment.Kind) -> bool:
-    """Say whether the sender's name for a file fits what its bytes are."""
-    plain = said.partition(";")[0].strip().lower()
-    if kind.way is attachment.Way.TEXT:
-        return plain.startswith("text/") or plain.endswith(("xml", "json"))
-    return plain in (kind.media_type, "application/octet-stream", "application/xhtml+xml")
-
-
-@slow_page(f"{_RECORD}/file/{{place:str}}/content", access=Access.MEMBER)
-def file_content(visit: Visit, type_: str, local_id: str, place: int) -> Response[bytes]:
-    """Give a picture, or cleaned HTML for the frame; nothing else is opened here."""
-    found, one, content, _ = _content(visit, type_, local_id, place)
-    kind = attachment.kind_of(content) if content else attachment.UNKNOWN
-    if content is None or kind.way not in (attachment.Way.IMAGE, attachment.Way.HTML):
-        raise NotFound
-    if kind.way is attachment.Way.HTML:
-        return _framed(content.decode("utf-8", "replace"), one.title or record_title(found))
-    return _file(content, kind.media_type, f"file.{kind.ending}", inline=True)
-
-
-@slow_page(f"{_RECORD}/file/{{place:str}}/save", access=Access.MEMBER)
-def file_save(visit: Visit, type_: str, local_id: str, place: int) -> Response[bytes]:
-    """Give the bytes for saving, never for opening in the page."""
-    found, one, content, _ = _content(visit, type_, local_id, place)
-    if content is None:
-        raise NotFound
-    kind = attachment.kind_of(content)
-    name = attachment.file_name(one.title or record_title(found), kind.ending)
-    return _file(content, kind.media_type, name, inline=False)
 
 
 _OWN: tuple[str, ...] = ("results", "timeline", "other")
@@ -449,10 +406,5 @@ ROUTES: list[HTTPRouteHandler] = [
     search,
     record,
     versions,
-    raw,
-    narrative,
     mark_private,
-    file,
-    file_content,
-    file_save,
 ]

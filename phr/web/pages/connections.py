@@ -15,7 +15,7 @@ from litestar.response import ServerSentEvent, ServerSentEventMessage
 from sqlalchemy.orm import Session
 
 from phr import beacon, clock, connect, ids, oauth, pull
-from phr.errors import Conflict, InvalidInput, NotFound, PhrError, Sealed, StepUpNeeded
+from phr.errors import Conflict, InvalidInput, NetError, NotFound, PhrError, Sealed, StepUpNeeded
 from phr.store import connections, records
 from phr.store.models import Connection, ConnectionState, Pull
 from phr.store.vault import Vault
@@ -70,6 +70,7 @@ def one(visit: Visit, connection_id: int) -> Response[Any]:
             card=_card(visit, session, row),
             ending=ending_of(row, clock.now()),
             helped=helped_by(row),
+            moved=visit.appliance.catalogue.forwarded(row.base_url) if row.base_url else None,
             row=row,
             last=last,
             lines=ledger.in_order(lines),
@@ -185,6 +186,75 @@ def _words_of(vault: Vault, connection_id: int) -> str:
         connections.get(session, connection_id)
         got, _ = ledger.counted(_lines(session, connections.last_pull(session, connection_id)))
     return f"Asking now: {got:,} records looked at so far."
+
+
+# ------------------------------------------------------------------------- what it does
+
+
+INTERFACE = "/p/{patient_id:str}/connections/{connection_id:str}/interface"
+
+
+@slow_page(INTERFACE, access=Access.MEMBER)
+def interface(visit: Visit, connection_id: int) -> Response[Any]:
+    """Show what this hospital's interface claims, returned and got wrong: nothing of the person."""
+    from phr import conformance  # noqa: PLC0415 - most starts never make a report
+
+    seen = visit.kept(f"look {connection_id}")
+    with visit.vault.read() as session:
+        row = connections.get(session, connection_id)
+        name = row.name
+    items = conformance.report(visit.vault, connection_id, seen)
+    parts = [
+        (heading, [one for one in items if one.kind == kind])
+        for kind, heading in conformance.HEADINGS.items()
+    ]
+    return visit.render(
+        "pages/connections_interface.html",
+        name=name,
+        connection_id=connection_id,
+        parts_of_it=[pair for pair in parts if pair[1]],
+        seen=seen is not None,
+        may_change=_may_change(visit),
+    )
+
+
+@action(INTERFACE, access=Access.PROXY)
+def look(visit: Visit, connection_id: int) -> Response[Any]:
+    """Ask the server anew what it says of itself; the answer is shown for a quarter of an hour."""
+    from phr import conformance  # noqa: PLC0415 - as above
+
+    seen = conformance.look(visit.vault, connection_id, visit.appliance.http)
+    visit.put_down(f"look {connection_id}", seen)
+    return visit.redirect(f"{_base(visit)}/{connection_id}/interface")
+
+
+@slow_page(INTERFACE + "/report.txt", access=Access.MEMBER)
+def report_as_text(visit: Visit, connection_id: int) -> Response[Any]:
+    """Give the report as a text file, to be sent to anybody."""
+    from phr import conformance  # noqa: PLC0415 - as above
+
+    return _file("txt", conformance.as_text(_items(visit, connection_id)))
+
+
+@slow_page(INTERFACE + "/report.json", access=Access.MEMBER)
+def report_as_json(visit: Visit, connection_id: int) -> Response[Any]:
+    """Give the report as NDJSON, the same lines as `phr check connection --json`."""
+    from phr import conformance  # noqa: PLC0415 - as above
+
+    return _file("json", conformance.as_lines(_items(visit, connection_id)))
+
+
+def _items(visit: Visit, connection_id: int) -> Any:
+    from phr import conformance  # noqa: PLC0415 - as above
+
+    named, seen = "unnamed" not in visit.query, visit.kept(f"look {connection_id}")
+    return conformance.report(visit.vault, connection_id, seen, named=named)
+
+
+def _file(ending: str, text: str) -> Response[Any]:
+    kind = {"txt": "text/plain; charset=utf-8", "json": "application/x-ndjson"}[ending]
+    disposition = f'attachment; filename="interface-report.{ending}"'
+    return Response(text.encode(), media_type=kind, headers={"Content-Disposition": disposition})
 
 
 # ------------------------------------------------------------------------- connecting
@@ -396,6 +466,26 @@ def resume(visit: Visit, connection_id: int) -> Response[Any]:
     return _back(visit, connection_id, "Resumed.")
 
 
+@action("/p/{patient_id:str}/connections/{connection_id:str}/follow", access=Access.PROXY)
+def follow(visit: Visit, connection_id: int, form: Form) -> Response[Any]:
+    """Ask at the address that took this one's place: the person has seen both and agrees."""
+    with visit.vault.read() as session:
+        row = connections.get(session, connection_id)
+        moved = visit.appliance.catalogue.forwarded(row.base_url)
+    if moved is None or moved[0] != form.get("to"):
+        raise Conflict
+    try:
+        anew = connect.follow(
+            visit.vault, connection_id, moved[0], http=visit.appliance.http, actor=visit.actor
+        )
+    except (InvalidInput, NetError) as problem:
+        return _back(visit, connection_id, f"It stays at the old address. {problem.sentence}")
+    if not anew:
+        _pull_soon(visit, visit.vault.id, connection_id)
+    said = "Please sign in there once." if anew else "The permission goes along."
+    return _back(visit, connection_id, f"The new address is in use from now on. {said}")
+
+
 @page("/p/{patient_id:str}/connections/{connection_id:str}/remove", access=Access.PROXY)
 def remove_form(visit: Visit, connection_id: int) -> Response[Any]:
     """Ask what becomes of the records."""
@@ -414,7 +504,7 @@ def remove(visit: Visit, connection_id: int, form: Form) -> Response[Any]:
         raise InvalidInput("Please choose what becomes of the records.")
     if choice == "erase":
         visit.require_step_up()
-    connect.remove(
+    told = connect.remove(
         visit.vault,
         connection_id,
         http=visit.appliance.http,
@@ -422,13 +512,17 @@ def remove(visit: Visit, connection_id: int, form: Form) -> Response[Any]:
         actor=visit.actor,
     )
     done = "its records are kept" if choice == "keep" else "its records were erased"
-    return visit.redirect(_base(visit), flash=f"The connection was removed; {done}.")
+    return visit.redirect(_base(visit), flash=f"The connection was removed; {done}. {told}".strip())
 
 
 ROUTES = [
     show,
     one,
     events,
+    interface,
+    look,
+    report_as_text,
+    report_as_json,
     add_form,
     add,
     add_demo,
@@ -439,6 +533,7 @@ ROUTES = [
     pull_now,
     pause,
     resume,
+    follow,
     remove_form,
     remove,
 ]

@@ -56,6 +56,7 @@ def bring(visit: Visit, form: Form) -> Response[Any]:
         visit.put_down("taken", taken)
         return _draw(visit, problem.sentence)
     if not taken:
+        visit.forget("taken")  # what became of the files before is not told again
         return _draw(visit, "Please choose a file first.")
     visit.put_down("taken", taken)
     return visit.redirect(f"{_base(visit)}?taken=1")

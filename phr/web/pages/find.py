@@ -4,6 +4,7 @@ What is typed is posted, so that it stands in no address, history or log. The jo
 `phr.connect`; what a lighthouse sees when it helps is `phr.beacon`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -114,7 +115,7 @@ def _offer(visit: Visit, end: "Endpoint") -> Offer | None:
         return None
     via = str(client.get("via", ""))
     part = {beacon.SIGNS: "assertions", beacon.PASSES: "proxy"}.get(via)
-    url = kept.help_at(end, part) if part else ""
+    url = _of_its_own(client) or kept.help_at(end, part) if part else ""
     landing = kept.help_at(end, "redirect")
     if url is None or not landing:
         return None
@@ -127,6 +128,14 @@ def _offer(visit: Visit, end: "Endpoint") -> Offer | None:
         url,
         landing + LANDING,
     )
+
+
+def _of_its_own(client: Mapping[str, Any]) -> str:
+    """Return the service that a lighthouse runs for this client alone; "" where it is shared."""
+    url = str(client.get("at", "")).rstrip("/")
+    parts = urlsplit(url)
+    local = parts.scheme == "http" and parts.hostname == "127.0.0.1"
+    return url if parts.hostname and (parts.scheme == "https" or local) else ""
 
 
 def _ways(

@@ -41,12 +41,15 @@ KINDS = {
     RecipientKind.LINK: "by link",
     RecipientKind.FOLDER: "saved as files",
     RecipientKind.PAPER: "on paper or as a file",
+    RecipientKind.APP: "by an app",
 }
 BECAUSE = {
     "patient": "Ended by you",
     "time": "Time ran out",
     "uses": "Used up",
     "restored": "Ended before the restore",
+    "app": "The app gave it back",
+    "reused": "Ended because a key that was used up came again: the app must ask anew",
 }
 SENDING = {
     DeliveryState.QUEUED: ("wait", "Waiting to be saved"),
@@ -88,6 +91,8 @@ class Standing:
     named: tuple[str, ...]
     may: str
     is_link: bool
+    is_app: bool
+    used: datetime | None  # when an app last asked
     waits: bool  # suspended by a restore, until a person confirms it
     browsers: tuple[str, ...]
     devices_left: int
@@ -117,10 +122,14 @@ def _draw_grants(visit: Visit, **more: Any) -> Response[Any]:
         standing = [_standing(session, grant) for grant in grants.standing(session)]
         over = [(grant, _name(session, grant)) for grant in grants.over(session)]
         lines = _lines(session, visit, grant_id=None, limit=8, before=None)
+    seeing = [each for each in standing if each.is_link and not each.waits]
+    asking = [each for each in standing if each.is_app and not each.waits]
     return visit.render(
         "pages/shares_grants.html",
-        seeing=[each for each in standing if each.is_link and not each.waits],
-        handed=[each for each in standing if not (each.is_link or each.waits)],
+        seeing=seeing,
+        apps=asking,
+        live=sum(each.grant.state == GrantState.ACTIVE for each in (*seeing, *asking)),
+        handed=[each for each in standing if not (each.is_link or each.is_app or each.waits)],
         waiting=[each for each in standing if each.waits],
         over=over,
         lines=lines,
@@ -141,11 +150,13 @@ def _standing(session: Session, grant: Grant) -> Standing:
         grant=grant,
         name=_name(session, grant),
         kind=KINDS[RecipientKind(recipient.kind)],
-        role=ROLES[grant.role].title if grant.role in ROLES else grant.role,
+        role=_role(grant.role),
         number=gate.tally(session, provision).shared,
         named=tuple(title for title, label in SENSITIVE.values() if label & provision.labels),
         may=_may(provision),
         is_link=handle is not None,
+        is_app=recipient.kind == RecipientKind.APP,
+        used=_last_asked(session, grant) if recipient.kind == RecipientKind.APP else None,
         waits=grant.state == GrantState.SUSPENDED and _was_restored(session, grant),
         browsers=tuple(one.browser for one in bound),
         devices_left=handle.devices_left if handle else 0,
@@ -153,6 +164,15 @@ def _standing(session: Session, grant: Grant) -> Standing:
         confirmed=activity.PASSWORD.get(approved[0].factor, "") if approved else "",
         sendings=tuple(_sending(each) for each in outbox.of_grant(session, grant.id)),
     )
+
+
+def _role(role: str) -> str:
+    return "Your own choice" if role == "chosen" else ROLES[role].title if role in ROLES else role
+
+
+def _last_asked(session: Session, grant: Grant) -> datetime | None:
+    found = audit.entries(session, grant_id=grant.id, limit=50)
+    return next((entry.at for entry in found if entry.event.startswith("api.")), None)
 
 
 def _may(provision: Provision) -> str:

@@ -12,18 +12,22 @@ from phr import clock, views
 from phr.chart.allergies import Allergy, Knowledge, allergies
 from phr.chart.evidence import How
 from phr.chart.medications import Medicine, Standing, medications
-from phr.chart.plain import counted, moment_words
+from phr.chart.plain import counted, joined, moment_words
 from phr.chart.problems import Problem, problems
 from phr.chart.results import groups, newest
 from phr.fhir.record import Record, Selection
 from phr.sharing import grants
 from phr.store import connections, entries, records
-from phr.store.models import Connection, ConnectionState, GrantState, Member
+from phr.store.models import (
+    Connection,
+    ConnectionState,
+    Member,
+)
 from phr.store.vault import Vault
 from phr.views import allergies as allergy_words
 from phr.views import medications as medicine_rows
 from phr.views import other
-from phr.views.frame import Context, Mark, Row, day, minute
+from phr.views.frame import Context, Mark, Row, day, minute, with_demo
 from phr.web.pages import chart
 from phr.web.routing import Access, Form, Visit, action, slow_page
 
@@ -105,9 +109,14 @@ def _news(
 ) -> dict[str, Any]:
     """Return what was received since the last look, newest first by its own date."""
     count, found = records.come_since(session, vault, seen, limit=SHOWN)
+    measured = connections.arrived(session, seen).get("Observation", 0) if seen else 0
     return {
         "count": count,
-        "words": counted(count, "new thing"),
+        "measured": counted(measured, "measurement") if measured else "",  # not on the timeline
+        "words": joined(
+            counted(count, "new thing") if count else "",
+            counted(measured, "new measurement") if measured else "",
+        ),
         "since": day(seen) if seen else "",
         "rows": [other.row(record, context) for record in found],
     }
@@ -213,7 +222,7 @@ def _health(visit: Visit, session: Session) -> list[Health]:
     patient = visit.patient.id if visit.patient else ""
     return [
         Health(
-            name=f"{row.name} (demo)" if row.demo else row.name,
+            name=with_demo(row.name, demo=bool(row.demo)),
             href=visit.url(f"/p/{patient}/connections/{row.id}"),
             mark=_state(row),
             when=f"last answered {minute(row.last_pull_at)}" if row.last_pull_at else "",
@@ -237,8 +246,8 @@ def _state(row: Connection) -> Mark:
 
 
 def _sharing(session: Session) -> dict[str, Any]:
-    """Return how many recipients can see something right now."""
-    live = sum(grant.state == GrantState.ACTIVE for grant in grants.standing(session))
+    """Return how many recipients can see something right now; what was handed over is not live."""
+    live = grants.looking(session)
     return {"count": live, "words": counted(live, "recipient")}
 
 

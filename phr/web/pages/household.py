@@ -131,7 +131,11 @@ def opens(visit: Visit, form: Form) -> Response[Any]:
     accounts.set_opens_by_itself(
         appliance.house, appliance.vaults, _the_person(visit).id, by_itself
     )
-    said = "It opens by itself from now on." if by_itself else "It waits for a sign-in from now on."
+    said = (
+        "From now on it opens by itself after a restart."
+        if by_itself
+        else "From now on it stays sealed after a restart until a member signs in."
+    )
     return visit.redirect(_page_of(visit), flash=said)
 
 

@@ -265,9 +265,12 @@ def answer(cards: Sequence[Card]) -> tuple[str, str]:
     asking = [one for one in live if one.word[1] == "Sign in again"]
     if len(fine) == len(live):
         head = f"{_these(len(live))} up to date"
+    elif len(live) == 1:
+        paused = live[0].word[1] == "Paused"
+        head = "Your hospital is paused" if paused else "Your hospital is not up to date"
     else:
-        these = "hospital" if len(live) == 1 else "hospitals"
-        head = f"{len(fine)} of {len(live)} {these} {'is' if len(fine) == 1 else 'are'} up to date"
+        are = "is" if len(fine) == 1 else "are"
+        head = f"{len(fine)} of {len(live)} hospitals {are} up to date"
     below = []
     if asking:
         who = "One wants" if len(asking) == 1 else f"{len(asking)} want"

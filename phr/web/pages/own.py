@@ -8,12 +8,15 @@ from litestar import Response
 from sqlalchemy.orm import Session
 
 from phr import clock, own
+from phr.chart import remarks
+from phr.chart.plain import string
 from phr.chart.titles import kind_words, record_title
 from phr.errors import InvalidInput, NotFound
 from phr.fhir import statements
 from phr.fhir.record import Record
-from phr.fhir.statements import STATEMENTS, Statement
-from phr.store import records
+from phr.fhir.statements import STATEMENTS, Shape, Statement
+from phr.keep import MAX_ATTACHMENT
+from phr.store import connections, records
 from phr.views.frame import minute
 from phr.web.routing import Access, Form, Visit, action, page
 
@@ -30,7 +33,8 @@ def listed(visit: Visit) -> Response[Any]:
         with visit.vault.read() as session:
             found = records.select(session, visit.vault, own.selection(connection_id))
         rows = [_row(visit, one) for one in found]
-    groups = groupby(STATEMENTS.values(), key=lambda one: one.group)
+    offered = [one for one in STATEMENTS.values() if one.stands_alone]
+    groups = groupby(offered, key=lambda one: one.group)
     return visit.render(
         "pages/own_list.html",
         rows=rows,
@@ -39,9 +43,10 @@ def listed(visit: Visit) -> Response[Any]:
 
 
 def _row(visit: Visit, record: Record) -> Mapping[str, Any]:
+    statement = statements.of_type(record.document)
     return {
         "title": record_title(record),
-        "kind": kind_words(record.type),
+        "kind": statement.title if statement else kind_words(record.type),
         "href": _href(visit, record),
         "at": minute(record.received_at),
         "taken_back": statements.is_taken_back(record.document),
@@ -67,26 +72,44 @@ def add(visit: Visit, slug: str) -> Response[Any]:
     return _form(visit, _statement(slug), {})
 
 
-@action(_NEW, access=Access.PROXY)
+@action(_NEW, access=Access.PROXY, uploads=True)
 def keep_new(visit: Visit, form: Form, slug: str) -> Response[Any]:
-    """Keep what was filled in."""
+    """Keep what was filled in, and the file that belongs to it."""
     statement = _statement(slug)
     answers = _answers(statement, form)
+    now, author = clock.now(), _author(visit)
     try:
-        own.state(visit.vault, statement, answers, _author(visit), now=clock.now())
+        if statement.has_file:
+            own.bring(visit.vault, answers, _file(form), author, now=now)
+        else:
+            own.state(visit.vault, statement, answers, author, now=now)
     except InvalidInput as problem:
         return _form(visit, statement, answers, sentence=problem.sentence)
     return visit.redirect(_base(visit), flash=f"{statement.title} added.")
 
 
+def _file(form: Form) -> own.File:
+    """Read the one file of a form into memory; more than is kept is refused on the way."""
+    for upload in form.uploads():
+        if upload.filename:
+            content = bytearray()
+            for chunk in upload.chunks:
+                content += chunk
+                if len(content) > MAX_ATTACHMENT:
+                    raise InvalidInput("This file is larger than 25 MB.")
+            return own.File(upload.filename, bytes(content))
+    raise InvalidInput("Please choose a file.")
+
+
 def _statement(slug: str) -> Statement:
-    if slug not in STATEMENTS:
+    if slug not in STATEMENTS or not STATEMENTS[slug].stands_alone:
         raise NotFound
     return STATEMENTS[slug]
 
 
 def _answers(statement: Statement, form: Form) -> dict[str, str]:
-    return {field.name: form.get(field.name) for field in statement.fields}
+    asked = [field.name for field in statement.fields if field.shape is not Shape.FILE]
+    return {name: form.get(name) for name in asked}
 
 
 def _author(visit: Visit) -> own.Author:
@@ -101,7 +124,9 @@ def _form(
     sentence: str = "",
     record: Record | None = None,
     versions: int = 1,
+    here: str = "",
 ) -> Response[Any]:
+    """Draw a form; `here` is its address below /own where it is not that of a statement."""
     return visit.render(
         "pages/own_form.html",
         status=422 if sentence else 200,
@@ -109,6 +134,7 @@ def _form(
         answers=answers,
         sentence=sentence,
         record=record,
+        here=here,
         versions=versions,
         taken_back=record is not None and statements.is_taken_back(record.document),
     )
@@ -139,9 +165,8 @@ def keep_change(visit: Visit, form: Form, type_: str, local_id: str) -> Response
         own.undo(visit.vault, versions, author, now=now)
         return visit.redirect(_base(visit), flash="It says again what it said before.")
     answers = _answers(statement, form)
-    remote_id = versions[0].remote_id
     try:
-        own.state(visit.vault, statement, answers, author, now=now, remote_id=remote_id)
+        own.state(visit.vault, statement, answers, author, now=now, version_of=versions[0])
     except InvalidInput as problem:
         return _form(
             visit,
@@ -176,7 +201,8 @@ def not_taken(visit: Visit, type_: str, local_id: str) -> Response[Any]:
         raise NotFound
     with visit.vault.read() as session:
         record = _one(session, visit, type_, local_id)
-    own.not_taken(visit.vault, record, _author(visit), now=clock.now())
+        named = records.pointed_to(session, visit.vault, [record], ("Medication",))
+    own.not_taken(visit.vault, record, named, _author(visit), now=clock.now())
     flash = "Noted: you do not take this. The hospital's copy stays as it is."
     return visit.redirect(
         f"/p/{visit.patient.id if visit.patient else ''}/medications", flash=flash
@@ -190,4 +216,67 @@ def _one(session: Session, visit: Visit, type_: str, local_id: str) -> Record:
     return found
 
 
-ROUTES = [listed, add, keep_new, change, keep_change, not_taken]
+# ------------------------------------------------------------------ remarks
+
+
+def remarked(visit: Visit, session: Session) -> list[Record]:
+    """Return the notes and own names of this person, newest first."""
+    place = next((row.id for row in connections.listed(session, kind=connections.OWN)), None)
+    return [] if place is None else records.select(session, visit.vault, own.remarks(place))
+
+
+def on_record(visit: Visit, session: Session, found: Record) -> list[Record]:
+    """Return what was remarked on one record, newest first."""
+    here = remarks.place(found)
+    return [one for one in remarked(visit, session) if remarks.about(one.document) == here]
+
+
+def beside(visit: Visit, session: Session, found: Record) -> dict[str, Any]:
+    """Return what a record's page shows of remarks on it, and what it is a remark on."""
+    said = [
+        (
+            "name" if remarks.is_name(one.document) else "note",
+            remarks.called(one.document) or string(one.document.get("description")),
+            _href(visit, one),
+        )
+        for one in on_record(visit, session, found)
+        if not statements.is_taken_back(one.document)
+    ]
+    standing = remarks.read(remarked(visit, session))
+    called = "" if any(kind == "name" for kind, _, _ in said) else standing.name(found)
+    type_, _, local_id = remarks.about(found.document).partition("/")
+    target = records.get(session, visit.vault, type_, local_id) if local_id else None
+    about = (record_title(target), f"/record/{type_}/{local_id}") if target else None
+    return {"remarks": said, "called": called, "about": about}
+
+
+@action("/p/{patient_id:str}/own/about/{type_:str}/{local_id:str}", access=Access.PROXY)
+def remark(visit: Visit, form: Form, type_: str, local_id: str) -> Response[Any]:
+    """Keep a note on a record, or what the person calls the thing."""
+    slug = "name" if form.has("name") else "note"
+    with visit.vault.read() as session:
+        record = _one(session, visit, type_, local_id)
+        before = [
+            one
+            for one in on_record(visit, session, record)
+            if slug == "name" and remarks.is_name(one.document)
+        ]
+    answers = {slug: form.get(slug)}
+    now, author, statement = clock.now(), _author(visit), STATEMENTS[slug]
+    try:
+        if before:
+            own.state(visit.vault, statement, answers, author, now=now, version_of=before[0])
+        else:
+            title = record_title(record)
+            own.remark(visit.vault, record, answers, author, slug=slug, title=title, now=now)
+    except InvalidInput as problem:
+        here = f"about/{type_}/{local_id}"
+        return _form(visit, statement, answers, sentence=problem.sentence, here=here)
+    said = {"name": "It has your own name now.", "note": "Your note is kept beside it."}
+    return visit.redirect(
+        f"/p/{visit.patient.id if visit.patient else ''}/record/{type_}/{local_id}",
+        flash=said[slug],
+    )
+
+
+ROUTES = [listed, add, keep_new, change, keep_change, not_taken, remark]

@@ -43,6 +43,7 @@ from phr.web.pages.asked import (
 from phr.web.routing import Access, Form, Visit, action, slow_page
 
 PAPER_HOURS = 1
+START = (("what", "primary"), ("reach", "2"), ("hours", "24"), ("print", "1"), ("download", "1"))
 NOT_REACHABLE = (
     "This box has no public address with https yet, so a doctor could not open a link safely."
 )
@@ -55,8 +56,8 @@ QUEUED = "It waits in the outbox and is saved within a minute. You can still sto
 @slow_page("/p/{patient_id:str}/share", access=Access.PROXY)
 def new(visit: Visit) -> Response[Any]:
     """Show What / For whom / How long on one page, with a count and what they will see first."""
-    start = Form([("what", "primary"), ("hours", "24"), ("print", "1"), ("download", "1")])
-    return _draw(visit, asked_of(start))
+    ticked = (("part", each) for each in ROLES["primary"].parts)  # where choosing begins
+    return _draw(visit, asked_of(Form([*START, *ticked])))
 
 
 @action("/p/{patient_id:str}/share", access=Access.PROXY)

@@ -12,8 +12,8 @@ from phr.web.routing import Access, Form, Visit, action, page, safe_path
 from phr.web.sessions import begin, finish
 
 SAID = {
-    "out": "You are signed out. A record that opens by itself stays open; others stay open until "
-    "they are sealed or this Homeport restarts.",
+    "out": "You are signed out. Open records stay open until somebody seals them or this Homeport "
+    "restarts.",
     "recovered": "Your new password works from now on, and all other browsers were signed out. "
     "The recovery kit you used is spent: sign in and make a new one.",
 }

@@ -1,18 +1,23 @@
 """The patient summary to read, print and take along, and the emergency card."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from litestar import Response
+from sqlalchemy.orm import Session
 
 from phr import clock
+from phr.chart.people import of_the_person
 from phr.chart.summary import contacts_of
 from phr.chart.summary import summary as summary_of
 from phr.errors import InvalidInput, NotFound
+from phr.fhir.record import Record
 from phr.sharing import cover, gate, summary
 from phr.sharing.package import FHIR_JSON
-from phr.store import connections, records
-from phr.views import paper, show
+from phr.store import entries
+from phr.views import Context, paper, show
 from phr.views import summary as view
+from phr.views.evidence import how
 from phr.web.pages.chart import context, fetch
 from phr.web.pages.shares import qr
 from phr.web.routing import Access, Form, Visit, action, page
@@ -27,8 +32,18 @@ def read(visit: Visit) -> Response[Any]:
     """Show the summary in the order of the International Patient Summary."""
     with visit.vault.read() as session:
         found = fetch(session, visit.vault, view.VIEW, view.VIEW.selection)
-        shown = show(view.VIEW, found, context(visit, session))
+        shown = show(view.VIEW, found, _around(visit, session, found))
     return visit.render("pages/summary.html", shown=shown, pdf=paper.possible())
+
+
+def _around(visit: Visit, session: Session, found: Sequence[Record]) -> Context:
+    """Return a Context with the entries as the store keeps them and the patient decided them."""
+    return context(
+        visit,
+        session,
+        decisions=entries.decisions(session),
+        grouped=entries.siblings(session, [record.pk for record in found]),
+    )
 
 
 @action("/p/{patient_id:str}/summary/save", access=Access.PROXY)
@@ -73,9 +88,10 @@ def _card(visit: Visit, **more: Any) -> Response[Any]:
     now = clock.now()
     with visit.vault.read() as session:
         found = fetch(session, visit.vault, view.VIEW, view.VIEW.selection)
-        people = records.select(session, visit.vault, cover.IDENTITY)
-        origins = connections.origins(session).values()
-    sections = {one.head.slug: one for one in summary_of(found, now=now)}
+        around = _around(visit, session, found)
+        origins = around.origins.values()
+    people = of_the_person(found, how(around))
+    sections = {one.head.slug: one for one in summary_of(found, now=now, how=how(around))}
     return visit.render(
         "pages/card.html",
         who=cover.who_is(people, visit.patient.name if visit.patient else "", now),

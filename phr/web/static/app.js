@@ -1,4 +1,4 @@
-// Improves pages that already work without it: focus after htmx swaps, copy buttons, live reload.
+// Improves pages that already work without it: focus after htmx swaps, copy, print, live reload.
 "use strict";
 
 // After a swap that replaces a view, the heading is read out and keyboard focus starts there.
@@ -28,6 +28,12 @@ for (const button of document.querySelectorAll("[data-copy]")) {
     const status = document.getElementById("status");
     if (status) status.textContent = done ? "Copied." : "Selected: copy it with your keyboard.";
   });
+}
+
+// <button type="button" data-print hidden>: shown only where script runs.
+for (const button of document.querySelectorAll("[data-print]")) {
+  button.hidden = false;
+  button.addEventListener("click", () => window.print());
 }
 
 // <p data-live="address of an event stream">: "progress" replaces its text, "done" and "gone"

@@ -1,4 +1,4 @@
-// Pages that a link opened: go blank at once when the patient stops it; print.
+// Pages that a link opened: go blank at once when the patient stops it.
 // Everything here is an improvement only: without script the next request is refused.
 "use strict";
 
@@ -19,9 +19,4 @@ if (main && main.dataset.events && "EventSource" in window) {
   window.addEventListener("pageshow", (event) => {
     if (event.persisted) blank(); // kept by the browser: it may be over by now
   });
-}
-
-for (const button of document.querySelectorAll("[data-print]")) {
-  button.hidden = false;
-  button.addEventListener("click", () => window.print());
 }

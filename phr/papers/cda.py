@@ -1,0 +1,448 @@
+"""Reads a C-CDA document (HL7 CDA R2, US Realm header): head, sections, narrative as HTML.
+
+Nothing is fetched, no DTD is read, no stylesheet runs. The HTML made here is made of escaped text
+and our own tags only, and is still cleaned before it is shown (`phr.views.attachment`).
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Iterator, Mapping
+from html import escape
+from typing import Any, Final, TypeAlias
+
+from lxml import etree
+
+from phr.papers.kinds import narrow
+from phr.papers.reading import MOST_HTML, MOST_TEXT, Reading, Whose
+
+_V3: Final = "{urn:hl7-org:v3}"
+_XSI_NIL: Final = "nullFlavor"
+_DEEPEST: Final = 60  # of narrative and of sections in sections
+_MOST_PARTS: Final = 12  # of one name, of authors that are listed
+NOT_CDA: Final = "This XML file is no clinical document that can be shown. It can be saved."
+DAMAGED: Final = "This document is damaged: it is not well-formed XML. It can be saved."
+WITH_DTD: Final = "This document declares entities of its own, which is not safe to read."
+_SEXES: Final = {"M": "male", "F": "female", "UN": "undifferentiated"}
+
+Element: TypeAlias = Any  # lxml ships no types
+
+
+def read(content: bytes) -> Reading:
+    """Return the readable view of a document; a file that is none, or not safe, says so."""
+    try:
+        root = parse(content)
+    except etree.XMLSyntaxError:
+        return Reading(sentence=DAMAGED)
+    except ValueError as problem:
+        return Reading(sentence=str(problem))
+    return _read(root)
+
+
+def parse(content: bytes) -> Element:
+    """Return the root of a ClinicalDocument.
+
+    Raises ValueError with a sentence for a DTD (entity bombs need one) or another root, and
+    etree.XMLSyntaxError for XML that is not well-formed or deeper than 256 elements.
+    """
+    if b"<!DOCTYPE" in narrow(content) or b"<!ENTITY" in narrow(content):
+        raise ValueError(WITH_DTD)
+    parser = etree.XMLParser(
+        resolve_entities=False,
+        load_dtd=False,
+        no_network=True,
+        huge_tree=False,
+        remove_comments=True,
+        remove_pis=True,
+    )
+    root = etree.fromstring(content, parser)
+    if root.getroottree().docinfo.doctype:
+        raise ValueError(WITH_DTD)
+    if root.tag != f"{_V3}ClinicalDocument":
+        raise ValueError(NOT_CDA)
+    return root
+
+
+def _read(root: Element) -> Reading:
+    title = _words(_one(root, "title")) or _display(_one(root, "code")) or "Clinical document"
+    whose = _whose(root)
+    pages = _Pages()
+    body = _one(root, "component/structuredBody")
+    wrapped = _one(root, "component/nonXMLBody/text")
+    if body is not None:
+        for section in _all(body, "component/section"):
+            pages.section(section, 2)
+    sentence = inside_type = ""
+    if wrapped is not None:
+        inside_type, sentence = _wrapped(wrapped)
+    elif not pages.html:
+        sentence = "There is no text in this document."
+    facts = tuple(_facts(root, whose))
+    head = [title, *(f"{label}: {value}" for label, value in facts)]
+    text = "\n".join([*head, *pages.text])
+    html = "".join(pages.html)
+    return Reading(
+        text=text[:MOST_TEXT],
+        html=html if len(html) <= MOST_HTML else "",
+        title=title,
+        facts=facts,
+        whose=whose,
+        sentence=sentence,
+        cut=len(text) > MOST_TEXT or len(html) > MOST_HTML,
+        inside=inside_type,
+    )
+
+
+# ------------------------------------------------------------------------------ finding
+
+
+def _path(path: str) -> str:
+    return "/".join(f"{_V3}{step}" for step in path.split("/"))
+
+
+def _one(at: Element | None, path: str) -> Element | None:
+    return None if at is None else at.find(_path(path))
+
+
+def _all(at: Element, path: str) -> list[Element]:
+    return list(at.findall(_path(path)))
+
+
+def _said(at: Element | None, name: str) -> str:
+    """Return an attribute; nothing where the sender says that it is not known."""
+    return "" if at is None else str(at.get(name) or "").strip()
+
+
+def _words(at: Element | None) -> str:
+    """Return all text of an element on one line."""
+    return "" if at is None else " ".join("".join(map(str, at.itertext())).split())
+
+
+def _display(at: Element | None) -> str:
+    """Return a code in words: original text, display name."""
+    return _words(_one(at, "originalText")) or _said(at, "displayName")
+
+
+# ------------------------------------------------------------------------------ the head
+
+
+def _whose(root: Element) -> Whose:
+    patient = _one(root, "recordTarget/patientRole/patient")
+    if patient is None:
+        return Whose()
+    code = _one(patient, "administrativeGenderCode")
+    said = _said(code, "code").upper()
+    return Whose(
+        name=_name(patient),
+        born=_moment(_said(_one(patient, "birthTime"), "value"))[:10],
+        sex=_SEXES.get(said) or _said(code, "displayName") or said,
+    )
+
+
+def _facts(root: Element, whose: Whose) -> Iterator[tuple[str, str]]:
+    """Yield what the head says (US Realm Header, C-CDA 2.1 §1.1), only what is there."""
+    yield from _filled("Patient", whose.name)
+    yield from _filled("Born", whose.born)
+    yield from _filled("Sex", whose.sex)
+    yield from _filled("Kind", _display(_one(root, "code")))
+    yield from _filled("Written", _moment(_said(_one(root, "effectiveTime"), "value")))
+    for author in _all(root, "author")[:_MOST_PARTS]:
+        at = _moment(_said(_one(author, "time"), "value"))
+        yield from _filled("Author", _joined(_party(_one(author, "assignedAuthor")), at))
+    custodian = "custodian/assignedCustodian/representedCustodianOrganization/name"
+    yield from _filled("Kept by", _words(_one(root, custodian)))
+    signed = _one(root, "legalAuthenticator")
+    if signed is not None:
+        at = _moment(_said(_one(signed, "time"), "value"))
+        yield from _filled("Signed by", _joined(_party(_one(signed, "assignedEntity")), at))
+    visit = _one(root, "componentOf/encompassingEncounter/effectiveTime")
+    yield from _filled("Visit", _period(visit))
+    for event in _all(root, "documentationOf/serviceEvent")[:_MOST_PARTS]:
+        yield from _filled("Covers", _period(_one(event, "effectiveTime")))
+    level = _said(_one(root, "confidentialityCode"), "code").upper()
+    yield from _filled("Marked", {"R": "restricted", "V": "very restricted"}.get(level, ""))
+
+
+def _filled(label: str, value: str) -> Iterator[tuple[str, str]]:
+    if value:
+        yield label, value
+
+
+def _joined(*parts: str) -> str:
+    return ", ".join(part for part in parts if part)
+
+
+def _party(at: Element | None) -> str:
+    """Return who an assigned entity is: person, device, organisation."""
+    person = _name(_one(at, "assignedPerson"))
+    device = _one(at, "assignedAuthoringDevice/softwareName")
+    organisation = _one(at, "representedOrganization/name")
+    return _joined(person, _words(device), _words(organisation))
+
+
+def _name(at: Element | None) -> str:
+    """Return the first name of a person that has words, in the order in which it is written."""
+    for name in [] if at is None else _all(at, "name"):
+        parts = [
+            _words(part)
+            for part in name
+            if _local(part) in ("prefix", "given", "family", "suffix") and _words(part)
+        ]
+        found = " ".join(parts[:_MOST_PARTS]) if parts else _words(name)
+        if found:
+            return found
+    return ""
+
+
+_TIME: Final = re.compile(r"(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(?:\d\d)?(?:\.\d+)?([+-]\d{2,4})?")
+
+
+def _moment(said: str) -> str:
+    """Return an HL7 time (CDA TS) with its own precision and zone: 2013-08-15 10:35 -0500."""
+    found = _TIME.fullmatch(said)
+    if found is None:
+        return said
+    year, month, day, hour, minute, zone = found.groups()
+    date = "-".join(part for part in (year, month, day) if part)
+    if hour is None:
+        return date
+    return f"{date} {hour}:{minute or '00'}" + (f" {zone}" if zone else "")
+
+
+def _period(at: Element | None) -> str:
+    if at is None:
+        return ""
+    low = _moment(_said(_one(at, "low"), "value"))
+    high = _moment(_said(_one(at, "high"), "value"))
+    if not low and not high:
+        return _moment(_said(at, "value"))
+    if not low:
+        return f"until {high}"
+    return f"{low} to {high}" if high else f"from {low}"
+
+
+# ------------------------------------------------------------------------------ a file inside
+
+
+def _wrapped(at: Element) -> tuple[str, str]:
+    """Return media type of a wrapped file and a sentence where it cannot be had."""
+    said = _said(at, "mediaType") or "a file"
+    reference = _said(_one(at, "reference"), "value")
+    if reference:
+        return "", f"The document itself is a separate file ({reference}) that did not come along."
+    return (said, "") if _decoded(at) else ("", "The file inside this document is damaged.")
+
+
+def inside(content: bytes) -> bytes | None:
+    """Return the file that a document wraps (CDA R2 §4.3.1.2), or None."""
+    try:
+        wrapped = _one(parse(content), "component/nonXMLBody/text")
+    except (etree.XMLSyntaxError, ValueError):
+        return None
+    return None if wrapped is None else _decoded(wrapped) or None
+
+
+def _decoded(at: Element) -> bytes:
+    text = "".join(map(str, at.itertext()))
+    if _said(at, "representation") != "B64":
+        return text.strip().encode()
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+
+
+# ------------------------------------------------------------------------------ sections
+
+
+class _Pages:
+    """The sections as HTML and as lines of text."""
+
+    def __init__(self) -> None:
+        self.html: list[str] = []
+        self.text: list[str] = []
+
+    def section(self, at: Element, level: int) -> None:
+        """Add one section and those inside it."""
+        title = _words(_one(at, "title")) or _display(_one(at, "code")) or "Section without a title"
+        heading = min(level, 6)
+        self.html.append(f"<h{heading}>{escape(title)}</h{heading}>")
+        self.text.append(title)
+        told = _one(at, "text")
+        narrative = _Narrative()
+        html = narrative.render(told) if told is not None else ""
+        if html.strip():
+            self.html.append(html)
+            self.text.extend(_lines(told))
+        else:
+            self.html.append(f"<p><em>{_silence(at)}</em></p>")
+        if level < _DEEPEST:
+            for inner in _all(at, "component/section"):
+                self.section(inner, level + 1)
+
+
+def _silence(at: Element) -> str:
+    if _one(at, "component/section") is not None:
+        return "The text is in the parts below."
+    if _said(at, _XSI_NIL):
+        return "The sender marks this section as having no information."
+    if _one(at, "entry") is not None:
+        return "This section has coded entries only; the sender wrote no text for people."
+    return "The sender left this section empty."
+
+
+_LINES: Final = frozenset({"paragraph", "item", "tr", "caption", "br", "list", "table", "footnote"})
+
+
+def _lines(at: Element | None) -> list[str]:
+    """Return narrative as lines of plain text, cells apart."""
+    pieces: list[str] = []
+    for event, element in etree.iterwalk(at, events=("start", "end")) if at is not None else ():
+        name = _local(element)
+        if event == "start":
+            pieces += ["\n" if name in _LINES else "", element.text or ""]
+        else:
+            cell = "\t" if name in ("td", "th") else ""
+            pieces += ["\n" if name in _LINES else cell, element.tail or ""]
+    rows = ("".join(pieces)).split("\n")
+    cells = ([" ".join(cell.split()) for cell in row.split("\t")] for row in rows)
+    return [line for row in cells if (line := " | ".join(cell for cell in row if cell))]
+
+
+def _local(at: Element) -> str:
+    """Return the name of an element without its namespace; vendors also write XHTML names."""
+    return str(etree.QName(at).localname)
+
+
+# CDA R2 §4.3.5: the narrative block. Element -> tag of ours; others are made below.
+_PLAIN_TAGS: Final = {
+    "paragraph": "p",
+    "item": "li",
+    "sub": "sub",
+    "sup": "sup",
+    "table": "table",
+    "thead": "thead",
+    "tbody": "tbody",
+    "tfoot": "tfoot",
+    "tr": "tr",
+}
+_STYLES: Final = {  # styleCode (CDA R2 §4.3.5.11), case apart
+    "bold": "strong",
+    "emphasis": "em",
+    "italics": "em",
+    "underline": "u",
+}
+
+
+class _Narrative:
+    """Turns one narrative block into HTML; footnotes are numbered and come at its end."""
+
+    def __init__(self) -> None:
+        self._notes: list[tuple[str, str]] = []  # (ID, HTML)
+        self._made: dict[str, Callable[[Element, int], str]] = {
+            "list": self._list,
+            "caption": self._caption,
+            "td": self._cell,
+            "th": self._cell,
+            "br": lambda _, __: "<br>",
+            "linkHtml": self._link,
+            "footnote": self._footnote,
+            "footnoteRef": self._footnote_ref,
+            "renderMultiMedia": self._media,
+            "col": lambda _, __: "",
+            "colgroup": lambda _, __: "",
+            "content": self._content,
+        }
+        self._ids: Mapping[str, int] = {}
+
+    def render(self, at: Element) -> str:
+        """Return the HTML of a `text` element."""
+        notes = [each for each in at.iter(f"{_V3}footnote") if _said(each, "ID")]
+        self._ids = {_said(each, "ID"): place for place, each in enumerate(notes, 1)}
+        made = self._inner(at, 0)
+        if not self._notes:
+            return made
+        listed = "".join(f"<p><sup>{number}</sup> {html}</p>" for number, html in self._notes)
+        return f"{made}<hr>{listed}"
+
+    def _inner(self, at: Element, depth: int) -> str:
+        pieces = [escape(at.text or "")]
+        for child in at:
+            if depth > _DEEPEST:
+                pieces.append(escape(_words(child)))
+            elif isinstance(child.tag, str):
+                pieces.append(self._one(child, depth + 1))
+            pieces.append(escape(child.tail or ""))
+        return "".join(pieces)
+
+    def _one(self, at: Element, depth: int) -> str:
+        name = _local(at)
+        if name in self._made:
+            return self._made[name](at, depth)
+        inner = self._styled(at, self._inner(at, depth))
+        tag = _PLAIN_TAGS.get(name)
+        return f"<{tag}>{inner}</{tag}>" if tag else inner
+
+    def _styled(self, at: Element, inner: str) -> str:
+        for style in _said(at, "styleCode").casefold().split()[:4]:
+            tag = _STYLES.get(style)
+            inner = f"<{tag}>{inner}</{tag}>" if tag and inner.strip() else inner
+        return inner
+
+    def _content(self, at: Element, depth: int) -> str:
+        inner = self._styled(at, self._inner(at, depth))
+        revised = _said(at, "revised")
+        tag = {"delete": "s", "insert": "u"}.get(revised)
+        return f"<{tag}>{inner}</{tag}>" if tag else inner
+
+    def _list(self, at: Element, depth: int) -> str:
+        tag = "ol" if _said(at, "listType") == "ordered" else "ul"
+        title = "".join(
+            f"<p><strong>{self._inner(each, depth)}</strong></p>"
+            for each in at
+            if isinstance(each.tag, str) and _local(each) == "caption"
+        )
+        items = "".join(
+            self._one(each, depth + 1)
+            for each in at
+            if isinstance(each.tag, str) and _local(each) == "item"
+        )
+        return f"{title}<{tag}>{items}</{tag}>"
+
+    def _caption(self, at: Element, depth: int) -> str:
+        inner = self._styled(at, self._inner(at, depth))
+        parent = at.getparent()
+        if parent is not None and _local(parent) == "table":
+            return f"<caption>{inner}</caption>"
+        return f"<strong>{inner}</strong> "
+
+    def _cell(self, at: Element, depth: int) -> str:
+        tag = _local(at)
+        inner = self._styled(at, self._inner(at, depth))
+        spans = "".join(
+            f' {name}="{said}"'
+            for name in ("colspan", "rowspan")
+            if (said := _said(at, name)).isdecimal() and said.isascii() and len(said) < 4
+        )
+        return f"<{tag}{spans}>{inner}</{tag}>"
+
+    def _link(self, at: Element, depth: int) -> str:
+        """Show where a link leads as text: nothing in the frame leads anywhere (row D8)."""
+        inner, href = self._inner(at, depth), _said(at, "href")
+        leads = href.casefold().startswith(("http://", "https://", "mailto:"))
+        return f"{inner} ({escape(href)})" if leads and href not in inner else inner
+
+    def _footnote(self, at: Element, depth: int) -> str:
+        own = self._ids.get(_said(at, "ID"))
+        number = str(own) if own else f"{len(self._notes) + 1}"
+        self._notes.append((number, self._inner(at, depth)))
+        return f"<sup>{number}</sup>"
+
+    def _footnote_ref(self, at: Element, depth: int) -> str:
+        del depth
+        number = self._ids.get(_said(at, "IDREF"))
+        return f"<sup>{number}</sup>" if number else ""
+
+    def _media(self, at: Element, depth: int) -> str:
+        title = self._inner(at, depth).strip()
+        return f"<p><em>A picture or sound in the document, not shown here.</em> {title}</p>"

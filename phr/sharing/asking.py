@@ -1,0 +1,160 @@
+"""What an app asks for by its scopes: what of it can be given, as rules of a grant, and in words.
+
+The grammar, and what the scopes of a token reach at each request: `scopes`. Who asks, and the
+patient's answer: `authorization`, and the page where a patient reads this.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from functools import cached_property
+from typing import Final
+
+from phr.errors import InvalidInput
+from phr.fhir import kinds
+from phr.sharing import scopes
+from phr.sharing.provision import IDENTITY, PARTS, SUPPORTING, Rule
+from phr.sharing.scopes import Scope
+
+MOST_WORDS: Final = 200
+GIVEN: Final = frozenset("rs")  # what the door does today: reading and searching
+OPENID, FHIR_USER = "openid", "fhirUser"
+OFFLINE: Final = "offline_access"
+LAUNCH, LAUNCH_PATIENT = "launch", "launch/patient"
+PLAIN: Final = frozenset({OPENID, FHIR_USER, OFFLINE, LAUNCH, LAUNCH_PATIENT})
+NAMELESS: Final = frozenset({*IDENTITY, *SUPPORTING})  # leave with what names them, by no rule
+
+
+class Context(StrEnum):
+    """Whose data a scope speaks of (SMART App Launch 2.2 §3.0.2)."""
+
+    PATIENT = "patient"
+    USER = "user"
+    SYSTEM = "system"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One resource scope as it was written, and as it was read."""
+
+    text: str
+    scope: Scope
+
+    @property
+    def rule(self) -> Rule:
+        """What it covers when it is read. Its categories, where the rules of a grant have them.
+
+        A narrowing that rules do not have (`intent`, `type`) stands in the scopes of each token.
+        """
+        one = self.scope
+        every = one.type == "*"
+        types = (
+            tuple(each for each in kinds.KINDS if each not in NAMELESS) if every else (one.type,)
+        )
+        named = [value.rpartition("|")[2] for name, value in one.query if name == "category"]
+        return Rule(types, tuple(each for each in named if each in kinds.CATEGORIES))
+
+    @property
+    def words(self) -> str:
+        """What it opens, for the person who is asked."""
+        one = self.scope
+        named = "Everything in the record" if one.type == "*" else kinds.KINDS[one.type].label
+        only = [value.rpartition("|")[2].replace("-", " ") for _, value in one.query]
+        return f"{named}: only {', '.join(only)}" if only else named
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """The scopes of one request or one grant: resource lines, and the plain ones beside them."""
+
+    lines: tuple[Line, ...] = ()
+    plain: frozenset[str] = frozenset()
+
+    def __str__(self) -> str:
+        """Write them as OAuth does: divided by spaces, plain ones first."""
+        return " ".join([*sorted(self.plain), *(line.text for line in self.lines)])
+
+    @cached_property
+    def rules(self) -> tuple[Rule, ...]:
+        """What a grant of these covers."""
+        return tuple(
+            line.rule
+            for line in self.lines
+            if "r" in line.scope.letters and line.scope.type not in NAMELESS
+        )
+
+    def within(self, other: "Wishes") -> bool:
+        """Say whether nothing here goes beyond `other`: a refresh asks for less (RFC 6749 §6)."""
+        return self.plain <= other.plain and all(
+            any(_within(line.scope, wide.scope) for wide in other.lines) for line in self.lines
+        )
+
+    def only(self, texts: Iterable[str]) -> "Wishes":
+        """Return these with only the named lines left; plain ones stay."""
+        kept = set(texts)
+        return replace(self, lines=tuple(line for line in self.lines if line.text in kept))
+
+
+def read(text: str) -> Wishes:
+    """Read the scopes of a request (RFC 6749 §3.3). Raises InvalidInput.
+
+    Plain scopes that mean nothing here ("profile", "email") are left out, as RFC 6749 permits. A
+    resource scope that is malformed or could not be enforced refuses the whole request.
+    """
+    words = text.split(" ")
+    if len(text) > scopes.LONGEST or len(words) > MOST_WORDS:
+        raise InvalidInput("Those are too many scopes.")
+    lines = [Line(word, one) for word in words if (one := scopes.read_one(word)) is not None]
+    return Wishes(tuple(dict.fromkeys(lines)), frozenset(words) & PLAIN)
+
+
+def grantable(asked: Wishes, contexts: Collection[Context]) -> Wishes:
+    """Return what can be given of what was asked: lines of these contexts, reading only.
+
+    A line that asks for more is given as one that reads (`.*` as `.read`, `.cruds` as `.rs`); one
+    that does not read at all is left out.
+    """
+    lines = (_reading(line) for line in asked.lines if line.scope.context in contexts)
+    return Wishes(tuple(dict.fromkeys(line for line in lines if line)), asked.plain)
+
+
+def reaching(rules: Iterable[Rule], since: datetime | None) -> tuple[Rule, ...]:
+    """Return rules whose dated kinds begin at `since`; lists that hold for life stay whole."""
+    if since is None:
+        return tuple(rules)
+    return tuple(
+        replace(rule, types=types, since=from_)
+        for rule in rules
+        for types, from_ in (
+            (tuple(each for each in rule.types if each not in _DATED), None),
+            (tuple(each for each in rule.types if each in _DATED), since),
+        )
+        if types
+    )
+
+
+_DATED: Final = frozenset(
+    type_ for part in PARTS.values() if part.dated for rule in part.rules for type_ in rule.types
+)
+
+
+def _reading(line: Line) -> Line | None:
+    if "r" not in line.scope.letters:
+        return None
+    if line.scope.letters <= GIVEN:
+        return line
+    head, dot, rest = line.text.partition(".")
+    letters, mark, query = rest.partition("?")
+    kept = line.scope.letters & GIVEN
+    less = "read" if letters in scopes.VERSION_1 else "".join(c for c in "rs" if c in kept)
+    return Line(head + dot + less + mark + query, replace(line.scope, letters=kept))
+
+
+def _within(one: Scope, wide: Scope) -> bool:
+    return (
+        one.context == wide.context
+        and wide.type in {"*", one.type}
+        and one.letters <= wide.letters
+        and set(wide.query) <= set(one.query)
+    )

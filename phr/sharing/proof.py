@@ -1,0 +1,171 @@
+"""How an app proves who it is at the token endpoint: by being public, or with a key of its own.
+
+`private_key_jwt` as SMART's asymmetric profile has it (RFC 7523 §3, SMART App Launch 2.2 §5.2).
+What the token then gives is `authorization`'s.
+"""
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from phr import clock, jwt
+from phr.errors import NetError, TrustError
+from phr.http import SMALL, Http
+from phr.sharing import clients
+from phr.sharing.clients import App
+from phr.store.house import House
+
+ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+ALGORITHMS: Final = frozenset(jwt.SIGNING_ALGORITHMS)
+LASTS: Final = timedelta(minutes=5) + timedelta(seconds=jwt.SKEW)  # an assertion, at most
+KEPT: Final = timedelta(hours=1)  # a fetched key set without a word about its age
+KEPT_AT_MOST: Final = timedelta(hours=24)
+ASKED_AGAIN: Final = timedelta(minutes=1)  # for a key that is not in the set: it may be new
+MOST_SETS: Final = 100
+
+
+class Unproved(Exception):
+    """Not shown who it is: RFC 6749 §5.2 `invalid_client`, whatever the reason was."""
+
+
+class KeySets:
+    """Key sets of apps that publish them, remembered for as long as they said, at most a day."""
+
+    def __init__(self, http: Http) -> None:
+        """Ask through the one way out, so that no set lies at an address of our own network."""
+        self._http = http
+        self._lock = threading.Lock()
+        self._kept: dict[str, tuple[datetime, datetime, Mapping[str, Any]]] = {}
+
+    def keys(self, app: App, kid: str, now: datetime) -> list[Mapping[str, Any]]:
+        """Return the keys of an app with this id. Raises NetError where they cannot be fetched."""
+        if app.says.jwks is not None:
+            return _named(app.says.jwks, kid)
+        address = app.says.jwks_uri or ""
+        with self._lock:
+            fetched, until, found = self._kept.get(address, (now, now, {}))
+        known = _named(found, kid)
+        if now < until and (known or now - fetched < ASKED_AGAIN):
+            return known
+        return _named(self._fetch(address, now), kid)
+
+    def _fetch(self, address: str, now: datetime) -> Mapping[str, Any]:
+        answer = self._http.get(address, limits=SMALL)
+        try:
+            found = json.loads(answer.body) if answer.status == 200 else None
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise NetError("The app's keys could not be read at the address it gave.")
+        kept = _max_age(answer.headers.get("cache-control", ""))
+        with self._lock:
+            while len(self._kept) >= MOST_SETS:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[address] = (now, now + min(kept, KEPT_AT_MOST), found)
+        return found
+
+
+def prove(
+    house: House,
+    key_sets: KeySets,
+    given: Mapping[str, Sequence[str]],
+    audiences: Sequence[str],
+    *,
+    now: datetime,
+) -> App:
+    """Return the app that a request comes from. Raises Unproved, alike for every fault.
+
+    A public app only names itself; one with keys must show an assertion made for one of
+    `audiences` (our token endpoint or issuer), which is good for five minutes and for once.
+    """
+    if any(len(values) > 1 for values in given.values()) or "client_secret" in given:
+        raise Unproved
+    one = {name: values[0] for name, values in given.items() if values}
+    if "client_assertion" not in one:
+        app = clients.find(house, one.get("client_id", ""))
+        if app is None or app.says.method != "none":
+            raise Unproved
+        return app
+    if one.get("client_assertion_type") != ASSERTION:
+        raise Unproved
+    try:
+        return _asserted(house, key_sets, one, audiences, now)
+    except (TrustError, NetError):
+        raise Unproved from None
+
+
+def _asserted(
+    house: House,
+    key_sets: KeySets,
+    one: Mapping[str, str],
+    audiences: Sequence[str],
+    now: datetime,
+) -> App:
+    token = one["client_assertion"]
+    said = jwt.header(token)
+    client_id = jwt.peek(token).get("iss")
+    app = clients.find(house, client_id) if isinstance(client_id, str) else None
+    if app is None or app.says.method != "private_key_jwt":
+        raise Unproved
+    if one.get("client_id", client_id) != client_id:
+        raise Unproved
+    if said.get("typ", "JWT") != "JWT" or said.get("jku", app.says.jwks_uri) != app.says.jwks_uri:
+        raise Unproved
+    kid = said.get("kid")
+    keys = key_sets.keys(app, kid, now) if isinstance(kid, str) else []
+    if len(keys) != 1:
+        raise Unproved
+    claims = _checked(token, keys, app.id, audiences, now)
+    until = clock.from_ms(int(claims["exp"] * 1000)) + timedelta(seconds=jwt.SKEW)
+    if not clients.use_once(house, app.id, str(claims["jti"]), until):
+        raise Unproved
+    return app
+
+
+def _checked(
+    token: str,
+    keys: Sequence[Mapping[str, Any]],
+    client_id: str,
+    audiences: Sequence[str],
+    now: datetime,
+) -> dict[str, Any]:
+    # One text, equal to ours: of several audiences another server could be the one that was meant
+    # (CVE-2025-27370, CVE-2025-27371).
+    audience = jwt.peek(token).get("aud")
+    if not isinstance(audience, str) or audience not in audiences:
+        raise Unproved
+    claims = jwt.verify(
+        token,
+        {"keys": list(keys)},
+        issuer=client_id,
+        audience=audience,
+        now=now,
+        algorithms=ALGORITHMS,
+        required=("iss", "sub", "aud", "exp", "jti"),
+    )
+    too_long = claims["exp"] > (now + LASTS).timestamp()
+    if claims["sub"] != client_id or too_long or not isinstance(claims["jti"], str):
+        raise Unproved
+    return claims
+
+
+def _named(key_set: Mapping[str, Any], kid: str) -> list[Mapping[str, Any]]:
+    listed = key_set.get("keys")
+    if not isinstance(listed, list):
+        return []
+    return [
+        key for key in listed[: jwt.MAX_KEYS] if isinstance(key, dict) and key.get("kid") == kid
+    ]
+
+
+def _max_age(header: str) -> timedelta:
+    words = [word.strip().lower() for word in header.split(",")]
+    if {"no-store", "no-cache"} & set(words):
+        return timedelta()
+    for word in words:
+        name, _, value = word.partition("=")
+        if name == "max-age" and value.isascii() and value.isdigit():
+            return timedelta(seconds=min(int(value), 86_400))
+    return KEPT

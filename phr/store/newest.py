@@ -1,0 +1,34 @@
+"""The newest record of each concept: one row for each laboratory test, however many values it has.
+
+Not here: what makes two concepts one test (`phr.chart.results`).
+"""
+
+from typing import Final
+
+from sqlalchemy.orm import Session
+
+from phr.fhir.kinds import KINDS
+from phr.fhir.record import Record, Selection
+from phr.store import records
+from phr.store.records import Clause
+from phr.store.vault import Vault
+
+# Newest rows of one concept that are looked at: a report may carry the code of its one test.
+_LOOKED_AT: Final = 3
+
+
+def of_each_concept(session: Session, vault: Vault, selection: Selection) -> list[Record]:
+    """Return the newest record of each concept among those of a Selection of one type.
+
+    In the Selection's order and with its limit. Its index leads to the newest of each concept, so
+    the work grows with the number of tests, not of values. Records without a code stay out.
+    """
+    (type_,) = selection.types
+    newest = Clause(
+        "record.pk IN (SELECT ("
+        "SELECT near.pk FROM (SELECT same.pk, same.type, same.time FROM record AS same"
+        " WHERE same.concept = concept.id ORDER BY same.time DESC LIMIT ?) AS near"
+        " WHERE near.type = ? ORDER BY near.time DESC LIMIT 1) FROM concept)",
+        (_LOOKED_AT, KINDS[type_].number),
+    )
+    return records.select(session, vault, selection, where=newest)

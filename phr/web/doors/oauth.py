@@ -1,0 +1,212 @@
+"""The endpoints that apps speak OAuth with. What they are given is decided in `phr.sharing`.
+
+An authorization request is judged here and parked; its patient answers at the home address.
+Authlib is loaded by the first request that needs it: most boxes never see an app.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any
+from urllib.parse import parse_qs
+
+from litestar import Request, Response
+from litestar.handlers import HTTPRouteHandler
+
+from phr import clock
+from phr.errors import Conflict, InvalidInput, PhrError, Sealed, TooManyTries
+from phr.sharing import clients, proof
+from phr.sharing.clients import App, BadRegistration
+from phr.store import limits
+from phr.web.faults import status_of
+from phr.web.routing import Access, Form, Visit, action, slow_page
+
+JSON = "application/json"
+NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}  # RFC 6749 §5.1
+NOT_SAFE = (
+    "This Homeport has no public address with https yet, so no app is let in. Its owner finds how"
+    " to get one in the self-hosting guide."
+)
+UNKNOWN_APP = (
+    "The app that sent you here is not known to this Homeport, or it named an address that is not"
+    " the one it registered. Nothing was shared."
+)
+NOT_INVITED = (
+    "Apps register themselves from the home's own network, or with an invitation that the owner"
+    " made on the page “Apps”."
+)
+Given = Mapping[str, list[str]]
+
+
+# ------------------------------------------------------------------ the patient's browser
+
+
+@slow_page("/oauth/authorize", access=Access.LINK)
+def authorize(visit: Visit, request: Request[Any, Any, Any]) -> Response[Any]:
+    """Judge what an app asks and lead to the page where its patient answers (SMART §2.1.6)."""
+    if request.method == "HEAD":
+        raise InvalidInput
+    return _parked(visit, _given(request.scope["query_string"]))
+
+
+@action("/oauth/authorize", access=Access.LINK, csrf=False)
+def authorize_by_form(visit: Visit) -> Response[Any]:
+    """Take the same request as a form (SMART capability `authorize-post`)."""
+    return _parked(visit, _given(visit.body))
+
+
+def _parked(visit: Visit, given: Given) -> Response[Any]:
+    from phr.sharing import authorization  # noqa: PLC0415 - see above
+
+    visit.set_cookies.clear()
+    appliance = visit.appliance
+    if not appliance.settings.public_is_safe:
+        raise InvalidInput(NOT_SAFE)
+    addresses = addresses_of(visit)
+    try:
+        asked = authorization.read_request(appliance.house, given, addresses)
+    except authorization.OAuthRefused as refused:
+        if not refused.leads_to:
+            raise InvalidInput(UNKNOWN_APP) from None
+        state = next(iter(given.get("state", [])), "")
+        said = {"error": refused.code, "error_description": refused.words, "state": state}
+        return visit.leave(authorization.leading_back(refused.leads_to, addresses, **said))
+    key = appliance.parking.put(asked, whose=visit.network, now=clock.now())
+    return visit.leave(f"{appliance.settings.home_url}/apps/ask/{key}")
+
+
+# ------------------------------------------------------------------ the app's own requests
+
+
+def answers(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Say every refusal as RFC 6749 §5.2 does; nothing of it is kept by anybody on the way."""
+
+    @wraps(handler)
+    def guarded(visit: Visit) -> Response[Any]:
+        from phr.sharing.authorization import OAuthRefused  # noqa: PLC0415 - see above
+
+        visit.set_cookies.clear()
+        try:
+            status, body = handler(visit)
+        except OAuthRefused as refused:
+            status, body = refused.status, _error(refused.code, refused.words)
+        except proof.Unproved:
+            limits.failed(visit.appliance.house, _tries(visit))
+            status, body = 401, _error("invalid_client")
+        except (Sealed, TooManyTries, Conflict) as error:
+            status, body = status_of(error), _error("temporarily_unavailable", error.sentence)
+        except PhrError:
+            status, body = 400, _error("invalid_request")
+        return Response(
+            json.dumps(body).encode(), media_type=JSON, status_code=status, headers=NO_STORE
+        )
+
+    guarded.__annotations__ = {"visit": Visit, "return": Response[Any]}
+    return guarded
+
+
+def _error(code: str, words: str = "") -> dict[str, str]:
+    return {"error": code, **({"error_description": words} if words else {})}
+
+
+@action("/oauth/token", access=Access.LINK, csrf=False)
+@answers
+def token(visit: Visit) -> tuple[int, Mapping[str, Any]]:
+    """Give tokens for a code, a refresh token, or to a server that asks on its own (RFC 6749)."""
+    return _ask(visit, "give_token")
+
+
+@action("/oauth/revoke", access=Access.LINK, csrf=False)
+@answers
+def revoke(visit: Visit) -> tuple[int, Mapping[str, Any]]:
+    """End a token (RFC 7009)."""
+    return _ask(visit, "revoke")
+
+
+@action("/oauth/introspect", access=Access.LINK, csrf=False)
+@answers
+def introspect(visit: Visit) -> tuple[int, Mapping[str, Any]]:
+    """Say what a token of the asking app stands for (RFC 7662)."""
+    return _ask(visit, "introspect")
+
+
+def _ask(visit: Visit, what: str) -> tuple[int, Mapping[str, Any]]:
+    from phr.sharing import authorization  # noqa: PLC0415 - see above
+
+    given = _form(visit)
+    app = _proved(visit, given)
+    appliance = visit.appliance
+    desk = authorization.Desk(appliance.house, appliance.vaults, addresses_of(visit), clock.now())
+    answer = getattr(authorization, what)(desk, app, given)
+    return answer.status, answer.body
+
+
+def _proved(visit: Visit, given: Given) -> App:
+    house, addresses = visit.appliance.house, addresses_of(visit)
+    limits.check(house, _tries(visit), limits.NETWORK)
+    audiences = (addresses.token, addresses.public_url)
+    return proof.prove(house, visit.appliance.key_sets, given, audiences, now=clock.now())
+
+
+def _tries(visit: Visit) -> str:
+    return f"app:{visit.network}"
+
+
+@action("/oauth/register", access=Access.LINK, csrf=False)
+@answers
+def register(visit: Visit) -> tuple[int, Mapping[str, Any]]:
+    """Take an app's registration (RFC 7591 §3); a patient lets it in when it first asks."""
+    house = visit.appliance.house
+    scheme, _, invitation = visit.headers.get("authorization", "").partition(" ")
+    invited = scheme.lower() == "bearer" and clients.use_invitation(house, invitation.strip())
+    if not invited and not clients.may_register(visit.network):
+        return 401, _error("invalid_token", NOT_INVITED)
+    try:
+        says = clients.read(_object(visit.body))
+    except BadRegistration as refused:
+        return 400, _error(refused.code, refused.sentence)
+    made = clients.register(house, says, network=visit.network)
+    return 201, clients.described(made)
+
+
+# ------------------------------------------------------------------ small parts
+
+
+def _object(body: bytes) -> Mapping[str, Any]:
+    try:
+        given = json.loads(body)
+    except (ValueError, RecursionError):
+        given = None
+    if not isinstance(given, dict):
+        raise BadRegistration("A registration is a JSON object.")
+    return given
+
+
+def addresses_of(visit: Visit) -> Any:
+    """Return where this server is, by its settings."""
+    from phr.sharing.authorization import Addresses  # noqa: PLC0415 - see above
+
+    settings = visit.appliance.settings
+    return Addresses(settings.public_url, settings.home_url)
+
+
+def _form(visit: Visit) -> Given:
+    form = visit.form or Form()
+    return {name: form.all(name) for name, _ in form.pairs()}
+
+
+def _given(encoded: bytes) -> Given:
+    try:
+        return parse_qs(encoded.decode("ascii"), max_num_fields=100, errors="strict")
+    except ValueError:
+        raise InvalidInput(UNKNOWN_APP) from None
+
+
+ROUTES: list[HTTPRouteHandler] = [
+    authorize,
+    authorize_by_form,
+    token,
+    revoke,
+    introspect,
+    register,
+]

@@ -1,0 +1,409 @@
+"""Apps that read this record by the FHIR API: what one asks, the answer, and those that are known.
+
+What stands between app and records is decided in `phr.sharing`; here are the pages around it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urlsplit
+
+from litestar import Response
+from litestar.handlers import HTTPRouteHandler
+
+from phr import clock, ids
+from phr.errors import Conflict, InvalidInput, NotFound
+from phr.fhir.labels import Label
+from phr.sharing import asking, clients, gate, grants
+from phr.sharing.asking import Context, Line, Wishes
+from phr.sharing.clients import App
+from phr.sharing.provision import SENSITIVE
+from phr.store.accounts import PatientView
+from phr.store.models import ClientState, Recipient, RecipientKind
+from phr.store.vault import Vault
+from phr.web.pages.asked import REACH, is_number
+from phr.web.pages.shares import base_of, step_up_of
+from phr.web.routing import Access, Form, Visit, action, page, slow_page
+
+if TYPE_CHECKING:  # Authlib comes with it: loaded when an app asks
+    from phr.sharing.authorization import Addresses, Answered, Asked, Confirmed
+
+DAYS = {1: "1 day", 30: "30 days", 90: "3 months", 365: "1 year"}
+GONE = (
+    "What the app asked has run out, or it was answered already. Go back to the app and begin there"
+    " again. Nothing was shared."
+)
+NOTHING_LEFT = "Leave at least one line, or refuse."
+CHANGING = frozenset({"self", "proxy"})
+
+
+# ------------------------------------------------------------------ an app asks
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What the patient ticked on the page where an app asks."""
+
+    patient_id: str
+    lines: tuple[str, ...]
+    also: frozenset[str]
+    reach: str
+    days: int
+    once: str
+
+
+def _chosen(form: Form, wishes: Wishes, patient_id: str) -> Chosen:
+    days = form.get("days")
+    ticked = form.all("line") if form.has("once") else [line.text for line in wishes.lines]
+    return Chosen(
+        patient_id=form.get("patient") or patient_id,
+        lines=tuple(line.text for line in wishes.lines if line.text in ticked),
+        also=frozenset(form.all("also")) & SENSITIVE.keys(),
+        reach=form.get("reach") if form.get("reach") in REACH else "",
+        days=int(days) if is_number(days) and int(days) in DAYS else 30,
+        once=form.get("once") or ids.new_id(),
+    )
+
+
+@slow_page("/apps/ask/{key:str}", access=Access.ACCOUNT)
+def ask(visit: Visit, key: str) -> Response[Any]:
+    """Show what an app asks: who it is, each kind of record, how far back and how long."""
+    asked = _waiting(visit, key)
+    patient_id = _for_whom(visit, asked)
+    return _draw_ask(visit, asked, _chosen(Form(), asked.scopes, patient_id), key)
+
+
+@action("/apps/ask/{key:str}", access=Access.ACCOUNT)
+def answer(visit: Visit, form: Form, key: str) -> Response[Any]:
+    """Refuse, or approve with the password; either way back to the app with the answer."""
+    from phr.sharing import authorization  # noqa: PLC0415 - see above
+
+    asked = _waiting(visit, key)
+    visit.extra_headers["form-action"] = _target(asked.redirect_uri)
+    addresses, parking = _addresses(visit), visit.appliance.parking
+    if form.get("do") == "refuse":
+        parking.take(key, clock.now())
+        said = {"error": "access_denied", "state": asked.state}
+        return visit.leave(authorization.leading_back(asked.redirect_uri, addresses, **said))
+    chosen = _chosen(form, asked.scopes, _for_whom(visit, asked))
+    try:
+        code = _allowed(visit, asked, chosen)
+    except InvalidInput as error:
+        return _draw_ask(visit, asked, chosen, key, sentence=error.sentence)
+    parking.take(key, clock.now())
+    said = {"code": code, "state": asked.state}
+    return visit.leave(authorization.leading_back(asked.redirect_uri, addresses, **said))
+
+
+def _allowed(visit: Visit, asked: "Asked", chosen: Chosen) -> str:
+    from phr.sharing import authorization  # noqa: PLC0415 - see above
+
+    person = _person(visit, chosen.patient_id)
+    answered = _answered(asked.scopes, chosen, clock.now())
+    confirmed = _confirmed(visit, asked.app, person, answered, chosen)
+    return authorization.allow(visit.appliance.vault(person.id), asked, answered, confirmed)
+
+
+def _draw_ask(
+    visit: Visit, asked: "Asked", chosen: Chosen, key: str, *, sentence: str = ""
+) -> Response[Any]:
+    return visit.render(
+        "pages/apps_ask.html",
+        status=422 if sentence else 200,
+        form_targets=[_target(asked.redirect_uri)],
+        here=f"/apps/ask/{key}",
+        app=asked.app,
+        fresh=_is_new(asked.app),
+        own=[person for person in visit.people if _may_answer(person)],
+        lines=asked.scopes.lines,
+        offline=asking.OFFLINE in asked.scopes.plain,
+        signs_in=asking.OPENID in asked.scopes.plain,
+        chosen=chosen,
+        sentence=sentence,
+        sensitive=SENSITIVE,
+        reach=REACH,
+        days=DAYS,
+    )
+
+
+def _waiting(visit: Visit, key: str) -> "Asked":
+    found: Asked | None = visit.appliance.parking.look(key, clock.now())
+    if found is None or clients.find(visit.appliance.house, found.app.id) is None:
+        raise InvalidInput(GONE)
+    return found
+
+
+def _for_whom(visit: Visit, asked: "Asked") -> str:
+    """Return whose record is meant: where the app was opened from, else the only one, else ""."""
+    launched = visit.appliance.parking.look(asked.launch or "", clock.now())
+    own = [person.id for person in visit.people if _may_answer(person)]
+    if not own:
+        raise InvalidInput("There is no open record here that you may share. Nothing was shared.")
+    if launched in own:
+        return str(launched)
+    return own[0] if len(own) == 1 else ""
+
+
+def _may_answer(person: PatientView) -> bool:
+    return person.role in CHANGING and person.is_open
+
+
+def _person(visit: Visit, patient_id: str) -> PatientView:
+    if not patient_id:
+        raise InvalidInput("Choose whose record it may read.")
+    for person in visit.people:
+        if person.id == patient_id and _may_answer(person):
+            return person
+    raise NotFound
+
+
+def _answered(wishes: Wishes, chosen: Chosen, now: datetime) -> "Answered":
+    from phr.sharing.authorization import Answered  # noqa: PLC0415 - see above
+
+    kept = wishes.only(chosen.lines)
+    if not kept.rules:
+        raise InvalidInput(NOTHING_LEFT)
+    return Answered(
+        wishes=kept,
+        labels=reduce(or_, (SENSITIVE[each][1] for each in chosen.also), Label.NONE),
+        since=now - timedelta(days=365 * int(chosen.reach)) if chosen.reach else None,
+        ends_at=now + timedelta(days=chosen.days),
+    )
+
+
+def _confirmed(
+    visit: Visit, app: App, person: PatientView, answered: "Answered", chosen: Chosen
+) -> "Confirmed":
+    from phr.sharing.authorization import Confirmed  # noqa: PLC0415 - see above
+
+    now = clock.now()
+    named = [title for title, label in SENSITIVE.values() if label & answered.labels]
+    shown = "\n".join(
+        [
+            f"App: {app.host}, which calls itself “{app.says.name}” ({app.id})",
+            f"Record: {person.name}",
+            *(f"May read: {line.words} ({line.text})" for line in answered.wishes.lines),
+            f"Sensitive: {', '.join(named) or 'left out'}",
+            f"Since: {answered.since.isoformat() if answered.since else 'the beginning'}",
+            f"Until: {answered.ends_at.isoformat(timespec='minutes')}",
+        ]
+    )
+    return Confirmed(chosen.once, step_up_of(visit), shown, visit.actor, now)
+
+
+def _target(redirect_uri: str) -> str:
+    """Return what a form may lead to, as CSP writes it: an origin, or an app's own scheme."""
+    parts = urlsplit(redirect_uri)
+    own = parts.scheme not in {"http", "https"}
+    return f"{parts.scheme}:" if own else f"{parts.scheme}://{parts.netloc}"
+
+
+def _addresses(visit: Visit) -> "Addresses":
+    from phr.sharing.authorization import Addresses  # noqa: PLC0415 - see above
+
+    settings = visit.appliance.settings
+    return Addresses(settings.public_url, settings.home_url)
+
+
+def _is_new(app: App) -> bool:
+    return app.state == ClientState.WAITING
+
+
+# ------------------------------------------------------------------ the apps of this house
+
+
+@page("/apps", access=Access.ACCOUNT)
+def listed(visit: Visit) -> Response[Any]:
+    """Show the apps that are known here, those that wait, and how to add one."""
+    return _draw_list(visit)
+
+
+@action("/apps", access=Access.ACCOUNT)
+def add(visit: Visit, form: Form) -> Response[Any]:
+    """Register an app by hand: a name, and where it leads back to or where its keys lie."""
+    keys = form.get("keys").strip()
+    given = {
+        "client_name": form.get("name"),
+        "redirect_uris": form.get("redirects").split(),
+        "grant_types": ["client_credentials"] if form.get("kind") == "server" else [],
+        "scope": form.get("scope").strip(),
+        "jwks_uri": keys or None,
+        "initiate_login_uri": form.get("launch").strip() or None,
+    }
+    try:
+        app = clients.register(visit.appliance.house, clients.read(given), by=visit.account_id)
+    except (InvalidInput, Conflict) as error:
+        return _draw_list(visit, sentence=error.sentence, form=form)
+    return visit.redirect("/apps", f"{app.says.name} may ask now. Its client id is {app.id}.")
+
+
+@action("/apps/invite", access=Access.ACCOUNT)
+def invite(visit: Visit) -> Response[Any]:
+    """Make an invitation for one app to register itself from anywhere, and show it once."""
+    return _draw_list(visit, invitation=clients.invite(visit.appliance.house))
+
+
+@action("/apps/{client_id:str}/block", access=Access.ACCOUNT)
+def block(visit: Visit, client_id: str) -> Response[Any]:
+    """Let an app ask no more, and end what it may read in every record of this account."""
+    clients.block(visit.appliance.house, client_id, by=visit.account_id)
+    now = clock.now()
+    for person in visit.people:
+        if _may_answer(person):
+            vault = visit.appliance.vault(person.id)
+            for grant_id in _grants_of(vault, client_id):
+                gate.end(vault, grant_id, "patient", visit.actor, now=now)
+    return visit.redirect("/apps", "It may not ask any more, and what it could read has ended.")
+
+
+@action("/apps/{client_id:str}/remove", access=Access.ACCOUNT)
+def remove(visit: Visit, client_id: str) -> Response[Any]:
+    """Take an app off the list; first it is blocked."""
+    found = next(
+        (one for one in clients.listed(visit.appliance.house) if one.id == client_id), None
+    )
+    if found is None or found.state == ClientState.KNOWN:
+        raise Conflict("Block the app first.")
+    clients.forget(visit.appliance.house, client_id, by=visit.account_id)
+    return visit.redirect("/apps", "The app is off the list.")
+
+
+def _grants_of(vault: Vault, client_id: str) -> list[str]:
+    with vault.read() as session:
+        return [
+            grant.id
+            for grant in grants.standing(session)
+            if _client_of(session.get_one(Recipient, grant.recipient_id)) == client_id
+        ]
+
+
+def _client_of(recipient: Recipient) -> str | None:
+    if recipient.kind != RecipientKind.APP:
+        return None
+    return str(recipient.identifiers.get("client_id"))
+
+
+def _draw_list(
+    visit: Visit, *, sentence: str = "", form: Form | None = None, invitation: str = ""
+) -> Response[Any]:
+    own = [person for person in visit.people if _may_answer(person)]
+    standing = {
+        (person.id, client_id)
+        for person in own
+        for client_id in _clients_with_grants(visit.appliance.vault(person.id))
+    }
+    apps = clients.listed(visit.appliance.house)
+    return visit.render(
+        "pages/apps.html",
+        status=422 if sentence else 200,
+        sentence=sentence,
+        form=form or Form(),
+        invitation=invitation,
+        waiting=[app for app in apps if app.state == ClientState.WAITING],
+        known=[app for app in apps if app.state == ClientState.KNOWN],
+        blocked=[app for app in apps if app.state == ClientState.BLOCKED],
+        own=own,
+        standing=standing,
+        fhir=_addresses(visit).fhir,
+        safe=visit.appliance.settings.public_is_safe,
+    )
+
+
+def _clients_with_grants(vault: Vault) -> Sequence[str]:
+    with vault.read() as session:
+        named = (
+            _client_of(session.get_one(Recipient, grant.recipient_id))
+            for grant in grants.standing(session)
+        )
+        return [each for each in named if each is not None]
+
+
+# ------------------------------------------------------------------ servers, and opening an app
+
+
+@slow_page("/p/{patient_id:str}/apps/{client_id:str}", access=Access.PROXY)
+def server(visit: Visit, client_id: str) -> Response[Any]:
+    """Show what a server asks that fetches by itself (SMART backend services)."""
+    app, wishes = _server(visit, client_id)
+    return _draw_server(visit, app, wishes, _chosen(Form(), wishes, ""))
+
+
+@action("/p/{patient_id:str}/apps/{client_id:str}", access=Access.PROXY)
+def answer_server(visit: Visit, form: Form, client_id: str) -> Response[Any]:
+    """Let a server fetch by itself, with the password."""
+    from phr.sharing import authorization  # noqa: PLC0415 - see above
+
+    app, wishes = _server(visit, client_id)
+    chosen = _chosen(form, wishes, "")
+    person = visit.patient
+    if person is None:
+        raise NotFound
+    try:
+        answered = _answered(wishes, chosen, clock.now())
+        confirmed = _confirmed(visit, app, person, answered, chosen)
+        authorization.allow_server(visit.vault, app, answered, confirmed)
+    except InvalidInput as error:
+        return _draw_server(visit, app, wishes, chosen, sentence=error.sentence)
+    return visit.redirect(f"{base_of(visit)}/grants/{chosen.once}", f"{app.host} may fetch now.")
+
+
+def _server(visit: Visit, client_id: str) -> tuple[App, Wishes]:
+    app = clients.find(visit.appliance.house, client_id)
+    if app is None or not app.is_backend or visit.patient is None:
+        raise NotFound
+    if app.patient_id not in {None, visit.patient.id}:
+        raise NotFound
+    asked = asking.read(app.says.scope or "system/*.rs")
+    return app, asking.grantable(asked, (Context.SYSTEM,))
+
+
+def _draw_server(
+    visit: Visit, app: App, wishes: Wishes, chosen: Chosen, *, sentence: str = ""
+) -> Response[Any]:
+    lines: Sequence[Line] = wishes.lines
+    return visit.render(
+        "pages/apps_ask.html",
+        status=422 if sentence else 200,
+        here=f"{base_of(visit)}/apps/{app.id}",
+        app=app,
+        fresh=_is_new(app),
+        own=[visit.patient],
+        lines=lines,
+        offline=True,
+        signs_in=False,
+        chosen=chosen,
+        sentence=sentence,
+        sensitive=SENSITIVE,
+        reach=REACH,
+        days=DAYS,
+    )
+
+
+@action("/p/{patient_id:str}/apps/{client_id:str}/open", access=Access.PROXY)
+def launch(visit: Visit, client_id: str) -> Response[Any]:
+    """Open an app from here, for this record (SMART App Launch 2.2 §2.0.1, EHR launch)."""
+    app = clients.find(visit.appliance.house, client_id)
+    if app is None or app.says.launch_url is None or visit.patient is None:
+        raise NotFound
+    key = visit.appliance.parking.put(visit.patient.id, whose=visit.account_id, now=clock.now())
+    query = urlencode({"iss": _addresses(visit).fhir, "launch": key})
+    joint = "&" if urlsplit(app.says.launch_url).query else "?"
+    visit.extra_headers["form-action"] = _target(app.says.launch_url)
+    return visit.leave(f"{app.says.launch_url}{joint}{query}")
+
+
+ROUTES: list[HTTPRouteHandler] = [
+    ask,
+    answer,
+    listed,
+    add,
+    invite,
+    block,
+    remove,
+    server,
+    answer_server,
+    launch,
+]

@@ -1,0 +1,448 @@
+"""Pages that only come as the answer to a form or to a mistake: valid HTML, axe, 320 px.
+
+People go through every form of the house in this process; each page that is answered is kept as it
+was sent, and drawn once more in Chromium. A form of the house that nobody sends here is named.
+"""
+
+import re
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pyotp
+import pytest
+import time_machine
+from playwright.sync_api import Route
+
+from phr import clock
+from phr.appliance import Appliance
+from phr.settings import Settings
+from phr.store import slots
+from phr.web.app import create_home_app
+from phr.web.look import read_static
+from tests.cast import HOME, PASSWORDS, Browser, Cast, csrf_in, populate
+from tests.e2e.test_pages import AXE, ROOT, in_every_look, invalid_html, kind_of
+from tests.fakes.forms import forms, links, send
+from tests.fixtures_sharing import a_record, another_record, keep_all
+
+STATIC = read_static()
+ROUTES = ROOT / "tests" / "integration" / "routes.txt"
+NEW_PASSWORD = "quite a few new words here"
+SHARE = {"what": "primary", "hours": "24", "whom": "Dr. Pell", "print": "1", "download": "1"}
+LATE = ("shred", "seal", "signout", "stop", "remove", "leave", "end", "drop", "block", "account")
+PROGRAMS = ("/oauth/", "/fhir/")  # answers to programs, not to people
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page as it was answered, and how it came."""
+
+    kind: str
+    url: str
+    html: str
+
+
+@dataclass
+class Album:
+    """Keeps one page of each kind, and which forms were sent."""
+
+    pages: dict[str, Page] = field(default_factory=dict)
+    sent: set[str] = field(default_factory=set)
+
+    def note(self, answer: httpx.Response) -> None:
+        """Keep an answer if it is a page of ours."""
+        asked = answer.request
+        if asked.method == "POST":
+            self.sent.add(asked.url.path)
+        policy = answer.headers.get("content-security-policy", "")
+        if "text/html" not in answer.headers.get("content-type", "") or "sandbox" in policy:
+            return
+        answer.read()
+        if not answer.text:  # leads on
+            return
+        title = re.search(r"<title>(.*?)</title>", answer.text, re.DOTALL)
+        said = len(re.findall(r'role="(?:alert|status)"', answer.text))
+        kind = f"{asked.method} {answer.status_code} {kind_of(asked.url.path)}"
+        kind = f"{kind} ({title[1] if title else ''}; {said})"
+        self.pages.setdefault(kind, Page(kind, str(asked.url), answer.text))
+
+
+class Walk:
+    """One person in one browser, whose every answer goes into the album."""
+
+    def __init__(self, web: Browser, album: Album) -> None:
+        self.web, self.album = web, album
+        web.event_hooks = {"response": [album.note]}
+        web.follow_redirects = True
+
+    def see(self, path: str) -> httpx.Response:
+        """Open a page."""
+        return self.web.get(path)
+
+    def send(self, path: str, form: dict[str, Any] | None = None, page: str = "/account") -> Any:
+        """Send a form with the token of the page it stands on."""
+        token = csrf_in(self.web.get(page).text)
+        return self.web.post(path, data={"csrf": token, **(form or {})})
+
+    def press_everything(self, *starts: str, skip: tuple[str, ...] = LATE) -> None:
+        """Follow the links and send each kind of form as it stands, typing nothing into it."""
+        waiting, seen, pressed = list(starts), set(), set()
+        while waiting:
+            path = urlsplit(waiting.pop(0)).path
+            kind = kind_of(path)
+            if kind in seen or not path.startswith("/") or "/signout" in path:
+                continue
+            seen.add(kind)
+            page = self.see(path)
+            if "text/html" not in page.headers.get("content-type", ""):
+                continue
+            waiting += [str(page.url.join(link)) for link in links(page.text) if _is_own(link)]
+            for form in forms(page.text):
+                action = kind_of(urlsplit(form.action).path)
+                late = set(action.split("/")) & set(skip)
+                if form.method != "post" or late or action in pressed:
+                    continue
+                pressed.add(action)
+                for name, value in form.buttons or [("", "")]:
+                    send(self.web, self.see(path), form, **({name: value} if name else {}))
+
+
+def _is_own(link: str) -> bool:
+    return link.startswith(("/", HOME + "/")) and not link.startswith("//")
+
+
+# ------------------------------------------------------------------ the walks
+
+
+def first_run(walk: Walk, code: str) -> None:
+    form = {"code": "WRONG", "name": "Ada", "password": "short", "again": "other"}
+    form |= {"whose": "me", "colour": "2"}
+    walk.see("/")
+    walk.send("/setup", form, page="/setup")
+    form |= {"password": NEW_PASSWORD, "again": NEW_PASSWORD, "code": code}
+    page = walk.send("/setup", form, page="/setup").text
+    wrong = dict.fromkeys(re.findall(r'name="(group\d)"', page), "QQQQQ")
+    walk.send("/setup/kit", wrong, page="/setup/kit")
+    walk.send("/setup/kit", kit_typed_back(page), page="/setup/kit")
+    walk.send("/setup/opening", {"opens": "neither"}, page="/setup/opening")
+    walk.send("/setup/opening", {"opens": "itself"}, page="/setup/opening")
+    walk.press_everything("/setup/start")
+
+
+def kit_typed_back(page: str) -> dict[str, str]:
+    groups = re.findall(r"<code>(\w+)</code>", page)
+    asked = re.findall(r'name="group(\d)"', page)
+    return {f"group{number}": groups[int(number) - 1] for number in asked}
+
+
+def who_cannot_get_in(walk: Walk) -> None:
+    walk.see("/account")
+    wrong = {"name": "Ada", "password": "wrong wrong wrong"}
+    walk.send("/signin", wrong, page="/signin")
+    again = {"password": NEW_PASSWORD, "again": NEW_PASSWORD}
+    walk.send("/recover", {"name": "Ada", "kit": "QQQQQ", **again}, page="/recover")
+    walk.send("/join", {"code": "WRONG", "name": "Mallory", **again}, page="/join")
+    for _ in range(8):  # until it has to wait
+        walk.send("/signin", {"name": "Nobody", "password": "wrong"}, page="/signin")
+
+
+def mistakes(walk: Walk, base: str) -> None:
+    walk.see("/nothing/here")
+    walk.see(f"{base}/record/Condition/0000000000000000")
+    walk.web.post("/account/password", data={"old": "x"})  # without the token of a form
+    walk.web.request("DELETE", "/account")
+    walk.web.post("/account/password", content=b"{}", headers={"content-type": "text/plain"})
+    walk.see(f"{base}/results?page=-1")
+    walk.see("/connect/callback?state=gone&code=x")
+    walk.send("/account/confirm", {"next": "/account", "confirm.password": "wrong"})
+    for gone in (
+        "/admin/catalogue",
+        "/admin/catalogue/confirm",
+        "/apps/ask/none",
+        "/apps/none/block",
+        "/apps/none/remove",
+        f"{base}/apps/none",
+        f"{base}/apps/none/open",
+        f"{base}/connections/99/follow",
+        f"{base}/find/keys",
+        f"{base}/find/none/none",
+        f"{base}/record/Condition/0000000000000000/apart",
+        f"{base}/record/Condition/0000000000000000/undo",
+    ):
+        walk.send(gone)
+
+
+def files(walk: Walk, base: str) -> None:
+    good = b'{"resourceType":"Observation","id":"n1","status":"final","code":{"text":"Sodium"}}\n'
+    for name, content in (
+        ("some.ndjson", good + b'{"resourceType":"Nothing"}\n'),
+        ("other.exe", b"MZ"),
+        ("empty.json", b""),
+    ):
+        token = csrf_in(walk.see(f"{base}/files").text)
+        walk.web.post(f"{base}/files", data={"csrf": token}, files={"file": (name, content)})
+    walk.send(f"{base}/files/export")
+
+
+def second_factor(walk: Walk, other: Walk) -> None:
+    page = walk.send("/account/totp").text
+    secret = re.search(r'id="secret"[^>]*value="([^"]+)"', page)[1].replace(" ", "")
+    walk.send("/account/totp/confirm", {"code": "000000"}, page="/account/totp")
+    earlier = pyotp.TOTP(secret).at(clock.now(), counter_offset=-1)
+    walk.send("/account/totp/confirm", {"code": earlier}, page="/account/totp")
+    other.send("/signin", {"name": "Ada", "password": PASSWORDS["Ada"]}, page="/signin")
+    other.send("/signin/code", {"code": "000000"}, page="/signin/code")
+    with time_machine.travel(clock.now() + timedelta(minutes=6), tick=True):
+        walk.see("/account/kit")
+        walk.send("/account/kit", {"confirm.totp": "000000"})
+    walk.send("/account/totp/drop", {"kit": "QQQQQ", "code": "000000"})
+    code = pyotp.TOTP(secret).at(clock.now())
+    walk.send("/account/totp/drop", {"code": code})
+
+
+def household(walk: Walk, guest: Walk, cast: Cast) -> None:
+    base = f"/p/{cast.patients['Ada']}"
+    walk.send("/household/add", {"name": "", "whose": "other", "colour": "3"})
+    walk.send("/household/add", {"name": "Fay", "whose": "other", "colour": "3", "opens": "1"})
+    page = walk.send(f"{base}/members/invite", {"role": "viewer"}).text
+    code = re.search(r'id="code" class="code" value="([^"]+)"', page)[1]
+    new = {"password": NEW_PASSWORD, "again": NEW_PASSWORD}
+    page = guest.send("/join", {"code": code, "name": "Dora", **new}, page="/join").text
+    guest.send("/join/kit", {}, page="/join/kit")
+    guest.send("/join/kit", kit_typed_back(page), page="/join/kit")
+    guest.see("/join/wait")
+    page = walk.see(f"{base}/person").text
+    waiting = re.search(r'name="invitation" value="([^"]+)"', page)[1]
+    wrong = {"invitation": waiting, "fingerprint": "AAAA BBBB CCCC DDDD"}
+    walk.send(f"{base}/members/confirm", wrong)
+    walk.send(f"{base}/members/withdraw", {"invitation": waiting})
+    walk.send(f"{base}/members/role", {"account": cast.accounts["Cleo"], "role": "proxy"})
+    walk.send(f"{base}/members/remove", {"account": cast.accounts["Ada"]})
+    walk.send(f"{base}/person", {"name": ""})
+
+
+def shares(walk: Walk, doctor: Walk, second: Walk, base: str) -> None:
+    where = f"{base}/share"
+    for do in ("count", "preview"):
+        walk.send(where, SHARE | {"do": do}, page=where)
+    walk.send(where, SHARE | {"do": "link", "whom": ""}, page=where)
+    with time_machine.travel(clock.now() + timedelta(minutes=6), tick=True):
+        walk.send(where, SHARE | {"do": "link"}, page=where)
+        typed = SHARE | {"do": "link", "confirm.password": "wrong"}
+        walk.send(where, typed, page=where)
+    once = re.search(r'name="once" value="([0-9a-f]{32})"', walk.see(where).text)[1]
+    made = walk.send(where, SHARE | {"do": "link", "once": once}, page=where).text
+    walk.send(where, SHARE | {"do": "link", "once": once}, page=where)
+    walk.send(where, SHARE | {"do": "paper"}, page=where)
+    link = re.search(r'value="(http[^"]*/s/[^"]+)"', made)[1]
+    code = re.sub(r"\D", "", re.search(r"<b>(\d{3} \d{3})</b>", made)[1])
+    walk.send(f"{base}/card", {"link": link, "code": code})
+    path = urlsplit(link).path
+    for typed in ("000000", "no number", code):
+        doctor.send(path, {"code": typed}, page=path)
+    second.send(path, {"code": code}, page=path)
+    inside = path.rpartition(".")[0]
+    for part in ("/results", "/print", "/nothing", "/record/Condition/0000000000000000"):
+        doctor.see(inside + part)
+    walk.press_everything(f"{base}/grants", skip=(*LATE, "share"))
+    for stop in re.findall(r'action="([^"]+/stop)"', walk.see(f"{base}/grants").text):
+        walk.send(stop, page=f"{base}/grants")
+    doctor.see(inside)
+    doctor.see("/s/" + "0" * 32 + ".x")
+
+
+def sealed(walk: Walk, doctor: Walk, base: str) -> None:
+    where = f"{base}/share"
+    made = walk.send(where, SHARE | {"do": "link"}, page=where).text
+    path = urlsplit(re.search(r'value="(http[^"]*/s/[^"]+)"', made)[1]).path
+    walk.send(f"{base}/person/opens", {"opens": "sealed"})
+    walk.send(f"{base}/person/seal")
+    doctor.see(path)
+    walk.see(f"{base}/results")
+    walk.send("/unlock", {"password": "wrong", "next": f"{base}/"}, page="/unlock")
+    walk.send("/unlock", {"password": PASSWORDS["Ada"], "next": f"{base}/"}, page="/unlock")
+
+
+def backups(walk: Walk) -> None:
+    page = walk.send("/admin/backup").text
+    where = re.search(r'href="([^"]*/admin/restore/[^"]+)"', page)[1]
+    walk.send(where, {"words": "no"}, page=where)
+
+
+def own_words(walk: Walk, base: str) -> None:
+    where = f"{base}/own/add/allergy"
+    walk.send(where, {"note": "only a note"}, page=where)
+    walk.send(where, {"what": "Latex"}, page=where)
+    page = walk.see(f"{base}/medications").text
+    record = re.search(r'href="([^"]*/record/MedicationRequest/[^"#]+)"', page)[1]
+    walk.send(f"{base}/own/not-taken/{record.partition('/record/')[2]}", page=record)
+    walk.send(f"{record}/private", {"on": "1"}, page=record)
+    walk.send(f"{record}/same", {}, page=record)
+
+
+def hospitals(walk: Walk, base: str) -> None:
+    add = f"{base}/connections/add"
+    typed = {"name": "North", "client_id": "x", "audience": "exact", "scopes": "", "secret": ""}
+    walk.send(add, typed | {"base_url": "http://10.0.0.1/fhir"}, page=add)
+    walk.send("/connect/paste", {"landed": "https://x.example/?code=1&state=gone"})
+    walk.send(f"{base}/find", {"q": "north"}, page=f"{base}/find")
+
+
+def at_last(walk: Walk, cast: Cast) -> None:
+    """What ends something, each on its page and then done."""
+    base, ben = f"/p/{cast.patients['Ada']}", f"/p/{cast.patients['Ben']}"
+    page = walk.see(f"{base}/connections").text
+    one = re.search(r'href="([^"]*/connections/\d+)"', page)[1]
+    for step in ("pull", "pause", "resume", "sign-in", "interface"):
+        walk.send(f"{one}/{step}", page=one)
+    walk.send(f"{one}/remove", {"records": "keep"}, page=f"{one}/remove")
+    walk.send("/admin/account", {"account": cast.accounts["Eve"], "state": "disabled"})
+    walk.send("/account/sessions/end", {"session": "none"})
+    walk.send("/account/password", {"password": "wrong", "new": "short", "again": "other"})
+    walk.send(f"{ben}/person/shred", {"words": "no"})
+    walk.send(f"{ben}/person/shred", {"words": "erase this record", "name": "Ben"})
+    walk.send(f"{base}/members/leave")
+    kit = walk.send("/account/kit").text
+    walk.send("/account/kit/held", {}, page="/account/kit")
+    walk.send("/demo/remove")
+    where = re.search(r'href="([^"]*/admin/restore/[^"]+)"', walk.see("/admin").text)[1]
+    walk.send(where, {"words": "restore this record"}, page=where)
+    groups = "-".join(re.findall(r"<code>(\w+)</code>", kit))
+    walk.see("/account")
+    walk.send("/signout", page="/signin")
+    new = {"password": NEW_PASSWORD, "again": NEW_PASSWORD}
+    walk.send("/recover", {"name": "Ada", "kit": groups, **new}, page="/recover")
+
+
+def walk_an_empty_house(house: Appliance, album: Album) -> None:
+    code = house.new_setup_code()
+    assert code is not None
+    with Browser(create_home_app(house), HOME) as web:
+        first_run(Walk(web, album), code)
+
+
+def walk_a_full_house(cast: Cast, album: Album) -> None:
+    def somebody(name: str | None = None) -> Walk:
+        return Walk(cast.browser(name), album)
+
+    vault, base = cast.vault("Ada"), f"/p/{cast.patients['Ada']}"
+    keep_all(vault, "North Quay", a_record())
+    keep_all(vault, "Saltmarsh", another_record())
+    ada = somebody("Ada")
+    who_cannot_get_in(somebody())
+    mistakes(ada, base)
+    files(ada, base)
+    shares(ada, Walk(cast.stranger(), album), Walk(cast.stranger(), album), base)
+    own_words(ada, base)
+    hospitals(ada, base)
+    backups(ada)
+    household(ada, somebody(), cast)
+    ada.press_everything(f"{base}/", f"{base}/more", "/")
+    second_factor(ada, somebody())
+    sealed(ada, Walk(cast.stranger(), album), base)
+    at_last(ada, cast)
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory: pytest.TempPathFactory) -> Album:
+    """Every answer of all walks."""
+    found = Album()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slots, "calibrated", lambda _seconds=0.35: slots.FLOOR)
+        for name, walk in (("empty", walk_an_empty_house), ("full", walk_a_full_house)):
+            house = Appliance.open(Settings(data=tmp_path_factory.mktemp(name) / "data"))
+            patch.setattr(house.http.guard, "_resolver", lambda *_: [])  # loopback only
+            if name == "full":
+                cast = populate(house)
+                walk(cast, found)
+                cast.close()
+            else:
+                walk(house, found)
+            house.close()
+    return found
+
+
+# ------------------------------------------------------------------ what must hold
+
+
+def test_every_form_of_the_house_was_sent(album):
+    """A new form needs a step in a walk here, so that its answers are looked at too."""
+    rows = [line.split() for line in ROUTES.read_text().splitlines()]
+    forms_ = [
+        path for _, method, path, _ in rows if method == "POST" and not path.startswith(PROGRAMS)
+    ]
+    patterns = {path: re.compile(re.sub(r"\{\w+:str\}", "[^/]+", path) + r"\Z") for path in forms_}
+    missing = {
+        path
+        for path, pattern in patterns.items()
+        if not any(pattern.match(sent) for sent in album.sent)
+    }
+    assert missing == set()
+    assert {page.kind.split()[1] for page in album.pages.values()} >= {
+        "200", "400", "403", "404", "405", "409", "410", "422", "429", "503",
+    }  # fmt: skip
+
+
+def test_every_answer_is_valid_html(album, tmp_path):
+    found = invalid_html({kind: page.html for kind, page in album.pages.items()}, tmp_path)
+
+    assert not found, "\n".join(sorted(found))
+
+
+def only_here(album: Album) -> dict[str, Page]:
+    """Return the answers that no walk along links meets (see `test_pages`), one of each title."""
+    found: dict[str, Page] = {}
+    for kind, page in album.pages.items():
+        method, status, rest = kind.split(" ", 2)
+        title = rest.partition(" (")[2]
+        if not kind.startswith("GET 200 /p/"):
+            said = title.rpartition(";")[2]
+            found.setdefault(f"{method} {status} {title.partition(' · ')[0]};{said}", page)
+    return found
+
+
+def draw(shown: Any, page: Page) -> None:
+    """Draw a kept answer at its address, with the styles of the house; nothing else is asked."""
+
+    def answer(route: Route) -> None:
+        path = urlsplit(route.request.url).path
+        name = "/".join(path.split("/")[3:])
+        if route.request.is_navigation_request():
+            route.fulfill(body=page.html, content_type="text/html; charset=utf-8")
+        elif path.startswith("/static/") and name in STATIC:
+            route.fulfill(body=STATIC[name].body, content_type=STATIC[name].media_type)
+        else:
+            route.abort()
+
+    shown.unroute_all()
+    shown.route("**/*", answer)
+    shown.goto(page.url)
+
+
+def test_axe_finds_nothing_on_any_answer(album, browser):
+    if not AXE.is_file():
+        pytest.skip("axe-core is not installed (make setup)")
+    found = {}
+    shown = browser.new_page(viewport={"width": 1280, "height": 800})
+    for kind, page in only_here(album).items():
+        draw(shown, page)
+        if problems := in_every_look(shown, only_light=False):
+            found[kind] = problems
+    shown.close()
+
+    assert found == {}
+
+
+def test_no_answer_scrolls_sideways_at_320_pixels(album, browser):
+    wide = {}
+    shown = browser.new_page(viewport={"width": 320, "height": 800})
+    for kind, page in only_here(album).items():
+        draw(shown, page)
+        extent = shown.evaluate("document.documentElement.scrollWidth")
+        if extent > 320:
+            wide[kind] = extent
+    shown.close()
+
+    assert wide == {}
