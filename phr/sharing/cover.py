@@ -164,8 +164,13 @@ def build(
 
 
 def who_is(records: Sequence[Record], fallback: str, now: datetime) -> Who:
-    """Return who the Patient records are about; `fallback` is the name where none gives one."""
-    found = sorted(people.patients(records), key=lambda one: one.record.received_at, reverse=True)
+    """Return who the Patient records are about; `fallback` is the name where none gives one.
+
+    A Patient that may be somebody else's does not count, unless all of them may.
+    """
+    told = people.patients(records)
+    sure = [one for one in told if one.evidence.doubt is None]
+    found = sorted(sure or told, key=lambda one: one.record.received_at, reverse=True)
     named = next((one.name for one in found if one.record.document.get("name")), fallback)
     births = dict.fromkeys(
         text for one in found if isinstance(text := one.record.document.get("birthDate"), str)

@@ -13,6 +13,7 @@ from itertools import chain
 from typing import IO, Any, cast
 
 from phr import clock
+from phr.chart.people import of_the_person
 from phr.fhir import document, references
 from phr.fhir.build import authored
 from phr.fhir.labels import Label
@@ -131,10 +132,13 @@ _WITHHELD = {
 def composed_patient(patient_id: str, identity: Iterable[Record]) -> Mapping[str, Any]:
     """Return the one Patient that all local references point at: name, birth date, sex, no more.
 
-    Each element is the newest that a source gave. Addresses, numbers and contacts stay at home.
+    Each element is the newest that a source gave; a Patient that may be somebody else's does not
+    count. Addresses, numbers and contacts stay at home.
     """
     made: dict[str, Any] = {"resourceType": "Patient", "id": patient_id}
-    newest = sorted(identity, key=lambda record: record.received_at, reverse=True)
+    told = list(identity)
+    sure = of_the_person(told) or told
+    newest = sorted(sure, key=lambda record: record.received_at, reverse=True)
     for name in ("name", "birthDate", "gender"):
         given = (record.document.get(name) for record in newest)
         value = next((each for each in given if each), None)

@@ -3,10 +3,10 @@
 Handlers fetch a Selection and hand it to a view; what is shown is decided in `phr.views`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from litestar import Response
@@ -39,6 +39,7 @@ SEARCH_LIMIT = 60  # as many as one page shows
 PAPERS_LIMIT = 20  # documents found by their own text
 FEW = 350  # records: it is quicker to follow their references than to read all caregivers
 POINTED_LIMIT = 100  # records that one record points to and that are named on its page
+T = TypeVar("T")
 _RECORD = "/p/{patient_id:str}/record/{type_:str}/{local_id:str}"
 
 
@@ -128,7 +129,8 @@ def _draw(
     visit: Visit, view: views.View, main: Selection, *, extra: Mapping[str, Any] | None = None
 ) -> Response[Any]:
     """Show one view as a page."""
-    shown, further = _kept(visit, view, main)
+    place = (view, main, visit.path, tuple(sorted(visit.query.items())))
+    shown, further = kept(visit, place, lambda: _drawn(visit, view, main))
     return visit.render(
         "pages/section.html",
         title=view.title,
@@ -139,8 +141,8 @@ def _draw(
     )
 
 
-def _kept(visit: Visit, view: views.View, main: Selection) -> tuple[views.Shown, str | None]:
-    """Return a drawn view and where it goes on, as long as nothing was written since.
+def kept(visit: Visit, place: Hashable, make: Callable[[], T]) -> T:
+    """Return what `make` draws at a place, as long as nothing was written since.
 
     It says what the vault says, and which day it is: the number of commits tells whether that is
     still so. Kept with the open vault, and gone with its sealing (docs/decisions/0036).
@@ -150,14 +152,15 @@ def _kept(visit: Visit, view: views.View, main: Selection) -> tuple[views.Shown,
     held: tuple[Any, dict[Any, Any]] | None = vault.drawn.get(_PAGES)
     if held is None or held[0] != state:
         held = vault.drawn[_PAGES] = (state, {})
-    pages, place = held[1], (view, main, visit.path, tuple(sorted(visit.query.items())))
-    drawn: tuple[views.Shown, str | None] | None = pages.get(place)
-    if drawn is None:
-        drawn = _drawn(visit, view, main)
-        if vault.database.commits == state[0]:
-            if len(pages) >= PAGES_KEPT:
-                pages.clear()
-            pages[place] = drawn
+    pages = held[1]
+    if place in pages:
+        drawn: T = pages[place]
+        return drawn
+    drawn = make()
+    if vault.database.commits == state[0]:
+        if len(pages) >= PAGES_KEPT:
+            pages.clear()
+        pages[place] = drawn
     return drawn
 
 
