@@ -429,7 +429,9 @@ def unsigned(header, claims, signature=b""):
         {"alg": "RS256", "kid": "../../etc/passwd"},
         {"alg": "PBES2-HS256+A128KW", "p2c": 2**31},
     ],
-    ids=str,
+    ids=lambda header: (
+        "-".join(str(each) for each in header.items() if each[0] != "jwk") or "empty"
+    ),
 )
 def test_forged_headers_are_refused(smart, http, endpoint, header):
     begun = oauth.begin(endpoint, CLIENT, now=NOW)
