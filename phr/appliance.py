@@ -41,6 +41,7 @@ class Appliance:
     jobs: Jobs | None = None  # from `start` on; they begin with `jobs.start`
     demo: "Demo | None" = None
     parking: Parking = field(default_factory=Parking)  # what apps asked, until it is answered
+    launches: Parking = field(default_factory=Parking)  # for whom an app was opened from here
     _key_sets: KeySets | None = field(default=None, repr=False)
     _setup: "_SetUp | None" = field(default=None, repr=False)
     _catalogue: "Catalogue | None" = field(default=None, repr=False)

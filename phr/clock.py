@@ -19,9 +19,17 @@ def to_ms(at: datetime) -> int:
     return (at - EPOCH) // MILLISECOND
 
 
+FIRST_MS = to_ms(datetime.min.replace(tzinfo=UTC))
+LAST_MS = to_ms(datetime.max.replace(tzinfo=UTC))
+
+
 def from_ms(ms: int) -> datetime:
-    """Return the aware UTC instant of whole milliseconds since 1970-01-01T00:00Z."""
-    return datetime.fromtimestamp(ms / 1000, UTC)
+    """Return the aware UTC instant of whole milliseconds since 1970-01-01T00:00Z.
+
+    The first or last one there is where none is that early or late: in UTC, what a hospital dates
+    `0001-01-01T00:00:00+14:00` lies before year 1.
+    """
+    return EPOCH + min(max(ms, FIRST_MS), LAST_MS) * MILLISECOND
 
 
 def instant(at: datetime) -> str:

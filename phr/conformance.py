@@ -16,11 +16,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from phr import __version__, clock, oauth
 from phr.bounded import read_object
 from phr.chart.plain import counted
-from phr.errors import InvalidInput, NetError, RemoteBroken
+from phr.errors import InvalidInput, NetError, NotFound, RemoteBroken
 from phr.fhir.check import Note
 from phr.fhir.kinds import KINDS
 from phr.http import SMALL, Answer, Http, Limits
@@ -290,6 +291,14 @@ def faults_of(sentence: str | None) -> tuple[str, ...]:
     return found or ("refused",)
 
 
+def _asked(session: Session, connection_id: int) -> Connection:
+    """Return a connection to a server; files and own statements have no interface: NotFound."""
+    row = connections.get(session, connection_id)
+    if row.kind in connections.PLACES:
+        raise NotFound
+    return row
+
+
 # ------------------------------------------------------------------------- looking
 
 
@@ -300,7 +309,7 @@ def look(vault: Vault, connection_id: int, http: Http) -> Look:
     to a pull. Raises NotFound.
     """
     with vault.read() as session:
-        row = connections.get(session, connection_id)
+        row = _asked(session, connection_id)
         known = Endpoint.from_json(row.endpoint)
         active = row.state == ConnectionState.ACTIVE and bool(row.credentials)
         held = Credentials.from_json(row.credentials) if active else None
@@ -399,7 +408,7 @@ def report(
     With `named` false the server's name is left out as well. Raises NotFound.
     """
     with vault.read() as session:
-        row = connections.get(session, connection_id)
+        row = _asked(session, connection_id)
         pull = connections.last_pull(session, connection_id)
         lines = connections.lines(session, pull.id) if pull else []
         aside = connections.quarantined(session, pull.id) if pull else []

@@ -356,7 +356,7 @@ def pause(vault: Vault, connection_id: int, *, actor: Mapping[str, Any]) -> None
     """Ask nothing more until resumed; a running pull ends and keeps what arrived."""
     with vault.write(Priority.URGENT) as session:
         row = connections.get(session, connection_id)
-        if row.state != ConnectionState.ACTIVE:
+        if row.state != ConnectionState.ACTIVE or row.kind in connections.PLACES:
             raise Conflict
         row.state, row.next_pull_at = ConnectionState.PAUSED, None
         audit.append(session, vault, "connection.paused", actor, connection=connection_id)

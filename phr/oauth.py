@@ -19,6 +19,7 @@ from phr import beacon, clock, ids, jwt
 from phr.beacon import Help
 from phr.bounded import read_object
 from phr.errors import (
+    AddressRefused,
     AnswerRefused,
     InvalidInput,
     NeedsReauthorisation,
@@ -810,6 +811,10 @@ def refresh(
         answer = _ask_token(http, endpoint, client, form)
     except NotSent as problem:
         raise TryLater(problem.sentence) from problem
+    except AddressRefused as problem:
+        raise TryLater(
+            f"The permission was not renewed, and nothing was sent. {problem.sentence}", after=900
+        ) from problem
     except (Unreachable, AnswerRefused) as problem:
         raise _lost(credentials, problem) from problem
     given = _token_object(answer)

@@ -108,7 +108,7 @@ def _own_certificate(appliance: Appliance) -> Finding:
 
 def _clock(appliance: Appliance) -> Iterator[Finding]:
     now = clock.now()
-    newest = max(_backups(appliance), default=_BUILT)
+    newest = max((at for _, at in _backups(appliance)), default=_BUILT)
     if now < _BUILT or now < newest - timedelta(minutes=5):
         sentence = f"The clock says {now:%Y-%m-%d %H:%M} UTC, which is in the past. Set it."
         yield Finding("clock", Level.PROBLEM, sentence)
@@ -151,22 +151,28 @@ def _rights(appliance: Appliance) -> Iterator[Finding]:
 
 def _house_backups(appliance: Appliance) -> Iterator[Finding]:
     made = _backups(appliance)
-    if not appliance.vaults.ids():
+    every = appliance.vaults.ids()
+    if not every:
         yield Finding("backups", Level.OK, "There is no record to back up yet.")
         return
-    newest = max(made, default=None)
+    newest = max((at for _, at in made), default=None)
     if newest is None:
-        yield Finding("backups", Level.WARNING, "No backup has been made yet.")
+        sentence = f"No backup has been made yet of {counted(len(every), 'record')}."
+        yield Finding("backups", Level.WARNING, sentence)
         return
-    level = Level.WARNING if clock.now() - newest > timedelta(days=2) else Level.OK
+    without = len(set(every) - {vault_id for vault_id, _ in made})
+    late = clock.now() - newest > timedelta(days=2)
     sentence = f"{counted(len(made), 'backup')}, the newest of {newest:%Y-%m-%d %H:%M} UTC."
-    yield Finding("backups", level, sentence)
+    if without:
+        verb = "has" if without == 1 else "have"
+        sentence += f" {counted(without, 'record')} {verb} no backup yet."
+    yield Finding("backups", Level.WARNING if late or without else Level.OK, sentence)
 
 
-def _backups(appliance: Appliance) -> list[datetime]:
-    """Return when each readable backup was made."""
-    every = backup.list_backups(appliance.house)
-    return [one.manifest.made_at for one in every if one.manifest is not None]
+def _backups(appliance: Appliance) -> list[tuple[str, datetime]]:
+    """Return of which record each readable backup is, and when it was made."""
+    every = (one.manifest for one in backup.list_backups(appliance.house))
+    return [(found.vault_id, found.made_at) for found in every if found is not None]
 
 
 def _records(appliance: Appliance) -> Iterator[Finding]:

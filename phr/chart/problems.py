@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from phr.chart.book import Book, of_types
@@ -25,9 +26,21 @@ from phr.chart.plain import (
 from phr.chart.results import key_of
 from phr.fhir.record import Record
 
+NO_STATUS = "status not given"
 ENCOUNTER_DIAGNOSIS = "encounter-diagnosis"
+_ACTIVE = frozenset({"active", "recurrence", "relapse"})
 _OVER = frozenset({"inactive", "remission", "resolved", "abated"})
-_SURE = frozenset({"confirmed", ""})
+_VERIFIED = frozenset(
+    {"confirmed", "unconfirmed", "provisional", "differential", "refuted", "entered-in-error"}
+)
+
+
+class Standing(StrEnum):
+    """What a source says about a problem today."""
+
+    ACTIVE = "active"
+    UNCLEAR = "unclear"  # no status, one in words of its own, or not confirmed
+    OVER = "over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +49,8 @@ class Problem:
 
     record: Record
     name: str
-    over: bool  # the source lists it as inactive, resolved or in remission
-    status: str
+    standing: Standing
+    status: str  # in words, the source's own where it gave no code; "" when not said
     severity: str
     began: str  # words, "" when not said
     ended: str  # words
@@ -47,6 +60,11 @@ class Problem:
     notes: tuple[str, ...]
     marks: Marks
     evidence: Evidence = NO_EVIDENCE
+
+    @property
+    def over(self) -> bool:
+        """Say whether the source lists it as inactive or resolved, or says when it ended."""
+        return self.standing is Standing.OVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +80,7 @@ class Problems:
     """The lists, kept apart."""
 
     active: tuple[Problem, ...]
+    unclear: tuple[Problem, ...]
     over: tuple[Problem, ...]
     diagnoses: tuple[Diagnosis, ...]
     doubtful: tuple[Problem, ...]  # refuted, or entered in error
@@ -70,22 +89,30 @@ class Problems:
 def problems(records: Sequence[Record], how: How = PLAINLY) -> Problems:
     """Sort every problem, each told once, by list and status (R4 Condition, US Core categories)."""
     book = Book(records)
-    active: list[Problem] = []
-    over: list[Problem] = []
+    listed: dict[Standing, list[Problem]] = {each: [] for each in Standing}
     doubtful: list[Problem] = []
     visits: dict[object, list[Problem]] = {}
     found = entries(records, ("Condition",), how)
     read = [_problem(record, book) for record in of_types(records, "Condition")]
-    for one in gathered(read, found, lambda each: not each.over):
+    for one in gathered(read, found, lambda each: _RANKS[each.standing]):
         document = one.record.document
         if one.marks.mistaken or code_of(document.get("verificationStatus")) == "refuted":
             doubtful.append(one)
         elif _only_diagnosis(document):
             visits.setdefault(key_of(document.get("code")) or one.name.casefold(), []).append(one)
         else:
-            (over if one.over else active).append(one)
+            listed[one.standing].append(one)
     diagnoses = (Diagnosis(some[0].name, tuple(some)) for some in visits.values())
-    return Problems(tuple(active), tuple(over), tuple(diagnoses), tuple(doubtful))
+    return Problems(
+        tuple(listed[Standing.ACTIVE]),
+        tuple(listed[Standing.UNCLEAR]),
+        tuple(listed[Standing.OVER]),
+        tuple(diagnoses),
+        tuple(doubtful),
+    )
+
+
+_RANKS = {Standing.ACTIVE: 2, Standing.UNCLEAR: 1, Standing.OVER: 0}
 
 
 def _only_diagnosis(document: Mapping[str, Any]) -> bool:
@@ -95,15 +122,15 @@ def _only_diagnosis(document: Mapping[str, Any]) -> bool:
 
 def _problem(record: Record, book: Book) -> Problem:
     document = record.document
-    clinical = code_of(document.get("clinicalStatus"))
-    verification = code_of(document.get("verificationStatus"))
+    clinical, said = _status(document.get("clinicalStatus"), _ACTIVE | _OVER)
+    verified, doubt = _status(document.get("verificationStatus"), _VERIFIED)
+    doubt = "" if verified == "confirmed" else doubt
     ended = _edge(document, "abatement")
-    doubt = "" if verification in _SURE else code_as_words(verification)
     return Problem(
         record=record,
         name=concept_words(document.get("code")) or "Problem without a name",
-        over=clinical in _OVER or bool(not clinical and ended),
-        status=joined(code_as_words(clinical), doubt),
+        standing=_standing(clinical, ended=bool(ended), doubted=bool(doubt)),
+        status=joined(said, doubt),
         severity=concept_words(document.get("severity")),
         began=_edge(document, "onset"),
         ended=ended,
@@ -118,6 +145,23 @@ def _problem(record: Record, book: Book) -> Problem:
         ),
         marks=marks(record),
     )
+
+
+def _status(value: Any, known: frozenset[str]) -> tuple[str, str]:
+    """Return a status as one of the known codes ("" when it is none), and in words.
+
+    A text without a code counts as a code only when it says just that ("Resolved").
+    """
+    told = [code.lower() for _, code in codes(value)] or [code_of(value)]
+    said = concept_words(value)
+    code = next((one for one in (*told, said.casefold()) if one in known), "")
+    return code, code_as_words(code) or said
+
+
+def _standing(clinical: str, *, ended: bool, doubted: bool) -> Standing:
+    if clinical in _OVER or (not clinical and ended):
+        return Standing.OVER
+    return Standing.ACTIVE if clinical and not doubted else Standing.UNCLEAR
 
 
 def _edge(document: Mapping[str, Any], name: str) -> str:

@@ -30,7 +30,7 @@ from phr.chart.plain import (
     sentence_case,
     string,
 )
-from phr.chart.problems import Problem, Problems, problems
+from phr.chart.problems import NO_STATUS, Problem, Problems, problems
 from phr.chart.procedures import procedures
 from phr.chart.results import Result, by_test
 from phr.chart.titles import title, when_text
@@ -258,8 +258,12 @@ def contacts_of(records: Sequence[Record]) -> tuple[str, ...]:
 
 
 def _problems(found: Problems) -> Section:
-    """List the problem list, then what only visits were given as diagnosis and nobody ended."""
-    listed = [(one, joined(one.status, one.severity)) for one in found.active]
+    """List the problem list, then what only visits were given as diagnosis and nobody ended.
+
+    Of what is unclear the status is told as the source gave it: left out, it would seem absent.
+    """
+    kept = (*found.active, *found.unclear)
+    listed = [(one, joined(one.status or NO_STATUS, one.severity)) for one in kept]
     given = [(one, words) for one, words in _of_visits(found) if not one.over]
     lines = tuple(
         Line(

@@ -35,11 +35,24 @@ def main() -> None:
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.Abort:
-        click.echo("Stopped.", err=True)
+        click.echo(_sentence("Stopped.", FAILED, as_json=_wants_json()), err=True)
         sys.exit(FAILED)
     except click.ClickException as error:
-        error.show()
+        if _wants_json():
+            click.echo(_sentence(error.format_message(), WRONG_USE, as_json=True), err=True)
+        else:
+            error.show()
         sys.exit(WRONG_USE)
+
+
+def _wants_json() -> bool:
+    """Tell whether --json was asked for, also where the arguments could not be understood."""
+    return "--json" in sys.argv[1:]
+
+
+def _sentence(words: str, code: int, *, as_json: bool) -> str:
+    """Return what is said of an error on standard error."""
+    return json.dumps({"error": words, "exit": code}) if as_json else words
 
 
 # ------------------------------------------------------------------ what every command has
@@ -191,8 +204,7 @@ def _complain(shell: Shell, error: PhrError) -> int:
     from phr.cli.commands import exit_code  # noqa: PLC0415 - `phr --help` needs none of the house
 
     code = exit_code(error)
-    line = json.dumps({"error": error.sentence, "exit": code}) if shell.as_json else error.sentence
-    click.echo(line, err=True)
+    click.echo(_sentence(error.sentence, code, as_json=shell.as_json), err=True)
     return code
 
 
@@ -372,6 +384,8 @@ def pull(shell: Shell, **given: Any) -> None:
 
 
 def _say_pull(item: Item) -> str:
+    if item["kind"] == "sealed":
+        return f"{item['patient']}: {item['sentence']}"
     counts = f"{item['new']} new, {item['changed']} changed, {item['unchanged']} unchanged"
     if item["kind"] == "line":
         why = f". {item['sentence']}" if item["sentence"] else ""
@@ -381,10 +395,18 @@ def _say_pull(item: Item) -> str:
 
 
 @command(phr, "import")
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument(
+    "files",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, readable=False, path_type=Path),
+)
 @_patient
 def import_(shell: Shell, files: tuple[Path, ...], patient: str) -> None:
     """Take FILES (FHIR Bundle, NDJSON, single resources, zip of these) into a record."""
+    for file in files:
+        if not file.is_file():  # a pipe or a device might never end
+            raise click.UsageError(f"{file} is not a regular file.")
     paths = [str(file.absolute()) for file in files]
     shell.do("import", _say_import, files=paths, patient=patient)
 
@@ -393,7 +415,8 @@ def _say_import(item: Item) -> str:
     if item["kind"] == "quarantined":
         return f"  set aside, {item['place']}: {item['reason']}"
     counts = f"{item['kept']} kept, {item['unchanged']} unchanged"
-    return f"{item['file']}: {counts}, {item['quarantined']} set aside"
+    why = f". {item['sentence']}" if item["sentence"] else ""
+    return f"{item['file']}: {counts}, {item['quarantined']} set aside{why}"
 
 
 @command(phr, "export")
@@ -457,6 +480,9 @@ def backup(shell: Shell, patient: str | None) -> None:
 
 
 def _say_backup(item: Item) -> str:
+    if item["sealed"]:
+        kept = f"the newest backup is {item['folder']}" if item["folder"] else "it has no backup"
+        return f"{item['patient']}: sealed, so not backed up now; {kept}"
     return f"{item['patient']}: {item['folder']} ({item['records']} records, verified)"
 
 

@@ -19,6 +19,7 @@ from phr.cli.control import RemoteFailure
 from phr.connectors import LIVE
 from phr.errors import (
     Conflict,
+    ConnectorError,
     InvalidInput,
     NeedsReauthorisation,
     NotFound,
@@ -72,18 +73,21 @@ def run(appliance: Appliance, name: str, arguments: Mapping[str, Any]) -> Iterat
 def _unlocked(
     appliance: Appliance, unlock: Mapping[str, Any] | None, *, stays: bool
 ) -> Iterator[None]:
-    """Open the records of an account by its password; seal again what was sealed before."""
+    """Open the records of an account by its password; seal again what was sealed before.
+
+    A record that the command itself made was never sealed: it stays as the command left it.
+    """
     if unlock is None:
         yield
         return
-    before = set(appliance.vaults.open_ids())
+    shut = set(appliance.vaults.ids()) - set(appliance.vaults.open_ids())
     name = unlock["account"] or _only_account(appliance)
     code = unlock["code"]
     accounts.sign_in(appliance.house, appliance.vaults, name, unlock["password"], totp=code)
     try:
         yield
     finally:
-        for patient_id in set() if stays else set(appliance.vaults.open_ids()) - before:
+        for patient_id in set() if stays else shut & set(appliance.vaults.open_ids()):
             appliance.vaults.seal(patient_id)
 
 
@@ -122,11 +126,13 @@ def _vault(appliance: Appliance, name: str) -> Vault:
     return appliance.vault(_patient(appliance, name).id)
 
 
-def _chosen(appliance: Appliance, name: str | None) -> list[Patient]:
-    """Return one patient by name, or every patient whose record is open."""
+def _chosen(appliance: Appliance, name: str | None) -> tuple[list[Patient], list[Patient]]:
+    """Return (one patient by name, or all whose record is open; those left out as it is sealed)."""
     if name is not None:
-        return [_patient(appliance, name)]
-    return [one for one in _patients(appliance) if appliance.vaults.is_open(one.id)]
+        return [_patient(appliance, name)], []
+    every = _patients(appliance)
+    shut = [one for one in every if not appliance.vaults.is_open(one.id)]
+    return [one for one in every if one not in shut], shut
 
 
 def _account_create(
@@ -249,37 +255,48 @@ def _connect_complete(appliance: Appliance, *, answer: Mapping[str, str]) -> Ite
 
 
 def _pull(appliance: Appliance, *, patient: str | None, connection: int | None) -> Iterator[Item]:
-    waiting = None
-    for one in _chosen(appliance, patient):
+    chosen, shut = _chosen(appliance, patient)
+    waiting, failed = None, list[str]()
+    for one in chosen:
         vault = appliance.vault(one.id)
-        for number in _to_pull(vault, connection):
-            pull.run(
-                vault,
-                number,
-                http=appliance.http,
-                now=clock.now(),
-                full_days=appliance.settings.pull_full_days,
-            )
+        for number, asks in _to_pull(vault, connection):
+            if asks:
+                pull.run(
+                    vault,
+                    number,
+                    http=appliance.http,
+                    now=clock.now(),
+                    full_days=appliance.settings.pull_full_days,
+                )
             lines = list(_pulled(vault, one, number))
-            yield from lines
+            yield from lines if asks else [{**lines[0], **_sums([])}]
             if lines[0]["needs_a_person"]:
                 waiting = lines[0]["sentence"]
+            elif lines[0]["state"] == PullState.FAILED:
+                failed.append(lines[0]["name"])
+    for one in shut:
+        sentence = f"{Sealed.sentence} Nothing was asked for."
+        yield {"kind": "sealed", "patient": one.name, "state": "sealed", "sentence": sentence}
     if waiting is not None:
         raise NeedsReauthorisation(waiting)
+    if failed:
+        raise ConnectorError(f"Nothing more could be fetched from {', '.join(failed)}: see above.")
+    if shut and not chosen:
+        raise Sealed("Every record is sealed, so nothing was asked for.")
 
 
-def _to_pull(vault: Vault, number: int | None) -> list[int]:
+def _to_pull(vault: Vault, number: int | None) -> list[tuple[int, bool]]:
+    """Return connections and whether each can be asked; one that needs a person is only told."""
+    told = {ConnectionState.ACTIVE, ConnectionState.NEEDS_REAUTHORISATION}
     with vault.read() as session:
-        active = [
-            row.id
+        found = [
+            (row.id, row.state != ConnectionState.NEEDS_REAUTHORISATION)
             for row in connections.listed(session)
-            if row.kind in LIVE and (row.state == ConnectionState.ACTIVE or row.id == number)
+            if row.kind in LIVE and (row.state in told if number is None else row.id == number)
         ]
-    if number is None:
-        return active
-    if number not in active:
+    if number is not None and not found:
         raise NotFound(f"There is no connection with the number {number}.")
-    return [number]
+    return found
 
 
 def _pulled(vault: Vault, patient: Patient, number: int) -> Iterator[Item]:
@@ -317,12 +334,13 @@ def _sums(lines: Sequence[LedgerLine]) -> dict[str, int]:
 
 def _import(appliance: Appliance, *, files: Sequence[str], patient: str) -> Iterator[Item]:
     vault = _vault(appliance, patient)
-    failed = False
+    failed = []
     for item in record_commands.import_files(vault, files, AT_THE_SHELL):
-        failed |= item.get("state") == PullState.FAILED
+        if item.get("state") == PullState.FAILED:
+            failed.append(Path(item["file"]).name)
         yield item
     if failed:
-        raise InvalidInput("Nothing of a file could be kept: see above.")
+        raise PhrError(f"Nothing of {', '.join(failed)} could be kept: see above.")
 
 
 def _export(appliance: Appliance, *, patient: str, out: str) -> Iterator[Item]:
@@ -387,7 +405,8 @@ def _activity(appliance: Appliance, *, patient: str, limit: int) -> Iterator[Ite
 
 
 def _backup(appliance: Appliance, *, patient: str | None) -> Iterator[Item]:
-    for one in _chosen(appliance, patient):
+    chosen, shut = _chosen(appliance, patient)
+    for one in chosen:
         made = backup.back_up(
             appliance.house,
             appliance.vaults,
@@ -402,7 +421,25 @@ def _backup(appliance: Appliance, *, patient: str | None) -> Iterator[Item]:
             "folder": str(made.folder),
             "bytes": made.size,
             "records": counts.get("record", 0),
+            "sealed": False,
         }
+    for one in shut:
+        kept = next(iter(_readable(appliance, one.id)), None)
+        yield {
+            "vault": one.id,
+            "patient": one.name,
+            "folder": str(kept.folder) if kept else None,
+            "bytes": kept.size if kept else 0,
+            "records": kept.manifest.counts.get("record", 0) if kept and kept.manifest else 0,
+            "sealed": True,
+        }
+
+
+def _readable(appliance: Appliance, patient_id: str) -> Iterator[backup.Backup]:
+    """Yield the backups of a record that can be read, newest first."""
+    for one in backup.list_backups(appliance.house, patient_id):
+        if one.manifest is not None:
+            yield one
 
 
 def _restore(

@@ -12,10 +12,12 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from phr import clock, pull, views
+from phr.chart.timeline import Event, event
 from phr.errors import InvalidInput, SettingsError
 from phr.fhir.record import Record
 from phr.sharing import gate, package
 from phr.store import connections, entries, records
+from phr.store.models import PullState
 from phr.store.vault import Vault
 
 Item = Mapping[str, Any]
@@ -24,6 +26,17 @@ Item = Mapping[str, Any]
 def import_files(vault: Vault, files: Sequence[str], actor: Mapping[str, Any]) -> Iterator[Item]:
     """Take files in, one after the other; what cannot be kept is named with its reason."""
     for path in map(Path, files):
+        problem = _unreadable(path)
+        if problem:
+            yield {
+                "kind": "file",
+                "file": str(path),
+                "connection": None,
+                "state": PullState.FAILED,
+                **dict.fromkeys(("kept", "unchanged", "quarantined"), 0),
+                "sentence": problem,
+            }
+            continue
         taken = pull.take_file(vault, path.name, path, actor=actor, now=clock.now())
         with vault.read() as session:
             aside = connections.quarantined(session, taken.pull_id)
@@ -40,6 +53,16 @@ def import_files(vault: Vault, files: Sequence[str], actor: Mapping[str, Any]) -
         for one in aside:
             reason = {"place": one.place, "reason": one.reason}
             yield {"kind": "quarantined", "file": str(path), **reason}
+
+
+def _unreadable(path: Path) -> str | None:
+    """Say why nothing can be read from a file, before a connection is made for it; None: it can."""
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        return f"This file could not be read ({error.strerror})."
+    return None
 
 
 def export_record(vault: Vault, out: str, actor: Mapping[str, Any]) -> Iterator[Item]:
@@ -70,12 +93,16 @@ def chart(vault: Vault, section: str) -> Iterator[Item]:
         found = list(records.select(session, vault, replace(view.selection, limit=None)))
         for selection in view.also:
             found += records.select(session, vault, selection)
-        built = view.build(found, _context(session))
-    for group, entry in _entries(built, ""):
-        yield _item(section, group, entry)
-    for year, rows in ((year[0], year[-1]) for year in built.get("years", ())):
-        for row in rows:  # the timeline is a hot path: its rows are plain tuples
-            yield _event(section, str(year), row)
+        items = _told(view, found, _context(session))
+    yield from items
+
+
+def _told(view: views.View, found: Sequence[Record], context: views.Context) -> list[Item]:
+    if view is views.VIEWS["timeline"]:  # a hot path of the pages: it builds HTML, not entries
+        return [_event(view.slug, event(record), context) for record in found]
+    # The page of `other` counts kinds and leads to their lists: here the lists follow at once.
+    build = views.HITS.build if view is views.VIEWS["other"] else view.build
+    return [_item(view.slug, group, entry) for group, entry in _entries(build(found, context), "")]
 
 
 def _context(session: Session) -> views.Context:
@@ -108,16 +135,15 @@ def _entries(built: Any, group: str) -> Iterator[tuple[str, Any]]:
             yield from _entries(value, group)
 
 
-def _event(section: str, year: str, row: Sequence[Any]) -> Item:
-    when, title, evidence, aside, marks = row
+def _event(section: str, one: Event, context: views.Context) -> Item:
     return {
         "section": section,
-        "group": year,
-        "title": title,
-        "value": when,
-        "word": ", ".join(marks) or None,
-        "details": [aside],
-        "evidence": [evidence],
+        "group": one.year or "No date given",
+        "title": one.title,
+        "value": one.when or None,
+        "word": ", ".join(one.marks.words) or None,
+        "details": [f"{one.kind} · {context.origin_name(one.record.connection_id)}"],
+        "evidence": [_evidence(one.record)],
     }
 
 

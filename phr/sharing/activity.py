@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from phr.chart.titles import list_words
+from phr.fhir.kinds import KINDS
 from phr.store.models import AuditEntry
 from phr.views import VIEWS
 
@@ -35,6 +36,7 @@ class Line:
 
 
 STAYS = "this copy stays with them"
+SHELL = "command line"  # the actor of what `phr` did
 PASSWORD = {"password": "with the password", "totp": "with a code from the phone"}
 
 EVENTS: dict[str, Sentence] = {
@@ -62,8 +64,9 @@ EVENTS: dict[str, Sentence] = {
     "link.new_code": Sentence("made a new code for {recipient}.", "the old code stopped working"),
     "link.browser_allowed": Sentence("allowed {recipient} one more device."),
     "app.connected": Sentence("connected and may read from now on."),
-    "api.read": Sentence("read one record: {kind}."),
+    "api.read": Sentence("asked for one record{of_kind}."),  # it may not be there
     "api.searched": Sentence("asked for {kind}."),
+    "api.many": Sentence("asked for many records.", "too many in a minute to name each"),
     "api.everything": Sentence("fetched everything that is shared.", STAYS),
     "api.summary": Sentence("fetched the patient summary.", STAYS),
     "client.registered": Sentence("took a new app on the list.", "it can read nothing yet"),
@@ -94,9 +97,9 @@ EVENTS: dict[str, Sentence] = {
     "vault.created": Sentence("created this record."),
     "patient.created": Sentence("created this record."),
     "member.invited": Sentence("invited a new member."),
-    "member.added": Sentence("added a member."),
-    "member.removed": Sentence("removed a member.", "the record has a new key"),
-    "member.role": Sentence("changed what a member may do."),
+    "member.added": Sentence("added {member}.", "{may}"),
+    "member.removed": Sentence("removed {member}.", "{might} · the record has a new key"),
+    "member.role": Sentence("changed what {member} may do.", "{may}"),
     "connection.added": Sentence("added the connection to {connection}."),
     "connection.authorised": Sentence("signed in at {connection}.", "Homeport may fetch there now"),
     "connection.wrong_patient": Sentence(
@@ -119,6 +122,11 @@ EVENTS: dict[str, Sentence] = {
         ("wait", "Older copy"),
     ),
 }
+ASKED = {  # of one record, which may not be there
+    "link.viewed": Sentence("asked for one record{of_kind}."),
+    "link.file": Sentence("asked for a file of one record{of_kind}."),
+}
+ROLES = {"self": "it is their own record", "proxy": "may change and share", "viewer": "may look"}
 SENDING = {  # by channel: what is asked for, and what was done
     "": ("send records to", "sent the records to"),
     "folder": ("save records as files for", "saved the records as files for"),
@@ -142,6 +150,8 @@ def line(
     `recipients` names each grant's recipient, `places` each connection; `me` is who reads.
     """
     sentence = EVENTS.get(entry.event) or Sentence(f"did “{entry.event.replace('.', ' ')}”.")
+    if entry.detail.get("section") == "record":
+        sentence = ASKED.get(entry.event, sentence)
     words = _Words(_words(entry, recipients, places or {}))
     what = sentence.what.format_map(words)
     impersonal = sentence.what[0].isupper()
@@ -180,7 +190,12 @@ def _words(
     }.get(words.get("records", ""), "")
     words["factor"] = PASSWORD.get(words.get("factor", ""), "")
     words["because"] = ENDED_BECAUSE.get(words.get("because", ""), "")
-    words["kind"] = list_words(words.get("type", "")).lower() or "records"
+    type_ = words.get("type", "")  # of what is not offered nothing is said: an app may have made it
+    kind = list_words(type_).lower() if type_ in KINDS or type_ == "Provenance" else ""
+    words["kind"], words["of_kind"] = kind or "records", f": {kind}" if kind else ""
+    words["member"] = str(detail.get("member") or "a member")
+    words["may"] = ROLES.get(words.get("role", ""), "")
+    words["might"] = f"until then: {words['may']}" if words["may"] else ""
     words["section"] = _section(detail.get("section"))
     words["records"] = counted(detail.get("records"), "record", "records")
     words["left"] = counted(detail.get("left"), "try", "tries")
@@ -201,9 +216,8 @@ def counted(number: Any, one: str, many: str) -> str:
 
 
 def _section(slug: Any) -> str:
-    known = {"first page": "the first page", "record": "one record"}
-    if str(slug) in known:
-        return known[str(slug)]
+    if slug == "first page":
+        return "the first page"
     view = VIEWS.get(str(slug))
     return f"the page “{view.title}”" if view else "the record"
 
@@ -221,4 +235,4 @@ def _who(actor: Mapping[str, Any], me: str | None) -> str:
         return "You" if me is not None and actor.get("id") == me else str(actor.get("name", ""))
     if actor.get("kind") == "recipient":
         return str(actor.get("name") or "A recipient")
-    return "Homeport"
+    return "The command line on this machine" if actor.get("name") == SHELL else "Homeport"

@@ -19,6 +19,7 @@ from phr import clock
 from phr.errors import InvalidInput, NotFound
 from phr.fhir import document, subset
 from phr.fhir.record import Record
+from phr.fhir.references import key_of
 from phr.sharing import package
 from phr.sharing.gate import Released, is_r4
 from phr.sharing.parameters import PARAMETERS
@@ -49,6 +50,11 @@ class Resource:
 
 
 # ------------------------------------------------------------------ one
+
+
+def is_id(text: str) -> bool:
+    """Tell whether a text has the form of an id that this API gives out."""
+    return key_of(text.removeprefix(ORIGIN)) is not None
 
 
 def one(released: Released, type_: str, local_id: str) -> Resource:

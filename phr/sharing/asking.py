@@ -4,6 +4,7 @@ The grammar, and what the scopes of a token reach at each request: `scopes`. Who
 patient's answer: `authorization`, and the page where a patient reads this.
 """
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -24,6 +25,9 @@ OFFLINE: Final = "offline_access"
 LAUNCH, LAUNCH_PATIENT = "launch", "launch/patient"
 PLAIN: Final = frozenset({OPENID, FHIR_USER, OFFLINE, LAUNCH, LAUNCH_PATIENT})
 NAMELESS: Final = frozenset({*IDENTITY, *SUPPORTING})  # leave with what names them, by no rule
+
+_CODE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_SYSTEM: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[A-Za-z0-9:/._#-]{1,200}", re.ASCII)
 
 
 class Context(StrEnum):
@@ -57,10 +61,14 @@ class Line:
 
     @property
     def words(self) -> str:
-        """What it opens, for the person who is asked."""
+        """What it opens, for the person who is asked. Words of ours alone: no text of the app's."""
         one = self.scope
         named = "Everything in the record" if one.type == "*" else kinds.KINDS[one.type].label
-        only = [value.rpartition("|")[2].replace("-", " ") for _, value in one.query]
+        only = [
+            code.replace("-", " ") if code in kinds.CATEGORIES else f"{name} code {code}"
+            for name, value in one.query
+            for code in (value.rpartition("|")[2],)
+        ]
         return f"{named}: only {', '.join(only)}" if only else named
 
 
@@ -90,6 +98,17 @@ class Wishes:
             any(_within(line.scope, wide.scope) for wide in other.lines) for line in self.lines
         )
 
+    def bounded(self, registered: "Wishes") -> "Wishes":
+        """Return these within what the app registered for; without lines there, as they are."""
+        if not registered.lines:
+            return self
+        kept = (
+            line
+            for line in self.lines
+            if any(_within(line.scope, wide.scope) for wide in registered.lines)
+        )
+        return replace(self, lines=tuple(kept))
+
     def only(self, texts: Iterable[str]) -> "Wishes":
         """Return these with only the named lines left; plain ones stay."""
         kept = set(texts)
@@ -106,7 +125,18 @@ def read(text: str) -> Wishes:
     if len(text) > scopes.LONGEST or len(words) > MOST_WORDS:
         raise InvalidInput("Those are too many scopes.")
     lines = [Line(word, one) for word in words if (one := scopes.read_one(word)) is not None]
+    for line in lines:
+        _must_be_plain(line.scope)
     return Wishes(tuple(dict.fromkeys(lines)), frozenset(words) & PLAIN)
+
+
+def _must_be_plain(one: Scope) -> None:
+    """Refuse what a person could not be told in words: alternatives, empty and odd codes."""
+    for name, value in one.query:
+        system, bar, code = value.rpartition("|")
+        known = name != "category" or code in kinds.CATEGORIES
+        if not (_CODE.fullmatch(code) and known and (not bar or _SYSTEM.fullmatch(system))):
+            raise InvalidInput("A scope is narrowed by what cannot be granted here.")
 
 
 def grantable(asked: Wishes, contexts: Collection[Context]) -> Wishes:

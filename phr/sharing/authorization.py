@@ -45,7 +45,15 @@ from phr.sharing.provision import Action, Provision
 from phr.store import audit
 from phr.store.database import Priority
 from phr.store.house import House
-from phr.store.models import Authorization, Grant, GrantState, Handle, HandleState
+from phr.store.models import (
+    Authorization,
+    Grant,
+    GrantState,
+    Handle,
+    HandleState,
+    MemberRole,
+    Membership,
+)
 from phr.store.vault import Vault, Vaults
 
 # Authlib writes tokens into its own log at the level of debugging.
@@ -53,8 +61,10 @@ logging.getLogger("authlib").disabled = True
 for _name in ("authorization_code", "refresh_token", "client_credentials"):
     logging.getLogger(f"authlib.oauth2.rfc6749.grants.{_name}").disabled = True
 
+MAX_FIELD: Final = 4000  # characters
 CODE_LASTS: Final = timedelta(seconds=60)
 SERVER_TOKEN_LASTS: Final = timedelta(seconds=300)  # of a backend service, at most (§3.3)
+SECRET, MARK = 43, 22  # characters of 32 and of 16 bytes in base64url
 GRACE: Final = timedelta(seconds=30)  # in which a refresh may be repeated: its answer was lost
 ISSUER_KEY: Final = "issuer_key"
 ID_TOKEN_LASTS: Final = timedelta(minutes=10)
@@ -139,6 +149,10 @@ def _asked(app: App, redirect_uri: str, request: "_Request", addresses: Addresse
             raise InvalidRequestError(f"Missing '{name}' in request.", redirect_uri=redirect_uri)
     if any(len(values) > 1 for values in request.payload.datalist.values()):
         raise InvalidRequestError("A parameter stands twice.", redirect_uri=redirect_uri)
+    if any(len(each) > MAX_FIELD for each in given.values()):
+        raise InvalidRequestError("A parameter is too long.", redirect_uri=redirect_uri)
+    if {"request", "request_uri"} & given.keys() or given.get("response_mode", "query") != "query":
+        raise InvalidRequestError("Only plain requests are taken.", redirect_uri=redirect_uri)
     if given.get("code_challenge_method") != "S256":
         words = "Only 'code_challenge_method=S256' is offered."
         raise InvalidRequestError(words, redirect_uri=redirect_uri)
@@ -148,7 +162,8 @@ def _asked(app: App, redirect_uri: str, request: "_Request", addresses: Addresse
         asked = asking.read(given["scope"])
     except InvalidInput:
         raise InvalidScopeError(redirect_uri=redirect_uri) from None
-    offered = asking.grantable(asked, (Context.PATIENT, Context.USER))
+    registered = asking.read(app.says.scope)
+    offered = asking.grantable(asked, (Context.PATIENT, Context.USER)).bounded(registered)
     if not offered.lines:
         raise InvalidScopeError(redirect_uri=redirect_uri)
     return Asked(
@@ -222,10 +237,10 @@ def allow_server(vault: Vault, app: App, answered: Answered, confirmed: Confirme
     """
     if not app.is_backend or app.patient_id not in {None, vault.id}:
         raise Conflict
-    with vault.write() as session:
-        _approved(session, vault, app, answered, confirmed)
     by = confirmed.step_up.account_id
     clients.let_in(vault.house, app.id, by=by, patient_id=vault.id)
+    with vault.write() as session:
+        _approved(session, vault, app, answered, confirmed)
 
 
 def _approved(
@@ -547,7 +562,7 @@ class _CodeGrant(AuthorizationCodeGrant):  # type: ignore[misc]  # Authlib has n
         if asking.OFFLINE in given.plain:
             secret = ids.new_secret()
             row.refresh_hash, row.refreshed_at = ids.fingerprint(secret), at.now
-            body["refresh_token"] = f"{at.routing_id}.{secret}"
+            body["refresh_token"] = _written(at, row, secret, 0)
         if asking.OPENID in given.plain:
             body["id_token"] = _id_token(self.server, row, given)
         audit.append(
@@ -568,13 +583,17 @@ class _RefreshGrant(RefreshTokenGrant):  # type: ignore[misc]  # Authlib has no 
         row, bearer = at.row(), handles.bearer_of(text)
         if row is None or bearer is None or row.refresh_hash is None:
             return None
-        following = _next(row.chain_key, bearer.secret)
-        if ids.same(ids.fingerprint(bearer.secret), row.refresh_hash):
-            return _Refresh(row, following, is_new=True)
+        held = _read(row, bearer.secret)
+        if held is None:
+            return None
+        secret, generation = held
+        following = _next(row.chain_key, secret)
+        if ids.same(ids.fingerprint(secret), row.refresh_hash):
+            return _Refresh(row, following, generation + 1, is_new=True)
         fresh = row.refreshed_at is not None and at.now - row.refreshed_at <= GRACE
         if fresh and ids.same(ids.fingerprint(following), row.refresh_hash):
-            return _Refresh(row, following, is_new=False)
-        at.reused = _led_here(row, bearer.secret)
+            return _Refresh(row, following, generation + 1, is_new=False)
+        at.reused = True
         return None
 
     def _validate_token_scope(self, token: "_Refresh") -> None:
@@ -594,8 +613,8 @@ class _RefreshGrant(RefreshTokenGrant):  # type: ignore[misc]  # Authlib has no 
         if held.is_new:
             held.row.refresh_hash = ids.fingerprint(held.following)
             held.row.refreshed_at = at.now
-            held.row.generation += 1
-        body["refresh_token"] = f"{at.routing_id}.{held.following}"
+            held.row.generation = held.generation
+        body["refresh_token"] = _written(at, held.row, held.following, held.generation)
         return 200, body, self.TOKEN_RESPONSE_HEADER
 
 
@@ -605,6 +624,7 @@ class _Refresh:
 
     row: Authorization
     following: str = field(repr=False)
+    generation: int  # of the one that follows
     is_new: bool
 
     def check_client(self, client: _Client) -> bool:
@@ -615,13 +635,24 @@ def _next(chain_key: bytes, secret: str) -> str:
     return ids.as_text(hmac.digest(chain_key, secret.encode(), hashlib.sha256))
 
 
-def _led_here(row: Authorization, secret: str) -> bool:
-    """Say whether a secret is one of the earlier ones: the newest follows from it."""
-    for _ in range(row.generation):
-        secret = _next(row.chain_key, secret)
-        if ids.same(ids.fingerprint(secret), row.refresh_hash or b""):
-            return True
-    return False
+def _written(at: _At, row: Authorization, secret: str, generation: int) -> str:
+    """Return a refresh token: its secret, which one it is, and our mark that both are ours."""
+    mark = _mark(row.chain_key, secret, generation)
+    return f"{at.routing_id}.{secret}{generation}{mark}"
+
+
+def _read(row: Authorization, text: str) -> tuple[str, int] | None:
+    """Read the part behind the dot; None where it was never given out by us."""
+    secret, number, mark = text[:SECRET], text[SECRET:-MARK], text[-MARK:]
+    if not (number.isascii() and number.isdigit() and len(number) < 10):
+        return None
+    fits = ids.same(mark, _mark(row.chain_key, secret, int(number)))
+    return (secret, int(number)) if fits else None
+
+
+def _mark(chain_key: bytes, secret: str, generation: int) -> str:
+    said = f"refresh {generation} {secret}".encode()
+    return ids.as_text(hmac.digest(chain_key, said, hashlib.sha256)[:16])
 
 
 class _ServerGrant(ClientCredentialsGrant):  # type: ignore[misc]  # Authlib has no types
@@ -653,6 +684,7 @@ class _Held:
     at: _At
     row: Authorization
     handle: Handle | None
+    secret: str = field(default="", repr=False)  # of a refresh token
 
     def check_client(self, client: _Client) -> bool:
         return self.row.client_id == client.app.id
@@ -662,8 +694,12 @@ class _Held:
         return ends is not None and self.at.now >= ends
 
     def is_revoked(self) -> bool:
-        over = self.handle is not None and self.handle.state == HandleState.ENDED
-        return over or self.at.grant() is None
+        """Whether nothing opens with it any more; of refresh tokens only the newest does."""
+        if self.at.grant() is None:
+            return True
+        if self.handle is not None:
+            return self.handle.state == HandleState.ENDED
+        return not ids.same(ids.fingerprint(self.secret), self.row.refresh_hash or handles.UNKNOWN)
 
 
 def _held(at: _At, text: str) -> _Held | None:
@@ -671,8 +707,10 @@ def _held(at: _At, text: str) -> _Held | None:
     if row is None or bearer is None:
         return None
     handle = handles.token_of(at.session, at.grant_id, bearer.secret)
-    refresh = ids.same(ids.fingerprint(bearer.secret), row.refresh_hash or handles.UNKNOWN)
-    return _Held(at, row, handle) if handle is not None or refresh else None
+    refresh = None if handle is not None else _read(row, bearer.secret)
+    if handle is None and refresh is None:
+        return None
+    return _Held(at, row, handle, "" if refresh is None else refresh[0])
 
 
 class _Revocation(RevocationEndpoint):  # type: ignore[misc]  # Authlib has no types
@@ -727,9 +765,16 @@ def _id_token(server: _Server, row: Authorization, given: Wishes) -> str:
     }
     if row.nonce:
         claims["nonce"] = row.nonce
-    if asking.FHIR_USER in given.plain:
+    if asking.FHIR_USER in given.plain and _is_self(server, row):
         claims["fhirUser"] = f"{server.addresses.fhir}/Patient/{_patient_id(at.vault)}"
     return jwt.sign(claims, issuer_key(server.house))
+
+
+def _is_self(server: _Server, row: Authorization) -> bool:
+    """Say whether who approved is the patient: a parent is not, and is no resource here."""
+    with server.house.read() as session:
+        member = session.get(Membership, (row.account_id, server.at.vault.id))
+        return member is not None and member.role == MemberRole.SELF
 
 
 def _patient_id(vault: Vault) -> str:

@@ -5,6 +5,7 @@ app proves who it is, and what it asks for: `authorization`.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -39,6 +40,18 @@ REDIRECT_WORDS: Final = (
     "Each redirect address begins with https://, or with http:// on the app's own machine, or is"
     " an app's own scheme with a dot in it; without # and without a name or password."
 )
+
+ONE_HOST: Final = (
+    "All redirect addresses of an app lead to one host, so that the patient is told the right one."
+)
+HOST: Final = re.compile(r"[A-Za-z0-9.\[\]:-]+", re.ASCII)
+KEY_MEMBERS: Final = frozenset({"kty", "kid", "use", "alg", "crv", "x", "y", "n", "e"})
+MAX_MEMBER: Final = 4096
+OWN_NETWORKS: Final = tuple(
+    ip_network(each)
+    for each in ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16",
+                 "::/64", "fc00::/7", "fe80::/10")
+)  # fmt: skip
 
 
 class BadRegistration(InvalidInput):
@@ -86,10 +99,17 @@ class App:
 
     @property
     def host(self) -> str:
-        """What it is known by to a person: the host it leads back to, or that its keys lie at."""
-        known_by = self.says.redirect_uris[0] if self.says.redirect_uris else self.says.jwks_uri
-        parts = urlsplit(known_by or "")
-        return parts.hostname or parts.scheme or "an app without an address"
+        """What it is known by to a person: where it leads back to, or where its keys lie."""
+        redirects = self.says.redirect_uris
+        return known_by(redirects[0] if redirects else self.says.jwks_uri or "")
+
+
+def known_by(address: str) -> str:
+    """Return what a person can tell an address by: its host, or the scheme of an app's own."""
+    parts = urlsplit(address)
+    if parts.scheme in {"http", "https"}:
+        return parts.hostname or ""
+    return parts.scheme or "a server without an address"
 
 
 # ------------------------------------------------------------------ what it says of itself
@@ -113,6 +133,8 @@ def read(given: Mapping[str, Any]) -> Registration:
         raise BadRegistration("An app names where it leads back to; a server does not.", code)
     if not all(redirect_fits(each) for each in redirects) or len(redirects) > MOST_REDIRECTS:
         raise BadRegistration(REDIRECT_WORDS, "invalid_redirect_uri")
+    if len({(urlsplit(each).scheme, known_by(each)) for each in redirects}) > 1:
+        raise BadRegistration(ONE_HOST, "invalid_redirect_uri")
     if set(_texts(given, "response_types")) - {"code"}:
         raise BadRegistration("Only the response type “code” is offered.")
     return _with_keys(given, redirects, backend=backend)
@@ -148,6 +170,7 @@ def redirect_fits(address: str) -> bool:
     try:
         parts = urlsplit(address)
         odd = "@" in parts.netloc or parts.port == 0
+        odd = odd or bool(parts.netloc and not HOST.fullmatch(parts.netloc))
     except ValueError:
         return False
     if parts.scheme == "https":
@@ -163,9 +186,13 @@ def _public_keys(jwks: Any) -> Mapping[str, Any]:
         raise BadRegistration("jwks is a JWK Set with at least one key.")
     if any(not isinstance(key, dict) or set(key) & jwt.PRIVATE_MEMBERS for key in listed):
         raise BadRegistration("jwks holds public keys only. Make a new key: this one is known now.")
-    if len(json.dumps(listed)) > MAX_DOCUMENT:
+    keys = [{name: key[name] for name in KEY_MEMBERS & key.keys()} for key in listed]
+    members = [value for key in keys for value in key.values()]
+    if any(not isinstance(each, str) or len(each) > MAX_MEMBER for each in members):
+        raise BadRegistration("The members of a key in jwks are short texts.")
+    if len(json.dumps(keys)) > MAX_DOCUMENT:
         raise BadRegistration("jwks is larger than is read here.")
-    return {"keys": listed}
+    return {"keys": keys}
 
 
 def _https(address: Any, name: str) -> str | None:
@@ -203,15 +230,15 @@ def register(
     *,
     by: str | None = None,
     network: str | None = None,
-    patient_id: str | None = None,
+    invited: bool = False,
 ) -> App:
     """Keep a registration and return the app. By an account it is known at once, else it waits.
 
-    Raises Conflict when there are too many, of those that wait or of all.
+    Raises Conflict when there are too many, of those that wait (and were not invited) or of all.
     """
     now = clock.now()
     with house.write() as session:
-        _make_room(session, waiting=by is None, now=now)
+        _make_room(session, waiting=by is None and not invited, now=now)
         row = Client(
             id=ids.new_id(),
             name=says.name,
@@ -221,7 +248,6 @@ def register(
             jwks=None if says.jwks is None else dict(says.jwks),
             jwks_uri=says.jwks_uri,
             scope=says.scope,
-            patient_id=patient_id,
             registered_by=by,
             network=network,
             created_at=now,
@@ -247,14 +273,28 @@ def listed(house: House) -> list[App]:
 
 
 def let_in(house: House, client_id: str, *, by: str, patient_id: str | None = None) -> None:
-    """Note that a patient has let an app in: it waits no longer. Raises NotFound."""
+    """Note that a patient lets an app in: it waits no longer. Raises NotFound.
+
+    A server belongs to one record: Conflict where it belongs to another.
+    """
     with house.write() as session:
         row = _row(session, client_id)
         if row.state == ClientState.WAITING:
             row.state = ClientState.KNOWN
             audit.append_house(session, house, "client.let_in", client=client_id, account=by)
         if patient_id is not None:
+            if row.patient_id not in {None, patient_id}:
+                raise Conflict("This server belongs to another record.")
             row.patient_id = patient_id
+
+
+def unblock(house: House, client_id: str, *, by: str) -> None:
+    """Let a blocked app ask again; what it could read stays ended. Raises NotFound."""
+    with house.write() as session:
+        row = _row(session, client_id)
+        if row.state == ClientState.BLOCKED:
+            row.state = ClientState.KNOWN
+            audit.append_house(session, house, "client.unblocked", client=client_id, account=by)
 
 
 def block(house: House, client_id: str, *, by: str) -> None:
@@ -318,6 +358,8 @@ def invite(house: House) -> str:
 
 def use_invitation(house: House, secret: str) -> bool:
     """Use up the invitation, if this is it (RFC 7591 §3: an initial access token)."""
+    if not secret or house.get_setting(INVITATION) is None:
+        return False
     with house.write() as session:
         row = session.get(Setting, INVITATION)
         if row is None or clock.to_ms(clock.now()) >= row.value["until"]:
@@ -331,10 +373,13 @@ def use_invitation(house: House, secret: str) -> bool:
 def may_register(network: str) -> bool:
     """Say whether an app of this network may register itself: of this machine or the home's own."""
     try:
-        own = ip_network(network, strict=False)
+        given = ip_network(network, strict=False)
     except ValueError:
         return False
-    return not net.is_public(str(own.network_address))
+    return any(
+        given.version == own.version and given.subnet_of(own)  # type: ignore[arg-type]  # as told
+        for own in OWN_NETWORKS
+    )
 
 
 def _make_room(session: Session, *, waiting: bool, now: datetime) -> None:

@@ -282,9 +282,13 @@ def _problems(records: Sequence[Record], provision: Provision, context: Context)
         )
         for one in found.active
     )
-    rest = len(found.over) + len(found.diagnoses)
-    note = f"{rest} more: listed as over, or diagnoses of visits." if rest else ""
-    if not (found.active or rest or found.doubtful):
+    unclear, rest = len(found.unclear), len(found.over) + len(found.diagnoses)
+    note = joined(
+        f"{unclear} more where it is unclear whether they are active." if unclear else "",
+        f"{rest} more: listed as over, or diagnoses of visits." if rest else "",
+        by=" ",
+    )
+    if not (found.active or unclear or rest or found.doubtful):
         note = _empty("problems", "Condition", provision)
     elif not found.active:
         note = joined("None is listed as active.", note, by=" ")

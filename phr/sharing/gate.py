@@ -24,7 +24,7 @@ from phr.fhir.labels import Label
 from phr.fhir.older import as_r4
 from phr.fhir.record import Origin, Record, Selection
 from phr.fhir.references import key_of
-from phr.sharing import closure, endings, grants, handles, scopes, search
+from phr.sharing import bursts, clients, closure, endings, grants, handles, scopes, search
 from phr.sharing import provision as policy
 from phr.sharing.handles import Bearer
 from phr.sharing.provision import SENSITIVE, Action, Compiled, Permit, Provision
@@ -50,8 +50,6 @@ from phr.store.vault import Vault
 
 VISIT = timedelta(minutes=30)  # pages less than this apart are one visit, and one use
 BATCH = 500  # records read at once when a whole set is streamed
-BURST = timedelta(minutes=1)  # requests of one token for the same thing: one line of the log
-MOST_BURSTS = 10_000  # remembered; then all are forgotten, and each writes its line again
 APPLIANCE = {"kind": "appliance"}
 
 
@@ -577,33 +575,26 @@ def release_to(
     """Decide whether a bearer token opens its grant for an interaction, and write that down.
 
     Looked up at every request. Requests for the same thing within a minute are one line of the
-    log, and the first of them waits until that is committed; a refused one writes nothing. Raises
-    TokenRefused (unknown, expired, ended), ScopeTooSmall or Denied.
+    log (`bursts`), and the first of them waits until that is committed; a refused one writes
+    nothing. `detail` is never in the words of who asks. Raises TokenRefused (unknown, expired,
+    ended, of an app that is blocked or gone), ScopeTooSmall or Denied.
     """
-    burst = (vault.id, ids.fingerprint(bearer.secret), event, *sorted(detail.items()))
+    token = (vault.id, ids.fingerprint(bearer.secret))
     with vault.read() as session:
         released = _let_in(session, vault, grant_id, bearer, wanted, now=now)
-    if _bursts.get(burst, now) > now:
+    line = bursts.due(token, (event, tuple(sorted(detail.items()))), now=now)
+    if line is None:
         return released
     with vault.write(Priority.URGENT) as session:
         commits = vault.database.commits
         released = _let_in(session, vault, grant_id, bearer, wanted, now=now)
         who = actor_of(session, grants.get(session, grant_id))
-        audit.append(session, vault, event, who, grant_id=grant_id, **detail)
+        audit.append(session, vault, line[0], who, grant_id=grant_id, **dict(line[1]))
         session.info["after"] = [
-            partial(_written, burst, now),
+            partial(bursts.written, token, line, now=now),
             partial(_kept.outlive, vault.database, commits),
         ]
     return released
-
-
-_bursts: dict[tuple[Any, ...], datetime] = {}  # until when a line of the log stands for it
-
-
-def _written(burst: tuple[Any, ...], now: datetime) -> None:
-    if len(_bursts) >= MOST_BURSTS:
-        _bursts.clear()
-    _bursts[burst] = now + BURST
 
 
 def _let_in(
@@ -618,6 +609,8 @@ def _let_in(
     held = _held(session, grant_id, bearer)
     if held is None or held.handle.expires_at is None or held.handle.expires_at <= now:
         raise TokenRefused
+    if held.client_id is not None and clients.find(vault.house, held.client_id) is None:
+        raise TokenRefused  # a vault that was sealed meanwhile has not heard of it
     grant = held.grant
     objection = _objection(held.handle, grant, None, now)
     if objection is not None:
@@ -637,20 +630,22 @@ def _let_in(
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """What is known of a token: its handle, the grant, and the recipient's name."""
+    """What is known of a token: its handle, the grant, the recipient's name, and the app."""
 
     handle: Handle
     grant: Grant  # without its provision
     provision: str  # as kept
     recipient: str
+    client_id: str | None  # None: not issued to a registered app
 
 
 _HELD = (
     "SELECT handle.id, handle.state, handle.expires_at, handle.scopes, given.state,"
     " given.starts_at, given.ends_at, given.created_at, given.role, given.purpose, given.reason,"
-    " given.shared_by, given.provision, recipient.name"
+    " given.shared_by, given.provision, recipient.name, allowed.client_id"
     ' FROM handle JOIN "grant" AS given ON given.id = handle.grant_id'
     " JOIN recipient ON recipient.id = given.recipient_id"
+    " LEFT JOIN authorization AS allowed ON allowed.grant_id = handle.grant_id"
     " WHERE handle.grant_id = ? AND handle.kind = ? AND handle.secret_hash = ?"
 )
 
@@ -661,7 +656,8 @@ def _held(session: Session, grant_id: str, bearer: Bearer) -> _Held | None:
     found = rows(session, _HELD, (grant_id, HandleKind.TOKEN.value, secret))
     if not found:
         return None
-    id_, state, expires, said, standing, starts, ends, created, *words, provision, name = found[0]
+    id_, state, expires, said, standing, starts, ends, created, *rest = found[0]
+    *words, provision, name, client_id = rest
     handle = Handle(
         id=id_,
         kind=HandleKind.TOKEN,
@@ -677,7 +673,7 @@ def _held(session: Session, grant_id: str, bearer: Bearer) -> _Held | None:
         created_at=clock.from_ms(created),
         **dict(zip(("role", "purpose", "reason", "shared_by"), words, strict=True)),
     )
-    return _Held(handle, grant, provision, name)
+    return _Held(handle, grant, provision, name, client_id)
 
 
 @lru_cache(maxsize=128)

@@ -4,8 +4,11 @@ In memory only and bounded: who floods the door fills his own places and nobody 
 """
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from ipaddress import ip_network
 from typing import Any
 
 from phr import ids
@@ -48,8 +51,29 @@ class Parking:
             found = self._places.get(key)
         return found.what if found is not None and found.until > now else None
 
-    def take(self, key: str, now: datetime) -> Any:
-        """Take what waits under an id, once; None where there is nothing."""
+    @contextmanager
+    def taken(self, key: str, now: datetime) -> Iterator[Any]:
+        """Take what waits under an id while it is answered; it is put back if that fails.
+
+        So of two answers at once only one finds it. Yields None where there is nothing.
+        """
         with self._lock:
-            found = self._places.pop(key, None)
-        return found.what if found is not None and found.until > now else None
+            place = self._places.pop(key, None)
+        if place is None or place.until <= now:
+            yield None
+            return
+        try:
+            yield place.what
+        except BaseException:
+            with self._lock:
+                self._places[key] = place
+            raise
+
+
+def wider(network: str) -> str:
+    """Return the network whose places are counted together: an IPv6 household has a whole /48."""
+    try:
+        given = ip_network(network, strict=False)
+    except ValueError:
+        return network
+    return str(given.supernet(new_prefix=48)) if given.version == 6 else network

@@ -7,14 +7,16 @@ What the token then gives is `authorization`'s.
 import json
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from phr import clock, jwt
 from phr.errors import NetError, TrustError
-from phr.http import SMALL, Http
+from phr.http import Http, Limits
 from phr.sharing import clients
 from phr.sharing.clients import App
+from phr.store import limits
 from phr.store.house import House
 
 ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -24,6 +26,8 @@ KEPT: Final = timedelta(hours=1)  # a fetched key set without a word about its a
 KEPT_AT_MOST: Final = timedelta(hours=24)
 ASKED_AGAIN: Final = timedelta(minutes=1)  # for a key that is not in the set: it may be new
 MOST_SETS: Final = 100
+AT_ONCE: Final = 2  # key sets fetched at the same time
+QUICK: Final = Limits(size=256 << 10, connect=3.0, first_byte=5.0, idle=3.0, total=5.0)
 
 
 class Unproved(Exception):
@@ -37,34 +41,56 @@ class KeySets:
         """Ask through the one way out, so that no set lies at an address of our own network."""
         self._http = http
         self._lock = threading.Lock()
-        self._kept: dict[str, tuple[datetime, datetime, Mapping[str, Any]]] = {}
+        self._places = threading.BoundedSemaphore(AT_ONCE)
+        self._kept: dict[str, _Kept] = {}
 
     def keys(self, app: App, kid: str, now: datetime) -> list[Mapping[str, Any]]:
-        """Return the keys of an app with this id. Raises NetError where they cannot be fetched."""
+        """Return the keys of an app with this id. Raises NetError where they cannot be fetched.
+
+        One address is asked once a minute at most, and two addresses at a time: whoever sends
+        made-up assertions keeps no more of this server busy.
+        """
         if app.says.jwks is not None:
             return _named(app.says.jwks, kid)
         address = app.says.jwks_uri or ""
         with self._lock:
-            fetched, until, found = self._kept.get(address, (now, now, {}))
-        known = _named(found, kid)
-        if now < until and (known or now - fetched < ASKED_AGAIN):
-            return known
-        return _named(self._fetch(address, now), kid)
+            kept = self._kept.get(address)
+        if kept is not None:
+            known = _named(kept.found, kid)
+            if now < kept.asked + ASKED_AGAIN or (known and now < kept.until):
+                return known
+        if not self._places.acquire(blocking=False):
+            raise NetError
+        try:
+            return _named(self._fetch(address, now), kid)
+        finally:
+            self._places.release()
 
     def _fetch(self, address: str, now: datetime) -> Mapping[str, Any]:
-        answer = self._http.get(address, limits=SMALL)
+        self._keep(address, _Kept(now, now, {}))  # a failure is remembered too
+        answer = self._http.get(address, limits=QUICK)
         try:
             found = json.loads(answer.body) if answer.status == 200 else None
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
             raise NetError("The app's keys could not be read at the address it gave.")
-        kept = _max_age(answer.headers.get("cache-control", ""))
+        lasts = _max_age(answer.headers.get("cache-control", ""))
+        self._keep(address, _Kept(now, now + min(lasts, KEPT_AT_MOST), found))
+        return found
+
+    def _keep(self, address: str, kept: "_Kept") -> None:
         with self._lock:
             while len(self._kept) >= MOST_SETS:
                 self._kept.pop(next(iter(self._kept)))
-            self._kept[address] = (now, now + min(kept, KEPT_AT_MOST), found)
-        return found
+            self._kept[address] = kept
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    asked: datetime
+    until: datetime
+    found: Mapping[str, Any]
 
 
 def prove(
@@ -73,12 +99,14 @@ def prove(
     given: Mapping[str, Sequence[str]],
     audiences: Sequence[str],
     *,
+    network: str,
     now: datetime,
 ) -> App:
     """Return the app that a request comes from. Raises Unproved, alike for every fault.
 
     A public app only names itself; one with keys must show an assertion made for one of
-    `audiences` (our token endpoint or issuer), which is good for five minutes and for once.
+    `audiences` (our token endpoint or issuer), which is good for five minutes and for once. Tries
+    with assertions are counted for app and `network`: raises TooManyTries.
     """
     if any(len(values) > 1 for values in given.values()) or "client_secret" in given:
         raise Unproved
@@ -91,7 +119,7 @@ def prove(
     if one.get("client_assertion_type") != ASSERTION:
         raise Unproved
     try:
-        return _asserted(house, key_sets, one, audiences, now)
+        return _asserted(house, key_sets, one, audiences, now, network=network)
     except (TrustError, NetError):
         raise Unproved from None
 
@@ -102,6 +130,8 @@ def _asserted(
     one: Mapping[str, str],
     audiences: Sequence[str],
     now: datetime,
+    *,
+    network: str,
 ) -> App:
     token = one["client_assertion"]
     said = jwt.header(token)
@@ -113,6 +143,8 @@ def _asserted(
         raise Unproved
     if said.get("typ", "JWT") != "JWT" or said.get("jku", app.says.jwks_uri) != app.says.jwks_uri:
         raise Unproved
+    tries = f"app:{app.id}:{network}"
+    limits.take(house, [(tries, limits.NETWORK)])
     kid = said.get("kid")
     keys = key_sets.keys(app, kid, now) if isinstance(kid, str) else []
     if len(keys) != 1:
@@ -121,6 +153,7 @@ def _asserted(
     until = clock.from_ms(int(claims["exp"] * 1000)) + timedelta(seconds=jwt.SKEW)
     if not clients.use_once(house, app.id, str(claims["jti"]), until):
         raise Unproved
+    limits.passed(house, tries)
     return app
 
 

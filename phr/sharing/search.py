@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from phr import clock
@@ -38,7 +38,9 @@ _MODIFIERS: Final = {
 _PREFIXED: Final = re.compile(r"(eq|ne|gt|ge|lt|le|sa|eb|ap)?(\d.*)")
 _NEAR: Final = 0.1  # ap: a tenth of the time between now and the value (R4 §3.1.1.4.6)
 _FAR: Final = 1 << 60
-_YEAR: Final = timedelta(days=367)  # longer than any date that is not a period
+_YEAR: Final = timedelta(days=367) // clock.MILLISECOND  # longer than any date but a period
+_FIRST: Final = clock.to_ms(datetime.min.replace(tzinfo=UTC))  # of the instants that can be told
+_LAST: Final = clock.to_ms(datetime.max.replace(tzinfo=UTC))
 
 ANY: Final = Clause("1")
 
@@ -85,7 +87,7 @@ class Search:
     keys: tuple[int, ...] | None = None  # of `_id`
     received: tuple[tuple["Range", ...], ...] = ()  # of `_lastUpdated`
     marks: tuple[tuple[bytes, ...], ...] = ()  # of each: one of them stands in the bytes
-    ends_after: datetime | None = None  # its date, or the end of its period
+    dated_from: datetime | None = None  # the first date that fits, where it has no period
     chains: tuple[Chain, ...] = ()
     includes: tuple[Include, ...] = ()
     origins: bool = False  # `_revinclude=Provenance:target`
@@ -110,9 +112,9 @@ class Search:
         )
 
     def _may_end_late(self, record: Record) -> bool:
-        if self.ends_after is None or b'"start"' in record.body:
+        if self.dated_from is None or b'"start"' in record.body:
             return True
-        return record.when is not None and record.when + _YEAR >= self.ends_after
+        return record.when is not None and record.when >= self.dated_from
 
     def admits(self, local_id: str, received: int) -> bool:
         """Tell whether `_id` and `_lastUpdated` let in what no row of the store stands for."""
@@ -333,17 +335,25 @@ def _marked(search: Search, criterion: Criterion) -> Search:
 
 
 def _bounded(search: Search, asked: "Range") -> Search:
-    """Let the store's own index of dates do what it can; the test decides all the same."""
+    """Let the store's own index of dates do what it can; the test decides all the same.
+
+    What lies outside the years 1 to 9999 bounds as the first or the last instant of them does.
+    """
     since, until = _BOUNDS[asked.prefix](asked)
     if since is not None:
-        at = clock.from_ms(since)
+        at = nearest(since)
         search = replace(search, since=at if search.since is None else max(at, search.since))
-    if until is not None:
-        at = clock.from_ms(until)
+    if until is not None and until <= _LAST:
+        at = nearest(until)
         search = replace(search, until=at if search.until is None else min(at, search.until))
     if asked.prefix in ("gt", "ge"):
-        search = replace(search, ends_after=clock.from_ms(asked.start))
+        search = replace(search, dated_from=nearest(asked.start - _YEAR))
     return search
+
+
+def nearest(ms: int) -> datetime:
+    """Return the instant of milliseconds since 1970; the first or last there is, beyond those."""
+    return clock.from_ms(min(max(ms, _FIRST), _LAST))
 
 
 Bounds = tuple[int | None, int | None]

@@ -28,6 +28,8 @@ from phr.store.models import (
 )
 
 OWN = "own"  # the kind of the place that the patient's own statements belong to
+UPLOAD = "upload"  # the kind of the place that the files of one name belong to
+PLACES = (OWN, UPLOAD)  # no server stands behind these: nothing to ask, pause, sign in at or check
 RESUME_WITHIN = timedelta(hours=6)  # a run that an outage ended goes on where it stopped
 
 
@@ -107,7 +109,7 @@ def forget_drafts(session: Session, *, before: datetime) -> None:
     session.execute(
         delete(Connection).where(
             Connection.state == ConnectionState.DRAFT,
-            Connection.kind != "upload",
+            Connection.kind != UPLOAD,
             Connection.created_at < before,
         )
     )
@@ -119,7 +121,7 @@ def due(session: Session, *, now: datetime) -> list[int]:
         select(Connection.id)
         .where(
             Connection.state == ConnectionState.ACTIVE,
-            Connection.kind != "upload",
+            Connection.kind.not_in(PLACES),
             or_(Connection.next_pull_at <= now, Connection.claimed_by.is_not(None)),
         )
         .order_by(Connection.next_pull_at)
@@ -255,14 +257,14 @@ def files_wanted(session: Session, connection_id: int) -> list[tuple[int, str]]:
 def upload_of(session: Session, name: str, *, now: datetime) -> Connection:
     """Return the place to which files of this name belong; the first time it is made."""
     query = select(Connection).where(
-        Connection.kind == "upload",
+        Connection.kind == UPLOAD,
         Connection.name == name,
         Connection.state == ConnectionState.ACTIVE,
     )
-    row = session.scalar(query.limit(1))
+    row = session.scalar(query.order_by(Connection.id).limit(1))
     if row is None:
         made = add(
-            session, kind="upload", name=name, base_url="", now=now, state=ConnectionState.ACTIVE
+            session, kind=UPLOAD, name=name, base_url="", now=now, state=ConnectionState.ACTIVE
         )
         row = session.get_one(Connection, made)
     return row

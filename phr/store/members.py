@@ -159,6 +159,17 @@ def invitations(house: House, patient_id: str) -> list[InvitationView]:
         return [_view(session, row) for row in session.scalars(query)]
 
 
+def is_waiting(house: House, account_id: str) -> bool:
+    """Say whether an account answered an invitation and was not let in yet."""
+    query = select(func.count()).where(
+        Invitation.account_id == account_id,
+        Invitation.state == InvitationState.ANSWERED,
+        Invitation.expires_at > clock.now(),
+    )
+    with house.read() as session:
+        return bool(session.scalar(query))
+
+
 def end_invitation(house: House, invitation_id: str, *, by: str) -> None:
     """Withdraw an invitation."""
     with house.write(Priority.URGENT) as session:
@@ -203,7 +214,14 @@ def confirm_member(
         audit.append_house(
             session, house, "member.added", patient=row.patient_id, account=account.id, by=by
         )
-    vaults.note(row.patient_id, "member.added", _actor(house, by), account=account.id)
+    vaults.note(
+        row.patient_id,
+        "member.added",
+        _actor(house, by),
+        account=account.id,
+        member=account.name,
+        role=row.role,
+    )
 
 
 # ---------------------------------------------------------------------- changing and removing
@@ -214,6 +232,7 @@ def set_role(
 ) -> None:
     """Change a member's role. Somebody must remain who may change the record."""
     wanted, vault = MemberRole(role), vaults.get(patient_id)
+    name = accounts.account_of(house, account_id).name
     with house.write(Priority.URGENT) as session:
         _keeper(session, patient_id, by)
         row = session.get_one(Membership, (account_id, patient_id))
@@ -226,7 +245,13 @@ def set_role(
     with vault.write(Priority.URGENT) as session:
         session.get_one(Member, account_id).role = wanted
         audit.append(
-            session, vault, "member.role", _actor(house, by), account=account_id, role=wanted
+            session,
+            vault,
+            "member.role",
+            _actor(house, by),
+            account=account_id,
+            member=name,
+            role=wanted,
         )
 
 
@@ -239,10 +264,13 @@ def remove_member(
     so. Raises Conflict when nobody who may change the record would remain, Sealed.
     """
     vault = vaults.get(patient_id)
+    name = accounts.account_of(house, account_id).name
     with house.write(Priority.URGENT) as session:
         if by != account_id:
             _keeper(session, patient_id, by)
-        session.delete(session.get_one(Membership, (account_id, patient_id)))
+        row = session.get_one(Membership, (account_id, patient_id))
+        role = row.role
+        session.delete(row)
         session.flush()
         _refuse_orphan(session, patient_id)
         session.execute(
@@ -254,7 +282,15 @@ def remove_member(
             session, house, "member.removed", patient=patient_id, account=account_id, by=by
         )
     with vault.write(Priority.URGENT) as session:
-        audit.append(session, vault, "member.removed", _actor(house, by), account=account_id)
+        audit.append(
+            session,
+            vault,
+            "member.removed",
+            _actor(house, by),
+            account=account_id,
+            member=name,
+            role=role,
+        )
     vaults.unpin(vault, account_id)
 
 

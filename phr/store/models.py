@@ -612,8 +612,8 @@ class ClaimedBrowser(VaultBase):
 class Authorization(VaultBase):
     """What an app was given under a grant (RFC 6749): a code to redeem once, then a refresh token.
 
-    Each refresh token follows from the one before it under `chain_key`, so that a lost answer can
-    be given again and one used twice be recognised, without any of them being kept.
+    Each refresh token follows from the one before it under `chain_key` and bears its mark, so that
+    a lost answer can be given again and one used twice be recognised, without any being kept.
     """
 
     __tablename__ = "authorization"

@@ -309,6 +309,37 @@ def come_since(
     return many, _records(session, vault, sql, (after, limit))
 
 
+def undated_since(
+    session: Session, vault: Vault, since: datetime | None, *, limit: int
+) -> tuple[int, list[Record]]:
+    """Return how many records came or changed since then that lack the date for the timeline.
+
+    And those that came last. Few are undated: the index of types and times leads to them.
+    """
+    kinds = ",".join(str(kind.number) for kind in KINDS.values() if kind.timeline)
+    came = f"record.type IN ({kinds}) AND record.time IS NULL AND record.received >= ?"
+    after = 0 if since is None else clock.to_ms(since)
+    [(many,)] = database.rows(session, f"SELECT count(*) FROM record WHERE {came}", (after,))
+    sql = f"SELECT {_COLUMNS} FROM record WHERE {came} ORDER BY record.pk DESC LIMIT ?"
+    return many, _records(session, vault, sql, (after, limit)) if many else []
+
+
+def in_files_since(session: Session, type_: str, since: datetime) -> int:
+    """Return how many records of a type the files brought since then hold that came since then.
+
+    Of a file brought for the first time the kept counters tell it; only for one that was there
+    before are the records themselves looked at.
+    """
+    after = clock.to_ms(since)
+    sql = "SELECT id, created_at >= ? FROM connection WHERE kind = 'upload' AND last_pull_at >= ?"
+    files = database.rows(session, sql, (after, after))
+    many = sum(counts(session, pk).get(type_, 0) for pk, is_new in files if is_new)
+    for pk in (pk for pk, is_new in files if not is_new):
+        sql = "SELECT count(*) FROM record WHERE type = ? AND connection = ? AND received >= ?"
+        many += database.rows(session, sql, (KINDS[type_].number, pk, after))[0][0]
+    return many
+
+
 def counts(session: Session, connection_id: int | None = None) -> dict[str, int]:
     """Return the number of records per type (of one connection), from the kept counters."""
     condition, params = ("WHERE connection = ?", (connection_id,)) if connection_id else ("", ())

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from phr import clock, ids, logs
 from phr.errors import Damaged, NotFound, PhrError, Sealed, WrongSecret
 from phr.store import audit, backup, files, slots
+from phr.store.connections import PLACES
 from phr.store.database import Database, Priority, remove
 from phr.store.house import House, bury, put_setting
 from phr.store.models import (
@@ -272,6 +273,7 @@ class Vaults:
             try:
                 self._remake_slots(vault, held)
                 stopped = self.distrust(vault, "vault.restored", **detail)
+                _resume_places(vault)
                 self._merge_notes(vault)
             except BaseException:
                 vault.database.close()
@@ -291,6 +293,7 @@ class Vaults:
             vault = self._try_keys(vault_id, held, keys)
             try:
                 self._settle(vault, held)
+                _resume_places(vault)
             except BaseException:
                 vault.database.close()
                 raise
@@ -569,7 +572,7 @@ class Vaults:
         """Begin a new audit epoch in a vault that is not the one last written here.
 
         Active grants are suspended until confirmed, grants that were ended stay ended, connections
-        are paused for checking. Returns how many grants and connections were stopped.
+        to servers are paused for checking. Returns how many grants and connections were stopped.
         """
         buried = self.house.buried("grant")
         mark = self.house.mark_of(vault.id)
@@ -643,8 +646,22 @@ def _suspend_grants(session: Session, buried: frozenset[str]) -> int:
 
 def _pause_connections(session: Session) -> int:
     running = (ConnectionState.ACTIVE, ConnectionState.NEEDS_REAUTHORISATION)
-    found = list(session.scalars(select(Connection).where(Connection.state.in_(running))))
-    for connection in found:
-        connection.state, connection.sentence = ConnectionState.PAUSED, CHECK
-        connection.claimed_by = None
-    return len(found)
+    session.execute(update(Connection).values(claimed_by=None))
+    stopped = session.execute(
+        update(Connection)
+        .where(Connection.state.in_(running), Connection.kind.not_in(PLACES))
+        .values(state=ConnectionState.PAUSED, sentence=CHECK)
+        .returning(Connection.id)
+    )
+    return len(stopped.all())
+
+
+def _resume_places(vault: Vault) -> None:
+    """Set places of files and own statements active again; earlier versions paused these too."""
+    paused = (Connection.kind.in_(PLACES), Connection.state == ConnectionState.PAUSED)
+    with vault.read() as session:
+        if session.scalar(select(Connection.id).where(*paused).limit(1)) is None:
+            return
+    with vault.write(Priority.URGENT) as session:
+        active = {"state": ConnectionState.ACTIVE, "sentence": None}
+        session.execute(update(Connection).where(*paused).values(active))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from phr.chart.plain import counted, joined, moment_words, sentence_case
-from phr.chart.problems import Diagnosis, Problem, Problems, problems
+from phr.chart.problems import NO_STATUS, Diagnosis, Problem, Problems, problems
 from phr.fhir.record import Record, Selection
 from phr.views.evidence import PERSONS, how, with_evidence
 from phr.views.frame import (
@@ -26,7 +26,7 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     """Build the page from Condition records."""
     found = problems(records, how(context))
     none = nothing(context, ("Condition",), "problems")
-    anything = found.active or found.over or found.diagnoses or found.doubtful
+    anything = found.active or found.unclear or found.over or found.diagnoses or found.doubtful
     return sheets(
         context,
         at_least(VIEW, records, heading(found)),
@@ -37,6 +37,11 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
             empty=""
             if found.active
             else ("No source lists an active problem." if anything else none),
+        ),
+        Sheet(
+            "Unclear",
+            tuple(row(one, context) for one in found.unclear),
+            ("no source says plainly that these are active",),
         ),
         Sheet("Listed as over", tuple(row(one, context) for one in found.over)),
         Sheet(
@@ -58,7 +63,7 @@ def heading(found: Problems) -> str:
     if found.active:
         verb = "is" if len(found.active) == 1 else "are"
         return f"{counted(len(found.active), 'problem')} {verb} listed as active"
-    if found.over or found.diagnoses:
+    if found.unclear or found.over or found.diagnoses:
         return "No problem is listed as active"
     return "Problems are unknown"
 
@@ -91,9 +96,9 @@ def row(one: Problem, context: Context) -> Row:
 def _mark(one: Problem) -> Mark | None:
     if one.over:
         return Mark("ended", sentence_case(one.status or "over"))
-    if one.status in ("active", ""):
-        return None if one.status else Mark("none", "No status given")
-    return Mark("none", sentence_case(one.status))
+    if one.status == "active":
+        return None
+    return Mark("none", sentence_case(one.status or NO_STATUS))
 
 
 def _diagnosis(one: Diagnosis, context: Context) -> Row:

@@ -52,7 +52,7 @@ from phr.web.sessions import Doorkeeper
 MAX_HEADERS = 32 * 1024  # bytes of all request headers together
 WELL_KNOWN = "/.well-known/"
 # Where programs in other people's pages ask (Fetch §3.2): by token, never by cookie.
-FOREIGN_PAGES = ("/fhir/", "/oauth/token", "/oauth/revoke", "/oauth/introspect", "/oauth/register",
+FOREIGN_PAGES = ("/fhir/", "/oauth/token", "/oauth/revoke", "/oauth/introspect",
                  "/oauth/keys.json", WELL_KNOWN)  # fmt: skip
 OPEN_TO_PAGES = {
     "access-control-allow-origin": "*",

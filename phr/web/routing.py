@@ -54,6 +54,7 @@ class Access(StrEnum):
     ADMINISTRATOR = "administrator"
     LINK = "link"  # a door: the handler asks the gate who holds which handle
     BEARER = "bearer"  # a door for machines: no cookie, the handler asks the gate about the token
+    APP = "app"  # a door of OAuth: who asks proves it there, or is led to the patient
 
 
 @dataclass(slots=True)

@@ -99,7 +99,7 @@ class Doorkeeper:
         checked = unsafe and options.get("csrf", True)
         if checked:
             self._check_origin(visit)
-        if access is not Access.BEARER:  # machines have no browser session, and are given none
+        if access not in {Access.BEARER, Access.APP}:  # no browser's session, and none is begun
             self._recognise(visit)
         self._check_account(visit, access, always=options.get("always", False))
         if checked:
@@ -183,7 +183,7 @@ class Doorkeeper:
     # ------------------------------------------------------------ access
 
     def _check_account(self, visit: Visit, access: Access, *, always: bool) -> None:
-        if always or access in {Access.LINK, Access.BEARER}:
+        if always or access in {Access.LINK, Access.BEARER, Access.APP}:
             return
         waiting = visit.session is None and self._unclaimed()
         if access is Access.SETUP:

@@ -162,7 +162,7 @@ def test_doors_let_in_nobody_but_anyone_and_holders_of_links() -> None:
     wrong = [
         (path, access)
         for app, _, path, access in routes()
-        if app == "public" and access not in {Access.ANYONE, Access.LINK, Access.BEARER}
+        if app == "public" and access not in {Access.ANYONE, Access.LINK, Access.BEARER, Access.APP}
     ]
     assert not wrong
 

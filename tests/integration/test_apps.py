@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import time_machine
 
 from phr import clock, ids, jwt
-from phr.sharing import gate, grants
+from phr.sharing import clients, gate, grants
 from phr.store.models import Grant, GrantState
 from tests.cast import HOME, PASSWORDS, PUBLIC, Browser, Cast, csrf_in
 
@@ -75,6 +76,10 @@ class Stage:
 
     def post(self, path: str, **fields: str) -> Any:
         return self.door.post(f"/oauth/{path}", data=fields, headers={"origin": ""})
+
+    def register(self, given: Any, **headers: str) -> Any:
+        """Send a registration as a program does: without what a browser would add."""
+        return self.door.post("/oauth/register", json=given, headers={"origin": ""} | headers)
 
     def redeem(self, code: str, **changed: str) -> Any:
         given = {
@@ -198,12 +203,35 @@ def test_refusing_leads_back_with_access_denied_and_asks_for_no_password(stage: 
     assert stage.ada.get(path).status_code == 400
 
 
+def test_only_the_word_allow_allows(stage: Stage):
+    answer = stage.answer(stage.page(), do="")
+
+    assert answer.status_code == 422
+    assert stage.standing() == []
+
+
+def test_request_that_is_answered_twice_at_once_gives_one_code(stage: Stage):
+    path = stage.page()
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: stage.answer(path, once=ids.new_id()), range(4)))
+
+    assert min(each.status_code for each in answers) == 303
+    assert len(stage.standing()) == 1
+
+
+def test_request_waits_on_while_its_answer_could_not_be_taken(stage: Stage):
+    path = stage.page()
+    assert stage.answer(path, line=[]).status_code == 422
+
+    assert stage.answer(path).status_code == 303
+
+
 def test_allowing_needs_the_password(stage: Stage):
     with clock_later(minutes=6):
         path = stage.page()
         page = stage.ada.get(path).text
         once = re.findall(r'name="once" value="([^"]+)"', page)[0]
-        form = {"csrf": csrf_in(page), "once": once, "line": "patient/Condition.rs", "days": "1"}
+        form = {"csrf": csrf_in(page), "once": once, "line": "patient/Condition.rs", "do": "allow"}
         answer = stage.ada.post(path, data=form | {"patient": stage.cast.patients["Ada"]})
 
     assert answer.status_code == 403
@@ -220,7 +248,7 @@ def test_same_form_sent_twice_makes_one_grant(stage: Stage):
         "once": re.findall(r'name="once" value="([^"]+)"', page)[0],
         "line": "patient/Condition.rs",
         "patient": stage.cast.patients["Ada"],
-        "days": "1",
+        "do": "allow",
         "confirm.password": PASSWORDS["Ada"],
     }
     first = stage.ada.post(path, data=form)
@@ -241,7 +269,7 @@ def test_nobody_but_a_member_who_may_change_answers_for_a_record(stage: Stage):
         "once": ids.new_id(),
         "patient": stage.cast.patients["Ada"],
         "line": "patient/Condition.rs",
-        "days": "1",
+        "do": "allow",
         "confirm.password": PASSWORDS["Eve"],
     }
 
@@ -279,6 +307,9 @@ FAULTS: list[tuple[dict[str, str | None], str]] = [
     ({"scope": "patient/Observation.sr"}, "invalid_scope"),
     ({"scope": "system/Observation.rs"}, "invalid_scope"),
     ({"scope": "patient/Observation.rs?code=x"}, "invalid_scope"),
+    ({"request_uri": "urn:example:1"}, "invalid_request"),
+    ({"response_mode": "fragment"}, "invalid_request"),
+    ({"nonce": "n" * 5000}, "invalid_request"),
 ]
 
 
@@ -355,9 +386,7 @@ def test_code_runs_out_after_a_minute(stage: Stage):
 
 def test_code_of_another_app_gives_nothing_and_harms_nothing(stage: Stage):
     code = stage.code()
-    other = stage.door.post(
-        "/oauth/register", json={"redirect_uris": ["https://other.example.org/"]}
-    ).json()["client_id"]
+    other = stage.register({"redirect_uris": ["https://other.example.org/"]}).json()["client_id"]
 
     stolen = stage.redeem(code, client_id=other)
 
@@ -408,7 +437,7 @@ def test_any_earlier_refresh_token_is_recognised_not_only_the_last(stage: Stage)
 
 def test_made_up_refresh_token_harms_nobody(stage: Stage):
     token = stage.redeem(stage.code()).json()["refresh_token"]
-    made_up = token.partition(".")[0] + "." + ids.new_secret()
+    made_up = token.partition(".")[0] + "." + ids.new_secret() + "0" + "x" * 22
 
     assert stage.refresh(made_up).json()["error"] == "invalid_grant"
     assert stage.refresh(token).status_code == 200
@@ -469,9 +498,7 @@ def test_app_gives_a_token_back_and_with_a_refresh_token_everything(stage: Stage
 
 def test_token_of_another_app_is_neither_told_of_nor_ended(stage: Stage):
     given = stage.redeem(stage.code()).json()
-    other = stage.door.post(
-        "/oauth/register", json={"redirect_uris": ["https://other.example.org/"]}
-    ).json()["client_id"]
+    other = stage.register({"redirect_uris": ["https://other.example.org/"]}).json()["client_id"]
 
     for token in (given["access_token"], given["refresh_token"]):
         told = stage.post("introspect", token=token, client_id=other)
@@ -479,6 +506,16 @@ def test_token_of_another_app_is_neither_told_of_nor_ended(stage: Stage):
         assert stage.post("revoke", token=token, client_id=other).status_code == 200
 
     assert stage.refresh(given["refresh_token"]).status_code == 200
+
+
+def test_earlier_refresh_token_given_back_ends_everything_too(stage: Stage):
+    first = stage.redeem(stage.code()).json()["refresh_token"]
+    newest = stage.refresh(first).json()["refresh_token"]
+
+    stage.post("revoke", token=first, client_id=stage.client_id)
+
+    assert stage.standing() == []
+    assert stage.refresh(newest).json()["error"] == "invalid_grant"
 
 
 def test_unknown_token_is_revoked_without_a_word(stage: Stage):
@@ -505,13 +542,13 @@ def test_blocked_app_may_not_ask_and_what_it_read_has_ended(stage: Stage):
 def test_app_of_the_own_network_registers_itself_and_waits(stage: Stage):
     given = {
         "client_name": "Visible <b>name</b>",
-        "redirect_uris": ["https://new.example.org/cb", "http://127.0.0.1:7777/cb"],
+        "redirect_uris": ["https://new.example.org/cb", "https://new.example.org/other"],
         "token_endpoint_auth_method": "none",
         "grant_types": ["authorization_code", "refresh_token"],
         "scope": "patient/*.rs",
     }
 
-    answer = stage.door.post("/oauth/register", json=given)
+    answer = stage.register(given)
 
     made = answer.json()
     assert answer.status_code == 201
@@ -538,6 +575,10 @@ UNSOUND: list[Any] = [
     {"redirect_uris": [BACK], "response_types": ["token"]},
     {"redirect_uris": [BACK], "token_endpoint_auth_method": "private_key_jwt"},
     {"redirect_uris": [BACK], "jwks": {"keys": [jwt.new_key("ES384")]}},
+    {"redirect_uris": [BACK], "jwks": {"keys": [{"kty": "EC", "x": {"deep": [[]]}}]}},
+    {"redirect_uris": [BACK, "https://elsewhere.example.org/back"]},
+    {"redirect_uris": [BACK, "com.example.app://app.example.org/back"]},
+    {"redirect_uris": ["https://app.example.org;sandbox/back"]},
     {"redirect_uris": [BACK], "jwks_uri": "ftp://app.example.org/keys"},
     {"redirect_uris": [BACK], "scope": "patient/Observation.xyz"},
     {"grant_types": ["client_credentials"]},
@@ -548,30 +589,90 @@ UNSOUND: list[Any] = [
 
 def test_registration_that_is_not_sound_is_refused_in_the_words_of_the_standard(stage: Stage):
     for given in UNSOUND:
-        answer = stage.door.post("/oauth/register", json=given)
+        answer = stage.register(given)
 
         assert answer.status_code == 400, given
         assert answer.json()["error"] in {"invalid_client_metadata", "invalid_redirect_uri"}
 
 
-def test_app_from_elsewhere_needs_an_invitation_which_serves_once(stage: Stage):
-    far = Browser(stage.cast.public, PUBLIC, network="9.9.9.9")
+def test_page_of_anybody_opened_in_the_house_registers_nothing(stage: Stage):
     given = {"redirect_uris": [BACK]}
-    assert far.post("/oauth/register", json=given).status_code == 401
+
+    foreign = stage.register(given, origin="https://evil.example.org")
+    quiet = stage.register(given, **{"sec-fetch-site": "cross-site"})
+    as_text = stage.door.post(
+        "/oauth/register", content=b"{}", headers={"origin": "", "content-type": "text/plain"}
+    )
+
+    assert (foreign.status_code, quiet.status_code, as_text.status_code) == (401, 401, 400)
+    assert "access-control-allow-origin" not in foreign.headers
+
+
+@pytest.mark.parametrize(
+    ("network", "may"),
+    [
+        ("127.0.0.1", True),
+        ("192.168.1.20", True),
+        ("::/64", True),
+        ("fd12:3456:789a:1::/64", True),
+        ("100.64.0.7", False),
+        ("198.18.0.1", False),
+        ("8.8.8.8", False),
+        ("2001:db8::/64", False),
+        ("unknown", False),
+    ],
+)
+def test_only_the_homes_own_networks_count_as_home(network, may):
+    assert clients.may_register(network) is may
+
+
+def test_registered_scope_bounds_what_is_asked(stage: Stage):
+    given = {"redirect_uris": [BACK], "scope": "patient/Immunization.rs"}
+    client_id = stage.register(given).json()["client_id"]
+
+    more = stage.back(stage.ask(client_id=client_id, scope="patient/*.rs"))
+    part = stage.ada.get(
+        stage.page(client_id=client_id, scope="patient/Immunization.rs patient/Condition.rs")
+    ).text
+
+    assert more["error"] == "invalid_scope"
+    assert "patient/Immunization.rs" in part
+    assert "patient/Condition.rs" not in part
+
+
+def test_who_only_looks_decides_nothing_about_apps(stage: Stage):
+    cleo = stage.cast.browser("Cleo")
+
+    for path in (f"/apps/{stage.client_id}/block", "/apps/invite", "/apps"):
+        answer = cleo.submit(path, {"name": "x", "redirects": BACK}, page="/account")
+        assert answer.status_code == 403, path
+
+    assert stage.ask().status_code == 303
+
+
+def test_blocked_app_may_ask_again_when_it_is_let(stage: Stage):
+    stage.ada.submit(f"/apps/{stage.client_id}/block", page="/apps")
+    stage.ada.submit(f"/apps/{stage.client_id}/unblock", page="/apps")
+
+    assert stage.ask().status_code == 303
+
+
+def test_app_from_elsewhere_needs_an_invitation_which_serves_once(stage: Stage):
+    stage.door = far = Browser(stage.cast.public, PUBLIC, network="9.9.9.9")
+    given = {"redirect_uris": [BACK]}
+    assert stage.register(given).status_code == 401
     page = stage.ada.submit("/apps/invite", page="/apps").text
     secret = re.findall(r"<p><code>([\w-]{43})</code></p>", page)[0]
-    shown = {"authorization": f"Bearer {secret}"}
+    shown = f"Bearer {secret}"
 
-    assert far.post("/oauth/register", json=given, headers=shown).status_code == 201
-    assert far.post("/oauth/register", json=given, headers=shown).status_code == 401
+    assert stage.register({"redirect_uris": []}, authorization=shown).status_code == 400
+    assert stage.register(given, authorization=shown).status_code == 201
+    assert stage.register(given, authorization=shown).status_code == 401
     far.close()
 
 
 def test_who_floods_the_registration_fills_only_the_places_of_those_who_wait(stage: Stage):
-    answers = [
-        stage.door.post("/oauth/register", json={"redirect_uris": [BACK]}).status_code
-        for _ in range(25)
-    ]
+    answers = [stage.register({"redirect_uris": [BACK]}).status_code for _ in range(25)]
 
     assert answers.count(201) == 20
     assert set(answers) == {201, 409}
@@ -616,7 +717,7 @@ def server(request: pytest.FixtureRequest, stage: Stage) -> tuple[dict[str, Any]
         "jwks": {"keys": [jwt.public_half(key)]},
         "scope": "system/Observation.rs system/Condition.rs",
     }
-    made = stage.door.post("/oauth/register", json=given)
+    made = stage.register(given)
     assert made.status_code == 201, made.text
     return key, made.json()["client_id"]
 
@@ -690,6 +791,20 @@ def test_assertion_serves_once_and_only_with_the_registered_key(stage: Stage, se
     assert stage.post("token", **asked, client_id=client_id).status_code == 401
 
 
+def test_made_up_assertions_stop_at_a_number_and_the_apps_of_others_go_on(stage: Stage, server):
+    key, client_id = server
+    let_server_in(stage, client_id)
+    asked = {"grant_type": "client_credentials", "scope": "system/Observation.rs"}
+    wrong = jwt.new_key(key["alg"]) | {"kid": key["kid"]}
+
+    statuses = {
+        stage.post("token", **asked, **assertion(wrong, client_id)).status_code for _ in range(34)
+    }
+
+    assert statuses == {401, 429}
+    assert stage.redeem(stage.code()).status_code == 200
+
+
 def test_server_belongs_to_one_record(stage: Stage, server):
     _, client_id = server
     let_server_in(stage, client_id)
@@ -731,6 +846,18 @@ def test_page_elsewhere_may_ask_for_tokens_but_gets_no_cookie_and_no_other_door(
     assert "set-cookie" not in stage.post("token").headers
 
 
+def test_parent_who_allows_is_not_called_the_patient(stage: Stage):
+    answer = stage.answer(stage.page(), patient=stage.cast.patients["Ben"])
+
+    given = stage.redeem(stage.back(answer)["code"]).json()
+
+    keys = stage.door.get("/oauth/keys.json").json()
+    claims = jwt.verify(
+        given["id_token"], keys, issuer=PUBLIC, audience=stage.client_id, now=clock.now()
+    )
+    assert "fhirUser" not in claims
+
+
 def test_app_that_is_opened_from_here_knows_whose_record_is_meant(stage: Stage):
     launch_url = "https://app.example.org/launch"
     form = {"name": "Opened", "redirects": BACK, "kind": "app", "launch": launch_url}
@@ -748,6 +875,10 @@ def test_app_that_is_opened_from_here_knows_whose_record_is_meant(stage: Stage):
     ).text
     chosen = re.findall(r'name="patient" value="(\w+)" checked', page)
     assert chosen == [ben]
+    eve = stage.cast.browser("Eve")
+    again = stage.page(client_id=opened, launch=said["launch"], scope="launch patient/*.rs")
+    assert eve.get(again).status_code == 400, "another account's launch"
+    assert stage.ada.get(f"/apps/ask/{said['launch']}").status_code == 400
 
 
 def test_grant_of_an_app_ends_by_itself(stage: Stage):

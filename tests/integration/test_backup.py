@@ -12,7 +12,7 @@ import apsw
 import pytest
 import time_machine
 
-from phr import clock, ids
+from phr import clock, ids, own, pull
 from phr.errors import (
     Conflict,
     Damaged,
@@ -23,6 +23,7 @@ from phr.errors import (
     VaultError,
     WrongSecret,
 )
+from phr.fhir.statements import STATEMENTS
 from phr.http import Http
 from phr.jobs import Jobs, Plan
 from phr.net import Guard
@@ -32,6 +33,7 @@ from phr.store.database import PAGE_BYTES, Database
 from phr.store.models import Connection, Grant, Member, Recipient, VaultFact
 from phr.store.models import Session as Browser
 from phr.store.restore import restore
+from phr.store.vault import CHECK
 from tests.fixtures_records import keep_records, lab
 from tests.fixtures_store import OTHER, PASSWORD, Home, write_down, written
 
@@ -413,6 +415,57 @@ def test_after_a_restore_grants_wait_and_ended_ones_stay_ended(tmp_path: Path) -
             assert session.get_one(Connection, 1).state == "paused"
         with home.house.read() as session:
             assert session.query(Browser).count() == 0
+
+
+def places(home: Home, patient: str) -> dict[str, str]:
+    """Keep one own statement and one file; return the states of the two places by kind."""
+    vault, now = home.vaults.get(patient), clock.now()
+    author = own.Author({"kind": "member", "name": "Ada"}, is_patient=True)
+    own.state(vault, STATEMENTS["allergy"], {"what": "Latex"}, author, now=now)
+    file = home.data / "labs.ndjson"
+    file.write_bytes(b'{"resourceType":"Patient","id":"p1","birthDate":"1980-01-01"}')
+    pull.take_file(vault, file.name, file, actor=author.actor, now=now)
+    return states(home, patient)
+
+
+def states(home: Home, patient: str) -> dict[str, str]:
+    with home.vaults.get(patient).read() as session:
+        return {row.kind: row.state for row in session.query(Connection)}
+
+
+def pause_places(home: Home, patient: str) -> None:
+    """Leave the places as earlier versions left them after a restore."""
+    with home.vaults.get(patient).write() as session:
+        for row in session.query(Connection):
+            row.state, row.sentence = "paused", CHECK
+
+
+def test_a_restore_asks_to_check_only_what_a_server_stands_behind(tmp_path: Path) -> None:
+    with Home(tmp_path) as home:
+        patient = home.patient(home.account())
+        assert places(home, patient) == {"own": "active", "upload": "active"}
+        made = backup.back_up(home.house, home.vaults, patient)
+        done = restore(home.house, home.vaults, made.folder)
+        assert done.connections_paused == 0
+        assert "Connections to check: 0." in done.sentence
+        assert states(home, patient) == {"own": "active", "upload": "active"}
+
+
+def test_places_that_an_earlier_restore_paused_are_active_when_the_record_opens(
+    tmp_path: Path,
+) -> None:
+    with Home(tmp_path) as home:
+        patient = home.patient(home.account(), by_itself=True)
+        places(home, patient)
+        pause_places(home, patient)
+        made = backup.back_up(home.house, home.vaults, patient)
+        home.reopen()
+        assert home.vaults.open_by_themselves() == [patient]
+        assert states(home, patient) == {"own": "active", "upload": "active"}
+        assert restored(home, made.folder) == patient
+        with home.vaults.get(patient).read() as session:
+            assert {row.sentence for row in session.query(Connection)} == {None}
+        assert places(home, patient) == {"own": "active", "upload": "active"}
 
 
 def test_a_member_removed_since_does_not_come_back(tmp_path: Path) -> None:

@@ -187,6 +187,40 @@ def test_a_result_is_printed_without_a_line_of_log(household: Callable[..., Resu
     assert not result.stderr
 
 
+def test_a_sealed_record_is_named_where_the_open_ones_are_pulled(
+    household: Callable[..., Result],
+) -> None:
+    told = items(household("pull", "--json"))
+    assert [(one["kind"], one["patient"], one["state"]) for one in told] == [
+        ("sealed", "Ada", "sealed")
+    ]
+    assert household("pull").stdout.startswith("Ada: This record is sealed")
+    assert code(household("pull", "--patient", "Ada")) == 3
+    assert code(household("vault", "shred", "--patient", "Ben", "--confirm", "Ben")) == 0
+    assert code(household("pull")) == 3
+
+
+def test_a_sealed_record_without_a_backup_is_named(
+    household: Callable[..., Result], password_file: str
+) -> None:
+    ada = ("--patient", "Ada", "--account", "Ada", "--unlock-file", password_file)
+    told = {one["patient"]: one for one in items(household("backup", "--json"))}
+    assert (told["Ben"]["sealed"], told["Ada"]["sealed"]) == (False, True)
+    assert told["Ada"]["folder"] is None
+    assert "Ada: sealed, so not backed up now; it has no backup\n" in household("backup").stdout
+    assert backups(household).endswith("1 record has no backup yet.")
+    made = items(household("backup", "--json", *ada))[0]
+    told = {one["patient"]: one for one in items(household("backup", "--json"))}
+    assert told["Ada"] == {**made, "sealed": True}
+    assert "no backup" not in backups(household)
+
+
+def backups(household: Callable[..., Result]) -> str:
+    """What `phr check` says about backups."""
+    found = items(household("check", "--json"))
+    return next(str(one["sentence"]) for one in found if one["name"] == "backups")
+
+
 # ------------------------------------------------------------------ docs/cli.md
 
 

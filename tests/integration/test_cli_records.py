@@ -1,26 +1,34 @@
 """The command line with records: connect and pull at the demo hospital, import, chart, export."""
 
 import json
+import os
 import re
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 from click.testing import Result
 
 from phr import demo
-from phr.settings import Settings
+from phr.appliance import Appliance
+from phr.connectors import LIVE
+from phr.settings import Settings, load
+from phr.store import connections
+from phr.store.models import ConnectionState
 from phr.views import VIEWS
+from tests.house.look import ROOT
 from tests.integration.test_cli import PASSWORD, code, documented, items, run
-from tests.integration.test_serve import command, environment
+from tests.integration.test_serve import Running, command, environment, start
+from tests.integration.test_serve import phr as shell
 
 Run = Callable[..., Result]
-__all__ = ["run"]  # the fixture
+__all__ = ["run", "start"]  # the fixtures
 
-BUNDLE = {
+BUNDLE: dict[str, Any] = {
     "resourceType": "Bundle",
     "type": "collection",
     "entry": [
@@ -70,9 +78,8 @@ def sign_in(hospital: demo.Demo, url: str) -> None:
     assert "You may close" in browse(f"{hospital.url}/consent", key=key.group(1), decision="allow")
 
 
-def test_a_hospital_is_connected_and_pulled_without_a_page_of_ours(
-    hospital: demo.Demo, ada: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def connect(hospital: demo.Demo, tmp_path: Path) -> set[str]:
+    """Connect Ada's record as a person does at a terminal; return the keys that were printed."""
     options = ("--patient", "Ada", "--client-id", hospital.client_id, "--timeout", "60", "--json")
     process = subprocess.Popen(
         command("connect", hospital.base_url, *options, "--data", str(tmp_path / "data")),
@@ -85,14 +92,79 @@ def test_a_hospital_is_connected_and_pulled_without_a_page_of_ours(
         sign_in(hospital, begun["open"])
         done = json.loads(process.stdout.readline())
     assert process.returncode == 0
-    assert set(begun) | set(done) == documented()["connect"]
+    return set(begun) | set(done)
 
+
+def test_a_hospital_is_connected_and_pulled_without_a_page_of_ours(
+    hospital: demo.Demo, ada: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert connect(hospital, tmp_path) == documented()["connect"]
     monkeypatch.setenv("PHR_LAN_HOSTS", hospital.address)
     pulled = items(ada("pull", "--json"))
     assert pulled[0]["kind"] == "pull"
     assert pulled[0]["new"] > 10
     assert set().union(*pulled) == documented()["pull"]
     assert items(ada("pull", "--json"))[0]["new"] == 0
+
+
+def test_a_pull_that_failed_fails_and_one_that_waits_for_a_person_says_so_each_time(
+    hospital: demo.Demo, ada: Run, tmp_path: Path
+) -> None:
+    connect(hospital, tmp_path)
+    result = ada("pull", "--json")  # the address is not allowed any more
+    assert code(result) == 1
+    assert json.loads(result.stdout.splitlines()[0])["state"] == "failed"
+    assert "could be fetched" in json.loads(result.stderr)["error"]
+
+    appliance = Appliance.open(load({"PHR_DATA": str(tmp_path / "data")}))
+    try:
+        with appliance.vaults.get(appliance.vaults.open_ids()[0]).write() as session:
+            row = next(one for one in connections.listed(session) if one.kind in LIVE)
+            row.state, row.sentence = ConnectionState.NEEDS_REAUTHORISATION, "Please sign in."
+            number = row.id
+    finally:
+        appliance.close()
+    for arguments in (("pull", "--json"), ("pull", "--connection", str(number), "--json")):
+        result = ada(*arguments)
+        assert code(result) == 4
+        assert json.loads(result.stdout)["needs_a_person"] is True
+        assert json.loads(result.stderr) == {"error": "Please sign in.", "exit": 4}
+
+
+def test_a_record_made_in_a_running_homeport_is_open_there(
+    start: Callable[..., Running], tmp_path: Path
+) -> None:
+    data = ("--data", str(start().data), "--json")
+    file = tmp_path / "password"
+    file.write_text(PASSWORD)
+    secret = ("--unlock-file", str(file))
+    assert shell("account", "create", "Ada", *secret, *data).returncode == 0
+    for more in ((), ("--account", "Ada", *secret)):
+        words = ("vault", "create", "Ada", "--owner", "Ada", "--opens-by-itself")
+        made = json.loads(shell(*words, *data, *more).stdout)
+        listed = map(json.loads, shell("vault", "list", *data).stdout.splitlines())
+        assert made["state"] == "open"
+        assert made in list(listed)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("vault", "list", "--horoscope"),
+        ("vault", "create", "--owner", "Ada"),
+        ("activity", "--patient", "Ada", "--limit", "many"),
+        ("import", "absent.json", "--patient", "Ada"),
+        ("horoscope",),
+    ],
+)
+def test_wrong_use_is_one_line_of_json_where_json_is_asked_for(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    result = shell(*arguments, "--json", "--data", str(tmp_path / "data"))
+    assert (result.returncode, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    assert set(json.loads(line)) == {"error", "exit"}
+    assert json.loads(line)["exit"] == 2
 
 
 def test_nobody_coming_back_needs_a_person(
@@ -134,10 +206,47 @@ def test_files_come_in_once_and_leave_again(ada: Run, tmp_path: Path) -> None:
     assert [one["kind"] for one in back] == ["file"]
 
 
-def test_a_file_of_which_nothing_can_be_kept_is_wrong_use(ada: Run, tmp_path: Path) -> None:
+def test_a_file_of_which_nothing_can_be_kept_is_a_failure(ada: Run, tmp_path: Path) -> None:
     file = tmp_path / "letter.txt"
     file.write_text("Dear Ada,")
-    assert code(ada("import", str(file), "--patient", "Ada")) == 2
+    assert code(ada("import", str(file), "--patient", "Ada")) == 1
+
+
+def test_only_the_file_that_is_broken_is_called_so(ada: Run, tmp_path: Path) -> None:
+    known, broken = tmp_path / "known.json", tmp_path / "broken.json"
+    known.write_text(json.dumps(BUNDLE["entry"][1]["resource"]))
+    broken.write_text("{]")
+    items(ada("import", str(known), "--patient", "Ada", "--json"))
+    result = ada("import", str(known), str(broken), "--patient", "Ada")
+    assert code(result) == 1
+    assert result.stderr == "Nothing of broken.json could be kept: see above.\n"
+    assert f"{known}: 0 kept, 1 unchanged, 0 set aside\n" in result.stdout
+
+
+def test_what_is_no_regular_file_is_wrong_use_and_never_waited_for(
+    ada: Run, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (tmp_path, pipe, Path("/dev/zero"), tmp_path / "absent.json"):
+        result = ada("import", str(path), "--patient", "Ada")
+        assert code(result) == 2
+        assert str(path) in str(result.exception)
+        assert not result.stdout
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that fails to read")
+def test_a_file_that_cannot_be_read_is_told_and_the_others_are_taken(
+    ada: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "bundle.json"
+    file.write_text(json.dumps(BUNDLE))
+    result = ada("import", "/proc/self/mem", str(file), "--patient", "Ada", "--json")
+    assert code(result) == 1
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    assert told[0]["sentence"].startswith("This file could not be read (")
+    assert (told[0]["state"], told[1]["kept"]) == ("failed", 2)
+    assert "mem" in json.loads(result.stderr)["error"]
 
 
 def test_a_section_nobody_knows_is_named_with_those_there_are(ada: Run) -> None:
@@ -146,13 +255,109 @@ def test_a_section_nobody_knows_is_named_with_those_there_are(ada: Run) -> None:
     assert "medications" in result.stderr
 
 
-def test_every_section_can_be_charted(ada: Run, tmp_path: Path) -> None:
-    file = tmp_path / "bundle.json"
-    file.write_text(json.dumps(BUNDLE))
+def a_full_record() -> list[dict[str, Any]]:
+    """One resource or more for each section."""
+    who = {"reference": "Patient/1"}
+    day, named = "2024-03-05", {"text": "Something"}
+
+    def category(system: str, word: str) -> list[dict[str, Any]]:
+        code = f"http://terminology.hl7.org/CodeSystem/{system}"
+        return [{"coding": [{"system": code, "code": word}]}]
+
+    measured = {"subject": who, "code": named, "status": "final", "effectiveDateTime": day}
+    kinds: list[dict[str, Any]] = [
+        {"resourceType": "Patient", "name": [{"family": "Lovelace"}]},
+        {
+            "resourceType": "Observation",
+            **measured,
+            "category": category("observation-category", "laboratory"),
+            "valueQuantity": {"value": 5.1, "unit": "mmol/L"},
+        },
+        {
+            "resourceType": "Observation",
+            **measured,
+            "category": category("observation-category", "vital-signs"),
+            "code": {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]},
+            "valueQuantity": {"value": 71, "unit": "/min"},
+        },
+        {
+            "resourceType": "MedicationRequest",
+            "status": "active",
+            "intent": "order",
+            "subject": who,
+            "medicationCodeableConcept": named,
+            "authoredOn": day,
+        },
+        {"resourceType": "AllergyIntolerance", "patient": who, "code": named},
+        {"resourceType": "Condition", "subject": who, "code": named, "onsetDateTime": day},
+        {
+            "resourceType": "Immunization",
+            "status": "completed",
+            "patient": who,
+            "vaccineCode": named,
+            "occurrenceDateTime": day,
+        },
+        {
+            "resourceType": "Encounter",
+            "status": "finished",
+            "class": {"code": "AMB"},
+            "subject": who,
+            "period": {"start": day},
+        },
+        {
+            "resourceType": "Procedure",
+            "status": "completed",
+            "subject": who,
+            "code": named,
+            "performedDateTime": day,
+        },
+        {
+            "resourceType": "DocumentReference",
+            "status": "current",
+            "subject": who,
+            "type": named,
+            "date": f"{day}T10:00:00Z",
+            "content": [{"attachment": {"contentType": "text/plain", "data": "SGVsbG8="}}],
+        },
+        {"resourceType": "Practitioner", "name": [{"family": "Somerville"}]},
+        {
+            "resourceType": "Coverage",
+            "status": "active",
+            "beneficiary": who,
+            "payor": [{"display": "A payer"}],
+        },
+        {"resourceType": "Flag", "status": "active", "code": named, "subject": who},
+    ]
+    return [{**kind, "id": str(number)} for number, kind in enumerate(kinds, 1)]
+
+
+def test_every_section_of_the_document_is_charted_with_what_is_in_it(
+    ada: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "full.ndjson"
+    file.write_text("\n".join(map(json.dumps, a_full_record())))
     items(ada("import", str(file), "--patient", "Ada", "--json"))
+    text = (ROOT / "docs" / "cli.md").read_text()
+    named = text.split("Prints what the page of a section shows (")[1].split(")")[0]
+    assert set(re.findall(r"`([a-z]+)`", named)) == set(VIEWS)
     for section in VIEWS:
-        for item in items(ada("chart", section, "--patient", "Ada", "--json")):
-            assert set(item) == documented()["chart"]
+        shown = items(ada("chart", section, "--patient", "Ada", "--json"))
+        assert shown, section
+        for item in shown:
+            assert set(item) == documented()["chart"], section
+            assert all(re.fullmatch(r"[A-Z]\w+/[\w-]+", one) for one in item["evidence"]), item
+        assert code(ada("chart", section, "--patient", "Ada")) == 0
+
+
+def test_the_timeline_says_when_what_and_from_where(ada: Run, tmp_path: Path) -> None:
+    file = tmp_path / "full.ndjson"
+    file.write_text("\n".join(map(json.dumps, a_full_record())))
+    items(ada("import", str(file), "--patient", "Ada", "--json"))
+    shown = items(ada("chart", "timeline", "--patient", "Ada", "--json"))
+    found = next(one for one in shown if one["evidence"][0].startswith("Procedure/"))
+    assert (found["group"], found["title"], found["word"]) == ("2024", "Something", None)
+    assert "2024" in found["value"]
+    assert found["details"] == ["Procedure · full.ndjson"]
 
 
 def test_a_shredded_record_comes_back_only_on_demand_and_by_a_secret(

@@ -10,8 +10,9 @@ from sqlalchemy import select
 
 from phr import clock, connect, jobs, pull
 from phr.fhir.record import Selection
-from phr.store import connections, records
+from phr.store import backup, connections, records
 from phr.store.models import Connection, ConnectionState, PendingAuthorization
+from phr.store.restore import restore
 from tests.fixtures_hospital import connected, observation
 from tests.fixtures_net import plain
 
@@ -342,6 +343,37 @@ def test_the_same_file_twice_changes_nothing(ada, base):
     assert "Nothing changed" in bring(ada, base, ("a.ndjson", whole, "text/plain"))
 
 
+def test_the_same_file_after_a_restore_changes_nothing(cast, ada, base):
+    whole = ("a.ndjson", b"\n".join([PERSON, observation(1)]), "text/plain")
+    bring(ada, base, whole)
+    home = cast.appliance
+    made = backup.back_up(home.house, home.vaults, cast.patients["Ada"])
+    restore(home.house, home.vaults, made.folder)
+    assert "Nothing changed" in bring(cast.browser("Ada"), base, whole)
+    with cast.vault("Ada").read() as session:
+        assert len(connections.listed(session)) == 1
+
+
+def test_files_and_own_statements_have_no_interface_and_nothing_to_pause(cast, ada, base):
+    bring(ada, base, ("a.ndjson", PERSON, "text/plain"))
+    form = base.replace("/connections", "/own/add/allergy")
+    ada.submit(form, {"what": "Latex"}, page=form)
+    with cast.vault("Ada").read() as session:
+        found = [
+            row.id for kind in connections.PLACES for row in connections.listed(session, kind=kind)
+        ]
+    assert len(found) == 2
+    for place in (f"{base}/{number}" for number in found):
+        page = ada.get(place)
+        assert page.status_code == 200
+        assert "/interface" not in page.text
+        assert f"{place}/pause" not in page.text
+        for ending in ("", "/report.txt", "/report.json"):
+            assert ada.get(f"{place}/interface{ending}").status_code == 404
+        assert ada.submit(f"{place}/interface", {}, page=place).status_code == 404
+        assert ada.submit(f"{place}/pause", {}, page=place).status_code == 409
+
+
 def test_a_file_that_is_no_record_is_said_calmly(ada, base):
     assert "Nothing could be kept" in bring(ada, base, ("x.pdf", b"%PDF-1.4", "application/pdf"))
 
@@ -471,3 +503,28 @@ def test_remove_demo_takes_all_it_brought(cast, hospital):
     with vault.read() as session:
         assert records.select(session, vault, Selection()) == []
         assert connections.listed(session) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "word", "sentence"),
+    [
+        (b"%PDF-1.7 no record", "Nothing could be read", "This file is not FHIR JSON."),
+        (b"{}", "Nothing could be kept", "Everything in it was set aside."),
+    ],
+)
+def test_a_file_of_which_nothing_came_is_not_up_to_date(cast, tmp_path, content, word, sentence):
+    path = tmp_path / "x.pdf"
+    path.write_bytes(content)
+    actor = {"kind": "account", "id": cast.accounts["Ada"], "name": "Ada"}
+    taken = pull.take_file(cast.vault("Ada"), "x.pdf", path, actor=actor, now=clock.now())
+    base = f"/p/{cast.patients['Ada']}"
+    ada = cast.browser("Ada")
+    home = ada.get(f"{base}/").text
+    page = ada.get(f"{base}/connections/{taken.connection_id}").text
+    for text in (home, page):
+        assert word in text
+        assert "Up to date" not in text
+        assert "No answer" not in text
+        assert "Not answered" not in text
+    assert sentence in page
+    assert ("/own/add/document" in page) == (taken.sentence is not None)

@@ -1,10 +1,12 @@
 """Home asks for few records of many, and says so in true sentences."""
 
+import json
 import re
 from datetime import timedelta
 
 import pytest
 
+from phr import pull
 from phr.bench import house, shape
 from phr.clock import now
 from phr.fhir.record import Selection
@@ -69,3 +71,25 @@ def test_what_has_come_is_found_by_its_own_index_and_many_by_the_timeline():
         assert "COVERING INDEX record_received" in step[3]
         (step,) = rows(vault, f"EXPLAIN QUERY PLAN {many}", params)
         assert "INDEX record_timeline" in step[3]
+
+
+def test_what_came_without_a_date_is_new_too_and_counts_once(cast: Cast, tmp_path):
+    condition = {"resourceType": "Condition", "id": "c", "code": {"text": "Gout"}}
+    value = {"resourceType": "Observation", "id": "o", "status": "final", "code": {"text": "Iron"}}
+    patient, vault = cast.patients["Ada"], cast.vault("Ada")
+    ada = cast.browser("Ada")
+    actor = {"kind": "account", "id": cast.accounts["Ada"], "name": "Ada"}
+
+    def bring(*resources):
+        path = tmp_path / "file.ndjson"
+        path.write_text("\n".join(json.dumps(one) for one in resources))
+        pull.take_file(vault, "file.ndjson", path, actor=actor, now=now())
+        return words_of(ada.get(f"/p/{patient}/").text)
+
+    words = bring(condition, value)
+    assert "1 new thing, 1 new measurement all of it has just come" in words
+    assert "Gout" in words
+    ada.submit(f"/p/{patient}/seen")
+    assert "Nothing new on the timeline" in words_of(ada.get(f"/p/{patient}/").text)
+    words = bring(condition, value, condition | {"id": "d"}, value | {"id": "p"})
+    assert "1 new thing, 1 new measurement since" in words

@@ -7,7 +7,7 @@ from typing import Any
 import time_machine
 
 from phr import clock
-from phr.store import accounts, members
+from phr.store import accounts, audit, members
 from tests.cast import PASSWORDS, Browser, Cast, csrf_in, sign_in
 
 NEW_PASSWORD = "quite a few new words here"
@@ -222,3 +222,34 @@ def test_after_sign_in_the_own_record_comes_first(cast: Cast):
     sign_in(browser, "Ada")
     assert browser.get("/").headers["location"] == f"/p/{cast.patients['Ada']}/"
     assert cast.browser("Cleo").get("/").headers["location"] == f"/p/{cast.patients['Ada']}/"
+
+
+def test_who_was_let_in_is_led_on_and_not_asked_to_wait(cast: Cast):
+    dora = join_as_new(cast, invitation_code(cast.browser("Ada"), cast.patients["Ada"]))
+    assert "Now read these four groups out" in dora.get("/join/wait").text
+    let_in(cast, words_of(dora))
+    answer = dora.get("/join/wait")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/household")
+
+
+def test_the_log_names_who_became_a_member_and_who_was_removed(cast: Cast):
+    ada, patient = cast.browser("Ada"), cast.patients["Ada"]
+    let_in(cast, words_of(join_as_new(cast, invitation_code(ada, patient))))
+    dora = accounts.account_named(cast.appliance.house, "Dora")
+    assert dora is not None
+    appliance = cast.appliance
+    by = cast.accounts["Ada"]
+    members.remove_member(appliance.house, appliance.vaults, patient, dora.id, by=by)
+    with cast.vault("Ada").read() as session:
+        newest = audit.entries(session, limit=20)
+    lines = {one.event: one.detail for one in newest[::-1]}
+    for event in ("member.added", "member.removed"):
+        assert (lines[event]["member"], lines[event]["role"]) == ("Dora", "viewer")
+
+
+def test_a_viewer_of_an_empty_record_is_not_offered_what_a_viewer_may_not_do(cast: Cast):
+    patient = cast.patients["Ada"]
+    seen, own = (cast.browser(name).get(f"/p/{patient}/").text for name in ("Cleo", "Ada"))
+    assert "Somebody who may change this record can connect a hospital" in seen
+    assert "/connections/add" not in seen
+    assert "/connections/add" in own

@@ -6,7 +6,8 @@ import pytest
 
 from phr import own, transcribe
 from phr.fhir.record import Selection
-from phr.store import audit, records
+from phr.store import audit, backup, records
+from phr.store.restore import restore
 from tests.fixtures_papers import pdf
 from tests.fixtures_records import juniper, keep_records
 
@@ -132,6 +133,18 @@ def test_the_place_of_own_statements_is_no_connection_to_a_hospital(ada, base, c
     assert own.connection_of(cast.vault("Ada")) is not None
     assert ">The patient<" not in ada.get(f"{base}/connections").text
     assert "No hospital is connected" in ada.get(f"{base}/").text
+
+
+def test_after_a_restore_the_patient_goes_on_adding_by_hand(ada, base, cast):
+    add(ada, base, "allergy", what="Latex")
+    home = cast.appliance
+    made = backup.back_up(home.house, home.vaults, cast.patients["Ada"])
+    restore(home.house, home.vaults, made.folder)
+    ada = cast.browser("Ada")
+    assert add(ada, base, "allergy", what="Birch").status_code == 303
+    page = ada.get(f"{base}/allergies").text
+    assert "Latex" in page
+    assert "Birch" in page
 
 
 # ------------------------------------------------------------------------- documents by hand

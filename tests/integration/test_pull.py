@@ -455,6 +455,29 @@ def test_a_renewal_interrupted_by_a_crash_is_never_repeated(vault, hospital, to_
     assert row(vault, cid).state == ConnectionState.NEEDS_REAUTHORISATION
 
 
+def test_a_renewal_that_the_address_guard_refuses_keeps_the_permission(
+    vault, hospital, to_hospital
+):
+    hospital.tokens.clear()
+    cid = connected(vault, hospital)
+    with vault.write() as session:
+        found = session.get_one(Connection, cid)
+        there = dict(found.endpoint)
+        found.endpoint = there | {"token_endpoint": "https://10.0.0.8/token"}
+    for _ in range(2):
+        assert go(vault, cid, to_hospital) == PullState.FAILED
+        after = row(vault, cid)
+        assert after.state == ConnectionState.ACTIVE
+        assert after.sentence.startswith("The permission was not renewed, and nothing was sent.")
+        assert (after.credentials["renewing"], after.credentials["refresh_token"]) == (
+            False,
+            "rt-0",
+        )
+    with vault.write() as session:
+        session.get_one(Connection, cid).endpoint = there
+    assert go(vault, cid, to_hospital) == PullState.DONE
+
+
 def test_a_token_dying_in_the_middle_of_the_pages_loses_nothing(vault, hospital, to_hospital):
     def dies(asked):
         if asked.params.get("_offset") == "2" and asked.bearer == "at-0":

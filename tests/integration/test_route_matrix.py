@@ -61,6 +61,7 @@ OUTCOMES: dict[Access, dict[str, str]] = {
     | {"anonymous": SIGN_IN, "administrator": IN, "self": IN, "proxy": IN, "sealed": IN},
     Access.LINK: dict.fromkeys(ACTORS, IN),
     Access.BEARER: dict.fromkeys(ACTORS, IN),
+    Access.APP: dict.fromkeys(ACTORS, IN),
 }
 
 

@@ -158,7 +158,7 @@ def test_a_member_is_confirmed_by_the_right_fingerprint_only(tmp_path: Path) -> 
         (waiting,) = members.invitations(home.house, patient)
         assert (waiting.account_name, waiting.state) == ("Eve", "answered")
         told_by_ben = members.fingerprint_of(home.house, ben)
-        with pytest.raises(WrongSecret, match="fingerprint"):
+        with pytest.raises(WrongSecret, match="four groups"):
             members.confirm_member(
                 home.house, home.vaults, invited.id, by=ada, fingerprint=told_by_ben
             )

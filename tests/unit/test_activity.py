@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from phr import clock
+from phr.cli.commands import AT_THE_SHELL
 from phr.sharing import activity
 from phr.store.models import AuditEntry
 
@@ -85,4 +86,30 @@ def test_a_pull_names_the_place_and_not_its_number(places: dict[int, str], said:
 def test_removing_a_connection_says_what_became_of_its_records() -> None:
     assert line("connection.removed", ADA, connection=1, records="kept").aside == (
         "its records are kept"
+    )
+
+
+def test_a_record_was_only_asked_for_because_it_may_not_be_there() -> None:
+    shown = line("link.viewed", PELL, section="record", type="Condition")
+    assert shown.what == "asked for one record: problems."
+    assert line("link.file", PELL, section="record").what == "asked for a file of one record."
+
+
+def test_who_became_a_member_and_who_is_none_any_more_is_named_with_the_role() -> None:
+    added = line("member.added", ADA, member="Ben", role="viewer")
+    removed = line("member.removed", ADA, member="Ben", role="proxy")
+    assert (added.who, added.what, added.aside) == ("You", "added Ben.", "may look")
+    assert removed.what == "removed Ben."
+    assert removed.aside == "until then: may change and share · the record has a new key"
+
+
+def test_a_line_from_before_names_were_written_down_still_is_a_sentence() -> None:
+    shown = line("member.removed", ADA)
+    assert (shown.what, shown.aside) == ("removed a member.", "the record has a new key")
+
+
+def test_what_was_stopped_at_the_shell_is_not_said_of_homeport() -> None:
+    shown = line("grant.ended", AT_THE_SHELL, because="patient")
+    assert f"{shown.who} {shown.what}" == (
+        "The command line on this machine stopped sharing with Dr. Pell."
     )

@@ -210,7 +210,7 @@ def test_the_problem_list_stands_apart_from_the_diagnoses_of_visits():
 def test_the_beginning_of_a_problem_is_told_in_every_form(more, began):
     (found,) = problems(
         as_records({"resourceType": "Condition", "code": concept("X"), **more})
-    ).active
+    ).unclear
     assert found.began == began
 
 
@@ -219,6 +219,40 @@ def test_a_problem_without_a_status_but_with_an_end_is_over():
     refuted = {"resourceType": "Condition", "verificationStatus": concept(code="refuted")}
     found = problems(as_records(over, refuted))
     assert (len(found.over), len(found.doubtful)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("clinical", "verification", "words"),
+    [
+        (None, None, ""),
+        ({"text": "Ruled out"}, None, "Ruled out"),
+        (concept("Quiet", "quiet"), concept(code="confirmed"), "Quiet"),
+        (concept(code="active"), concept(code="differential"), "active, differential"),
+        (concept(code="active"), concept("Provisional", "provisional"), "active, provisional"),
+        (concept(code="active"), {"text": "Ruled out"}, "active, Ruled out"),
+    ],
+)
+def test_a_problem_that_nobody_lists_plainly_as_active_is_unclear_in_the_words_of_its_source(
+    clinical, verification, words
+):
+    stated = {"clinicalStatus": clinical, "verificationStatus": verification}
+    given = {name: value for name, value in stated.items() if value is not None}
+    found = problems(as_records({"resourceType": "Condition", "code": concept("X"), **given}))
+    assert (found.active, found.over, [one.status for one in found.unclear]) == ((), (), [words])
+
+
+@pytest.mark.parametrize(
+    ("clinical", "where"),
+    [
+        ("active", "active"),  # FHIR DSTU2: a bare code
+        ({"text": "Active"}, "active"),
+        ({"text": "Resolved"}, "over"),
+        ({"coding": [{"code": "55561003"}, {"code": "recurrence"}]}, "active"),
+    ],
+)
+def test_a_plain_status_is_read_in_every_form(clinical, where):
+    stated = {"resourceType": "Condition", "code": concept("X"), "clinicalStatus": clinical}
+    assert len(getattr(problems(as_records(stated)), where)) == 1
 
 
 # ------------------------------------------------------------------------- the rest

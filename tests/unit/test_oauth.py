@@ -567,6 +567,12 @@ def test_a_request_that_never_left_may_be_asked_again(http, endpoint):
         renew(http, replace(endpoint, token_endpoint="http://127.0.0.1:1/token"))
 
 
+def test_a_renewal_that_the_address_guard_refuses_may_be_asked_again(http, endpoint):
+    refused = replace(endpoint, token_endpoint="https://10.0.0.8/token")
+    with pytest.raises(TryLater, match=r"not renewed, and nothing was sent.*not allowed"):
+        renew(http, refused)
+
+
 def test_without_a_refresh_token_the_person_is_told_why(http, endpoint):
     with pytest.raises(NeedsReauthorisation, match="none that renews itself"):
         renew(http, endpoint, replace(HELD, refresh_token=None))

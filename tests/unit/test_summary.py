@@ -103,6 +103,20 @@ def test_active_problems_and_past_ones_stand_apart_and_mistakes_are_left_out():
     assert names(found["past"]) == ["Broken arm"]
 
 
+def test_a_problem_without_a_plain_status_is_told_with_its_words_behind_the_active_ones():
+    bare = {"resourceType": "Condition", "code": concept("Gout")}
+    found = sections(
+        bare,
+        {**bare, "code": concept("Lupus"), "clinicalStatus": {"text": "Ruled out"}},
+        condition("Asthma"),
+    )
+    assert [line.cells[:2] for line in found["problems"].lines] == [
+        ("Asthma", "active"),
+        ("Gout", "status not given"),
+        ("Lupus", "Ruled out"),
+    ]
+
+
 def test_what_only_visits_were_given_as_diagnosis_is_listed_once():
     """Some hospitals keep no problem list: without these the list would be falsely empty."""
     visit = [concept(code="encounter-diagnosis")]

@@ -15,9 +15,8 @@ from litestar.handlers import HTTPRouteHandler
 
 from phr import clock
 from phr.errors import Conflict, InvalidInput, PhrError, Sealed, TooManyTries
-from phr.sharing import clients, proof
+from phr.sharing import clients, parked, proof
 from phr.sharing.clients import App, BadRegistration
-from phr.store import limits
 from phr.web.faults import status_of
 from phr.web.routing import Access, Form, Visit, action, slow_page
 
@@ -41,7 +40,7 @@ Given = Mapping[str, list[str]]
 # ------------------------------------------------------------------ the patient's browser
 
 
-@slow_page("/oauth/authorize", access=Access.LINK)
+@slow_page("/oauth/authorize", access=Access.APP)
 def authorize(visit: Visit, request: Request[Any, Any, Any]) -> Response[Any]:
     """Judge what an app asks and lead to the page where its patient answers (SMART §2.1.6)."""
     if request.method == "HEAD":
@@ -49,7 +48,7 @@ def authorize(visit: Visit, request: Request[Any, Any, Any]) -> Response[Any]:
     return _parked(visit, _given(request.scope["query_string"]))
 
 
-@action("/oauth/authorize", access=Access.LINK, csrf=False)
+@action("/oauth/authorize", access=Access.APP, csrf=False)
 def authorize_by_form(visit: Visit) -> Response[Any]:
     """Take the same request as a form (SMART capability `authorize-post`)."""
     return _parked(visit, _given(visit.body))
@@ -71,7 +70,7 @@ def _parked(visit: Visit, given: Given) -> Response[Any]:
         state = next(iter(given.get("state", [])), "")
         said = {"error": refused.code, "error_description": refused.words, "state": state}
         return visit.leave(authorization.leading_back(refused.leads_to, addresses, **said))
-    key = appliance.parking.put(asked, whose=visit.network, now=clock.now())
+    key = appliance.parking.put(asked, whose=parked.wider(visit.network), now=clock.now())
     return visit.leave(f"{appliance.settings.home_url}/apps/ask/{key}")
 
 
@@ -91,7 +90,6 @@ def answers(handler: Callable[..., Any]) -> Callable[..., Any]:
         except OAuthRefused as refused:
             status, body = refused.status, _error(refused.code, refused.words)
         except proof.Unproved:
-            limits.failed(visit.appliance.house, _tries(visit))
             status, body = 401, _error("invalid_client")
         except (Sealed, TooManyTries, Conflict) as error:
             status, body = status_of(error), _error("temporarily_unavailable", error.sentence)
@@ -109,21 +107,21 @@ def _error(code: str, words: str = "") -> dict[str, str]:
     return {"error": code, **({"error_description": words} if words else {})}
 
 
-@action("/oauth/token", access=Access.LINK, csrf=False)
+@action("/oauth/token", access=Access.APP, csrf=False)
 @answers
 def token(visit: Visit) -> tuple[int, Mapping[str, Any]]:
     """Give tokens for a code, a refresh token, or to a server that asks on its own (RFC 6749)."""
     return _ask(visit, "give_token")
 
 
-@action("/oauth/revoke", access=Access.LINK, csrf=False)
+@action("/oauth/revoke", access=Access.APP, csrf=False)
 @answers
 def revoke(visit: Visit) -> tuple[int, Mapping[str, Any]]:
     """End a token (RFC 7009)."""
     return _ask(visit, "revoke")
 
 
-@action("/oauth/introspect", access=Access.LINK, csrf=False)
+@action("/oauth/introspect", access=Access.APP, csrf=False)
 @answers
 def introspect(visit: Visit) -> tuple[int, Mapping[str, Any]]:
     """Say what a token of the asking app stands for (RFC 7662)."""
@@ -143,38 +141,42 @@ def _ask(visit: Visit, what: str) -> tuple[int, Mapping[str, Any]]:
 
 def _proved(visit: Visit, given: Given) -> App:
     house, addresses = visit.appliance.house, addresses_of(visit)
-    limits.check(house, _tries(visit), limits.NETWORK)
     audiences = (addresses.token, addresses.public_url)
-    return proof.prove(house, visit.appliance.key_sets, given, audiences, now=clock.now())
+    key_sets, now = visit.appliance.key_sets, clock.now()
+    return proof.prove(house, key_sets, given, audiences, network=visit.network, now=now)
 
 
-def _tries(visit: Visit) -> str:
-    return f"app:{visit.network}"
-
-
-@action("/oauth/register", access=Access.LINK, csrf=False)
+@action("/oauth/register", access=Access.APP, csrf=False)
 @answers
 def register(visit: Visit) -> tuple[int, Mapping[str, Any]]:
     """Take an app's registration (RFC 7591 §3); a patient lets it in when it first asks."""
     house = visit.appliance.house
     scheme, _, invitation = visit.headers.get("authorization", "").partition(" ")
-    invited = scheme.lower() == "bearer" and clients.use_invitation(house, invitation.strip())
-    if not invited and not clients.may_register(visit.network):
-        return 401, _error("invalid_token", NOT_INVITED)
+    shown = invitation.strip() if scheme.lower() == "bearer" else ""
+    at_home = clients.may_register(visit.network) and not _is_of_a_page(visit)
     try:
-        says = clients.read(_object(visit.body))
+        says = clients.read(_object(visit))
     except BadRegistration as refused:
         return 400, _error(refused.code, refused.sentence)
-    made = clients.register(house, says, network=visit.network)
+    invited = clients.use_invitation(house, shown)
+    if not invited and not at_home:
+        return 401, _error("invalid_token", NOT_INVITED)
+    made = clients.register(house, says, network=visit.network, invited=invited)
     return 201, clients.described(made)
+
+
+def _is_of_a_page(visit: Visit) -> bool:
+    """Tell a request that a browser sends for some page: being in this network is no sign then."""
+    return bool({"origin", "sec-fetch-site"} & visit.headers.keys())
 
 
 # ------------------------------------------------------------------ small parts
 
 
-def _object(body: bytes) -> Mapping[str, Any]:
+def _object(visit: Visit) -> Mapping[str, Any]:
+    kind = visit.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
-        given = json.loads(body)
+        given = json.loads(visit.body) if kind == JSON else None
     except (ValueError, RecursionError):
         given = None
     if not isinstance(given, dict):

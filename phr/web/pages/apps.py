@@ -15,7 +15,7 @@ from litestar import Response
 from litestar.handlers import HTTPRouteHandler
 
 from phr import clock, ids
-from phr.errors import Conflict, InvalidInput, NotFound
+from phr.errors import Conflict, Denied, InvalidInput, NotFound
 from phr.fhir.labels import Label
 from phr.sharing import asking, clients, gate, grants
 from phr.sharing.asking import Context, Line, Wishes
@@ -27,6 +27,7 @@ from phr.store.vault import Vault
 from phr.web.pages.asked import REACH, is_number
 from phr.web.pages.shares import base_of, step_up_of
 from phr.web.routing import Access, Form, Visit, action, page, slow_page
+from phr.web.sessions import KitFirst
 
 if TYPE_CHECKING:  # Authlib comes with it: loaded when an app asks
     from phr.sharing.authorization import Addresses, Answered, Asked, Confirmed
@@ -37,6 +38,9 @@ GONE = (
     " again. Nothing was shared."
 )
 NOTHING_LEFT = "Leave at least one line, or refuse."
+BLOCKED = (
+    "It may not ask any more, and nothing opens to it. What it read in your records has ended."
+)
 CHANGING = frozenset({"self", "proxy"})
 
 
@@ -55,9 +59,14 @@ class Chosen:
     once: str
 
 
+def _first(wishes: Wishes, patient_id: str) -> Chosen:
+    """Return what is ticked when the page is first shown: what was asked, and nothing sensitive."""
+    lines = tuple(line.text for line in wishes.lines)
+    return Chosen(patient_id, lines, frozenset(), "", 30, ids.new_id())
+
+
 def _chosen(form: Form, wishes: Wishes, patient_id: str) -> Chosen:
-    days = form.get("days")
-    ticked = form.all("line") if form.has("once") else [line.text for line in wishes.lines]
+    days, ticked = form.get("days"), form.all("line")
     return Chosen(
         patient_id=form.get("patient") or patient_id,
         lines=tuple(line.text for line in wishes.lines if line.text in ticked),
@@ -73,7 +82,7 @@ def ask(visit: Visit, key: str) -> Response[Any]:
     """Show what an app asks: who it is, each kind of record, how far back and how long."""
     asked = _waiting(visit, key)
     patient_id = _for_whom(visit, asked)
-    return _draw_ask(visit, asked, _chosen(Form(), asked.scopes, patient_id), key)
+    return _draw_ask(visit, asked, _first(asked.scopes, patient_id), key)
 
 
 @action("/apps/ask/{key:str}", access=Access.ACCOUNT)
@@ -83,19 +92,25 @@ def answer(visit: Visit, form: Form, key: str) -> Response[Any]:
 
     asked = _waiting(visit, key)
     visit.extra_headers["form-action"] = _target(asked.redirect_uri)
-    addresses, parking = _addresses(visit), visit.appliance.parking
-    if form.get("do") == "refuse":
-        parking.take(key, clock.now())
-        said = {"error": "access_denied", "state": asked.state}
-        return visit.leave(authorization.leading_back(asked.redirect_uri, addresses, **said))
     chosen = _chosen(form, asked.scopes, _for_whom(visit, asked))
     try:
-        code = _allowed(visit, asked, chosen)
+        with visit.appliance.parking.taken(key, clock.now()) as mine:
+            if mine is None:
+                raise Conflict(GONE)
+            said = _said(visit, mine, form, chosen)
     except InvalidInput as error:
         return _draw_ask(visit, asked, chosen, key, sentence=error.sentence)
-    parking.take(key, clock.now())
-    said = {"code": code, "state": asked.state}
-    return visit.leave(authorization.leading_back(asked.redirect_uri, addresses, **said))
+    address = authorization.leading_back(asked.redirect_uri, _addresses(visit), **said)
+    return visit.leave(address)
+
+
+def _said(visit: Visit, asked: "Asked", form: Form, chosen: Chosen) -> dict[str, str]:
+    """Return what the app is told. Raises InvalidInput or StepUpNeeded: then it waits on."""
+    if form.get("do") == "refuse":
+        return {"error": "access_denied", "state": asked.state}
+    if form.get("do") != "allow":
+        raise InvalidInput("Allow it, or refuse.")
+    return {"code": _allowed(visit, asked, chosen), "state": asked.state}
 
 
 def _allowed(visit: Visit, asked: "Asked", chosen: Chosen) -> str:
@@ -130,6 +145,8 @@ def _draw_ask(
 
 
 def _waiting(visit: Visit, key: str) -> "Asked":
+    if visit.known is not None and visit.known.kit_waits:
+        raise KitFirst
     found: Asked | None = visit.appliance.parking.look(key, clock.now())
     if found is None or clients.find(visit.appliance.house, found.app.id) is None:
         raise InvalidInput(GONE)
@@ -138,11 +155,13 @@ def _waiting(visit: Visit, key: str) -> "Asked":
 
 def _for_whom(visit: Visit, asked: "Asked") -> str:
     """Return whose record is meant: where the app was opened from, else the only one, else ""."""
-    launched = visit.appliance.parking.look(asked.launch or "", clock.now())
     own = [person.id for person in visit.people if _may_answer(person)]
     if not own:
         raise InvalidInput("There is no open record here that you may share. Nothing was shared.")
-    if launched in own:
+    if asked.launch is not None:
+        launched = visit.appliance.launches.look(asked.launch, clock.now())
+        if launched not in own:
+            raise InvalidInput(GONE)
         return str(launched)
     return own[0] if len(own) == 1 else ""
 
@@ -224,6 +243,7 @@ def listed(visit: Visit) -> Response[Any]:
 @action("/apps", access=Access.ACCOUNT)
 def add(visit: Visit, form: Form) -> Response[Any]:
     """Register an app by hand: a name, and where it leads back to or where its keys lie."""
+    _must_have_a_say(visit)
     keys = form.get("keys").strip()
     given = {
         "client_name": form.get("name"),
@@ -243,12 +263,14 @@ def add(visit: Visit, form: Form) -> Response[Any]:
 @action("/apps/invite", access=Access.ACCOUNT)
 def invite(visit: Visit) -> Response[Any]:
     """Make an invitation for one app to register itself from anywhere, and show it once."""
+    _must_have_a_say(visit)
     return _draw_list(visit, invitation=clients.invite(visit.appliance.house))
 
 
 @action("/apps/{client_id:str}/block", access=Access.ACCOUNT)
 def block(visit: Visit, client_id: str) -> Response[Any]:
     """Let an app ask no more, and end what it may read in every record of this account."""
+    _must_have_a_say(visit)
     clients.block(visit.appliance.house, client_id, by=visit.account_id)
     now = clock.now()
     for person in visit.people:
@@ -256,19 +278,35 @@ def block(visit: Visit, client_id: str) -> Response[Any]:
             vault = visit.appliance.vault(person.id)
             for grant_id in _grants_of(vault, client_id):
                 gate.end(vault, grant_id, "patient", visit.actor, now=now)
-    return visit.redirect("/apps", "It may not ask any more, and what it could read has ended.")
+    return visit.redirect("/apps", BLOCKED)
+
+
+@action("/apps/{client_id:str}/unblock", access=Access.ACCOUNT)
+def unblock(visit: Visit, client_id: str) -> Response[Any]:
+    """Let a blocked app ask again; what it could read before stays ended."""
+    _must_have_a_say(visit)
+    clients.unblock(visit.appliance.house, client_id, by=visit.account_id)
+    return visit.redirect("/apps", "It may ask again. What it could read before stays ended.")
 
 
 @action("/apps/{client_id:str}/remove", access=Access.ACCOUNT)
 def remove(visit: Visit, client_id: str) -> Response[Any]:
     """Take an app off the list; first it is blocked."""
-    found = next(
-        (one for one in clients.listed(visit.appliance.house) if one.id == client_id), None
-    )
-    if found is None or found.state == ClientState.KNOWN:
+    _must_have_a_say(visit)
+    listed = clients.listed(visit.appliance.house)
+    found = next((one for one in listed if one.id == client_id), None)
+    if found is None:
+        raise NotFound
+    if found.state == ClientState.KNOWN:
         raise Conflict("Block the app first.")
     clients.forget(visit.appliance.house, client_id, by=visit.account_id)
     return visit.redirect("/apps", "The app is off the list.")
+
+
+def _must_have_a_say(visit: Visit) -> None:
+    """Apps are the business of who shares a record here, or runs this Homeport."""
+    if not (visit.is_administrator or any(_may_answer(person) for person in visit.people)):
+        raise Denied("viewer", "Only those who share a record here decide about apps.")
 
 
 def _grants_of(vault: Vault, client_id: str) -> list[str]:
@@ -328,7 +366,7 @@ def _clients_with_grants(vault: Vault) -> Sequence[str]:
 def server(visit: Visit, client_id: str) -> Response[Any]:
     """Show what a server asks that fetches by itself (SMART backend services)."""
     app, wishes = _server(visit, client_id)
-    return _draw_server(visit, app, wishes, _chosen(Form(), wishes, ""))
+    return _draw_server(visit, app, wishes, _first(wishes, ""))
 
 
 @action("/p/{patient_id:str}/apps/{client_id:str}", access=Access.PROXY)
@@ -388,7 +426,7 @@ def launch(visit: Visit, client_id: str) -> Response[Any]:
     app = clients.find(visit.appliance.house, client_id)
     if app is None or app.says.launch_url is None or visit.patient is None:
         raise NotFound
-    key = visit.appliance.parking.put(visit.patient.id, whose=visit.account_id, now=clock.now())
+    key = visit.appliance.launches.put(visit.patient.id, whose=visit.account_id, now=clock.now())
     query = urlencode({"iss": _addresses(visit).fhir, "launch": key})
     joint = "&" if urlsplit(app.says.launch_url).query else "?"
     visit.extra_headers["form-action"] = _target(app.says.launch_url)
@@ -402,6 +440,7 @@ ROUTES: list[HTTPRouteHandler] = [
     add,
     invite,
     block,
+    unblock,
     remove,
     server,
     answer_server,

@@ -72,6 +72,8 @@ def one(visit: Visit, connection_id: int) -> Response[Any]:
             helped=helped_by(row),
             moved=visit.appliance.catalogue.forwarded(row.base_url) if row.base_url else None,
             row=row,
+            is_unread=ledger.is_unread(row, last),
+            is_place=row.kind in connections.PLACES,
             last=last,
             lines=ledger.in_order(lines),
             empty=sorted({ledger.label_of(line) for line in lines if ledger.is_empty(line)}),

@@ -28,7 +28,7 @@ from phr.views import allergies as allergy_words
 from phr.views import medications as medicine_rows
 from phr.views import other
 from phr.views.frame import Context, Mark, Row, day, minute, with_demo
-from phr.web.pages import chart
+from phr.web.pages import chart, ledger
 from phr.web.routing import Access, Form, Visit, action, slow_page
 
 REPORTS = Selection(types=("DiagnosticReport",), limit=20)  # as many as may hold the newest results
@@ -122,18 +122,25 @@ def _strip(session: Session, vault: Vault, context: Context) -> Strip:
 def _news(
     session: Session, vault: Vault, context: Context, seen: datetime | None
 ) -> dict[str, Any]:
-    """Return what was received since the last look, newest first by its own date."""
+    """Return what was received since the last look, newest first; what has no date stands last."""
     count, found = records.come_since(session, vault, seen, limit=SHOWN)
-    measured = connections.arrived(session, seen).get("Observation", 0) if seen else 0
+    bare, undated = records.undated_since(session, vault, seen, limit=SHOWN)
+    undated = undated[: SHOWN - len(found)]
+    if seen:
+        measured = connections.arrived(session, seen).get("Observation", 0)
+        measured += records.in_files_since(session, "Observation", seen)
+    else:
+        measured = records.counts(session).get("Observation", 0)
     return {
-        "count": count,
+        "later": count - len(found),  # on the timeline
+        "undated": bare - len(undated),  # in their sections only
         "measured": counted(measured, "measurement") if measured else "",  # not on the timeline
         "words": joined(
-            counted(count, "new thing") if count else "",
+            counted(count + bare, "new thing") if count + bare else "",
             counted(measured, "new measurement") if measured else "",
         ),
         "since": day(seen) if seen else "",
-        "rows": [other.row(record, context) for record in found],
+        "rows": [other.row(record, context) for record in (*found, *undated)],
     }
 
 
@@ -239,16 +246,27 @@ def _health(visit: Visit, session: Session) -> list[Health]:
         Health(
             name=with_demo(row.name, demo=bool(row.demo)),
             href=visit.url(f"/p/{patient}/connections/{row.id}"),
-            mark=_state(row),
-            when=f"last answered {minute(row.last_pull_at)}" if row.last_pull_at else "",
+            mark=_state(session, row),
+            when=_when(row),
         )
         for row in connections.listed(session)
         if row.state != ConnectionState.DRAFT
     ]
 
 
-def _state(row: Connection) -> Mark:
+def _when(row: Connection) -> str:
+    if row.last_pull_at is None:
+        return ""
+    did = "brought" if row.kind == ledger.UPLOAD else "last answered"
+    return f"{did} {minute(row.last_pull_at)}"
+
+
+def _state(session: Session, row: Connection) -> Mark:
     """Return how a connection stands, in a word with its mark."""
+    if row.kind == ledger.UPLOAD:
+        said = ledger.of_file(connections.last_pull(session, row.id))
+        if said is not None:
+            return Mark(*said, row.sentence or "")
     if row.state == ConnectionState.NEEDS_REAUTHORISATION:
         return Mark("wait", "Sign in again", row.sentence or "")
     if row.state == ConnectionState.PAUSED:

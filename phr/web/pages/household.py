@@ -317,7 +317,9 @@ def kit_held(visit: Visit, form: Form) -> Response[Any]:
 
 @page("/join/wait", access=Access.ACCOUNT)
 def wait(visit: Visit) -> Response[Any]:
-    """Show the words that the inviting person compares before letting somebody in."""
+    """Show the words that the inviting person compares; whoever was let in is led on."""
+    if visit.people and not members.is_waiting(visit.appliance.house, visit.account_id):
+        return visit.redirect("/household")
     words = members.fingerprint_of(visit.appliance.house, visit.account_id)
     return visit.render("pages/join_wait.html", words=words)
 

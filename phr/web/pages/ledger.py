@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from phr.fhir.kinds import KINDS
+from phr.store import connections
 from phr.store.models import (
     Connection,
     ConnectionState,
@@ -14,6 +15,7 @@ from phr.store.models import (
     PullState,
 )
 
+UPLOAD = "upload"
 DOCUMENT_FILES = "Documents' files"
 NOT_SIGNED_IN = "You have not signed in at this hospital yet."
 CALM = "What was fetched before is kept and shown with its date."
@@ -95,10 +97,27 @@ ENDED = {
 }
 
 
+def of_file(pull: Pull | None) -> tuple[str, str] | None:
+    """Return what is said of a file that was not wholly kept; None of one that was."""
+    if pull is not None and pull.state == PullState.FAILED:
+        return "wait", "Nothing could be read" if pull.sentence else "Nothing could be kept"
+    if pull is not None and pull.state == PullState.PARTIAL:
+        return "wait", "Not all of it could be kept"
+    return None
+
+
+def is_unread(row: Connection, pull: Pull | None) -> bool:
+    """Say whether a file was brought of which nothing could be read."""
+    failed = pull is not None and pull.state == PullState.FAILED and bool(pull.sentence)
+    return row.kind == UPLOAD and failed
+
+
 def _word(row: Connection, pull: Pull | None, *, running: bool) -> tuple[str, str]:
     standing = STANDING.get(ConnectionState(row.state))
     if standing is not None:
         return standing
+    if row.kind == UPLOAD and not running and (said := of_file(pull)) is not None:
+        return said
     if running:
         return "fresh", "Asking now"
     return ("none", "Not asked yet") if pull is None else ENDED[PullState(pull.state)]
@@ -123,6 +142,8 @@ def _headline(
     if running or pull.state == PullState.RUNNING:
         return f"{counted(lines)[0]:,} records looked at so far"
     if pull.state in {PullState.FAILED, PullState.STOPPED}:
+        if row.kind == UPLOAD:
+            return pull.sentence or "Everything in it was set aside."
         return pull.sentence or "The hospital did not answer."
     return _offered(row, pull, lines)
 
@@ -130,7 +151,7 @@ def _headline(
 def _offered(row: Connection, pull: Pull, lines: Sequence[LedgerLine]) -> str:
     """Return the words of DESIGN §7.14: what the interface offered on a day, N of N."""
     (got, claimed), on = counted(lines), day(pull.started_at)
-    if row.kind == "upload":
+    if row.kind == UPLOAD:
         return f"Read on {on}: {got:,} records"
     missing = _missing(lines)
     if missing:
@@ -156,6 +177,8 @@ def _possible(row: Connection, *, running: bool) -> frozenset[str]:
     """Return what a person may do with it now."""
     state = ConnectionState(row.state)
     may = {"remove"}
+    if row.kind in connections.PLACES:
+        return frozenset(may)
     if state in {ConnectionState.NEEDS_REAUTHORISATION, ConnectionState.DRAFT}:
         may.add("sign_in")
     if state == ConnectionState.ACTIVE:
