@@ -243,14 +243,20 @@ def file(
     if not 0 <= place < len(listed):
         raise NotFound
     one = listed[place]
-    content = (
-        documents.inline_bytes(record.document, place)
-        if one.inline
-        else released.file(record, one.url)
-    )
+    content = _content(released, record, place, "" if one.inline else one.url)
     if not content:
         return _page(attachment.frame_page(f"<p>{NOT_HERE}</p>", "Not here"))
     return _file(content, one.title or title(record.document), released)
+
+
+def _content(released: Released, record: Record, place: int, url: str) -> bytes:
+    """Return the bytes of a file that a released record names; none where they are not here."""
+    if not url:
+        return documents.inline_bytes(record.document, place) or b""
+    try:
+        return released.file(record, url)
+    except NotFound:
+        return b""
 
 
 def _file(content: bytes, name: str, released: Released) -> Response[bytes]:
