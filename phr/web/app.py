@@ -296,10 +296,13 @@ def _is_this_machine(host: str) -> bool:
 
 
 def _host_name(host: str) -> str:
+    """Return the name in a Host header; "" for what is none, `127.0.0.1:80.elsewhere` too."""
     try:
-        return urlsplit(f"//{host}").hostname or ""
+        parts = urlsplit(f"//{host}")
+        name, _ = parts.hostname, parts.port  # what is no number raises
     except ValueError:
         return ""
+    return name or ""
 
 
 def _is_odd(path: str) -> bool:

@@ -41,7 +41,16 @@ def test_public_answers_carry_them_too(cast: Cast):
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "phrxlocal", "127.0.0.1.evil.example", "evil.example:8080", "", "[::1", "a b"],
+    [
+        "127.0.0.1:8080.evil.example",
+        "evil.example",
+        "phrxlocal",
+        "127.0.0.1.evil.example",
+        "evil.example:8080",
+        "",
+        "[::1",
+        "a b",
+    ],
 )
 def test_a_foreign_host_name_is_refused_before_anything_else(cast: Cast, host: str):
     answer = cast.browser().get("/healthz", headers={"host": host})
