@@ -163,6 +163,7 @@ def mistakes(walk: Walk, base: str) -> None:
         "/apps/ask/none",
         "/apps/none/block",
         "/apps/none/remove",
+        "/apps/none/unblock",
         f"{base}/apps/none",
         f"{base}/apps/none/open",
         f"{base}/connections/99/follow",
