@@ -21,6 +21,11 @@ pytest_plugins = [
 ]
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes after their argument: packed ones hold the time, and workers must agree on names."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture
 def cheap_kdf(monkeypatch: pytest.MonkeyPatch) -> None:
     """Argon2id with its floor parameters: the same code, 20 times as fast."""

@@ -252,7 +252,8 @@ def test_every_drawing_says_what_it_shows(lived_in):
 def test_a_trend_stands_beside_a_table_with_the_same_values(lived_in):
     walk, base = lived_in
     walk.page.goto(f"{base}/results?show=tests")
-    walk.page.locator("main a[href*='/results/']").first.click()
+    with walk.page.expect_navigation():
+        walk.page.locator("main a[href*='/results/']").first.click()
     points = walk.page.locator("main svg .dot").count()
     rows = walk.page.locator("main table tbody tr").count()
     assert rows
