@@ -22,7 +22,7 @@ pytest_plugins = [
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Name bytes after their argument: packed ones hold the time, and workers must agree on names."""
+    """Name bytes after their argument: packed ones hold the time, and all workers need one name."""
     return argname if isinstance(val, bytes) else None
 
 
