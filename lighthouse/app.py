@@ -31,7 +31,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.params import FromPath, JSONBody, PathParameter, QueryParameter, URLEncodedBody
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from lighthouse import clock, lines, vendors
+from lighthouse import clock, lines, logos, vendors
 from lighthouse.catalogue import Endpoint, Organization
 from lighthouse.index import Index, NoIndex, Origin, open_index, write_catalogue
 from lighthouse.search import Hit
@@ -111,19 +111,13 @@ class Logos:
     """Logos whose licence a person has reviewed: organisation id -> file below the folder."""
 
     def __init__(self, folder: Path | None) -> None:
-        self.files: dict[str, tuple[bytes, str]] = {}
+        self.files: dict[str, bytes] = {}
         self.names: dict[str, str] = {}
         if folder is None:
             return
-        kinds = {".png": "image/png", ".svg": "image/svg+xml", ".webp": "image/webp"}
-        for identity, entry in json.loads((folder / "logos.json").read_text()).items():
-            path = folder / Path(entry["file"]).name
-            if not entry.get("reviewed_by") or path.suffix not in kinds or not path.is_file():
-                continue  # reviewing the licence is our duty (SMART App Launch 2.2, brands)
-            data = path.read_bytes()
-            name = hashlib.sha256(data).hexdigest()[:32] + path.suffix
-            self.files[name] = data, kinds[path.suffix]
-            self.names[identity] = name
+        for identity, logo in logos.reviewed(folder).items():
+            self.names[identity] = logos.file_name(logo)
+            self.files[self.names[identity]] = logo
 
 
 @dataclass(slots=True)
@@ -367,8 +361,8 @@ def _tags(header: str) -> set[str]:
 @get("/logos/{name:str}", sync_to_thread=False, include_in_schema=False)
 def logo_file(state: State, name: FromPath[str]) -> Response[bytes]:
     """Hand out a reviewed logo."""
-    data, kind = _known(state.logos.files.get(name))
-    return Response(data, media_type=kind, headers={"cache-control": FOR_EVER})
+    data = _known(state.logos.files.get(name))
+    return Response(data, media_type="image/png", headers={"cache-control": FOR_EVER})
 
 
 @get("/static/{version:str}/{name:str}", sync_to_thread=False, include_in_schema=False)

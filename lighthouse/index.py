@@ -42,7 +42,7 @@ _Doors = list[tuple[str, str, str]]  # id of the endpoint, portal, its address
 _Organizations = list[tuple[msgspec.Raw, _Doors | None]]  # a line; doors where it does not tell
 _Endpoints = dict[str, tuple[int, msgspec.Raw, dict[str, Any]]]  # by id: origin, line, own rules
 # Kept in the file's header: a file of another shape is told by it, not by failing searches.
-SHAPE = zlib.crc32(repr((2, _TABLES, WORDS, PART, lines.MEMBERS)).encode()) >> 1
+SHAPE = zlib.crc32(repr((3, _TABLES, WORDS, PART, lines.MEMBERS)).encode()) >> 1
 
 
 class NoIndex(Exception):
@@ -136,15 +136,20 @@ def _fill_organizations(
 ) -> None:
     encode = msgspec.json.Encoder().encode
     numbered: dict[int, dict[str, int]] = defaultdict(dict)
-    rows: list[tuple[msgspec.Raw, _Doors | None]] = []
+    rows: list[bytes] = []  # each an item of `_Organizations`: lines are JSON already
     for number, one in enumerate(every):
         numbered[_part_of(one.id, _NUMBERED)][one.id] = number
         text = texts.get(one.id)
-        doors = _doors(one) if text is None else None
-        rows.append((msgspec.Raw(text or lines.organization_text(one)), doors))
+        if text is None:
+            rows.append(b"[%b,%b]" % (lines.organization_text(one), encode(_doors(one))))
+        else:
+            rows.append(b"[%b,null]" % text)
     database.executemany(
         "INSERT INTO organization VALUES (?, ?)",
-        [(at // PART, encode(rows[at : at + PART])) for at in range(0, len(rows), PART)],
+        [
+            (at // PART, b"[%b]" % b",".join(rows[at : at + PART]))
+            for at in range(0, len(rows), PART)
+        ],
     )
     database.executemany(
         "INSERT INTO numbered VALUES (?, ?)",
@@ -160,21 +165,22 @@ def _fill_endpoints(
 ) -> None:
     """Write the endpoints; `numbers` has the origins' by identity: hashing one is slow."""
     encode = msgspec.json.Encoder().encode
-    texts, overrides, raw = content.endpoint_texts, content.overrides, msgspec.Raw
-    found: dict[int, dict[str, tuple[int, msgspec.Raw, Mapping[str, Any]]]] = defaultdict(dict)
+    texts, overrides, crc32 = content.endpoint_texts, content.overrides, zlib.crc32
+    found: dict[int, list[bytes]] = defaultdict(list)  # each a member of `_Endpoints`
     own: dict[str, str] = {}  # ids that do not follow from the address
-    nothing: Mapping[str, Any] = {}
     for key in sorted(content.endpoints):
         text = texts.get(key)
         if text is None:
             text = lines.endpoint_text(content.endpoints[key])
         elif b'"id":' in text:
             own[content.endpoints[key].url] = key
-        row = numbers[id(origin_of[key])], raw(text), overrides.get(key, nothing)
-        found[_part_of(key, _ENDPOINTS)][key] = row
+        name = key.encode()
+        rules = encode(overrides[key]) if key in overrides else b"{}"
+        row = b"%b:[%d,%b,%b]" % (encode(key), numbers[id(origin_of[key])], text, rules)
+        found[crc32(name) % _ENDPOINTS].append(row)
     database.executemany(
         "INSERT INTO endpoint VALUES (?, ?)",
-        [(part, encode(ends)) for part, ends in sorted(found.items())],
+        [(part, b"{%b}" % b",".join(ends)) for part, ends in sorted(found.items())],
     )
     database.execute("INSERT INTO about VALUES ('ids', ?)", (encode(dict(sorted(own.items()))),))
 

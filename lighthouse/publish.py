@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from lighthouse import lines
+from lighthouse import lines, logos
 from lighthouse.lines import Content
 from lighthouse.snapshot import (
     ENVELOPE,
@@ -34,6 +34,7 @@ from lighthouse.snapshot import (
     Delta,
     File,
     Manifest,
+    Pack,
     Sum,
     public_bytes,
     signed_text,
@@ -61,6 +62,7 @@ class Plan:
     serial: int = 0
     deltas: int = DELTAS
     services: Mapping[str, str] = field(default_factory=dict)
+    logos: Mapping[str, bytes] = field(default_factory=dict)  # reviewed, by organisation id
 
 
 # --------------------------------------------------------------------------- packing
@@ -128,9 +130,20 @@ def build(content: Content, folder: Path, plan: Plan) -> Manifest:
         },
         deltas=_deltas(folder, serial, raw, plan.deltas, catalogue.size),
         services=dict(plan.services),
+        logos=_logos(folder, plan.logos),
     )
     _put(folder / UNSIGNED, msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
     return manifest
+
+
+def _logos(folder: Path, reviewed: Mapping[str, bytes]) -> Pack | msgspec.UnsetType:
+    """Write the file of the logos; the same logos are the same file, fetched once."""
+    if not reviewed:
+        return msgspec.UNSET
+    raw = logos.write(reviewed)
+    name = f"logos-{hashlib.sha256(raw).hexdigest()[:16]}.ndjson.zst"
+    written = _write(folder, name, pack(raw))
+    return Pack(written.file, written.size, written.sha256, len(raw))
 
 
 def last_manifest(folder: Path) -> Manifest | None:
@@ -230,6 +243,12 @@ def _signed(role: str, payload: bytes, keys: Iterable[Ed25519PrivateKey]) -> dic
     return {"payload": to_text(payload), "signatures": signatures}
 
 
+def files_of(manifest: Manifest) -> list[File]:
+    """Return every file that a manifest names."""
+    found = [manifest.catalogue, *manifest.deltas]
+    return found if manifest.logos is msgspec.UNSET else [*found, manifest.logos]
+
+
 def sign(folder: Path, delegation: bytes, keys: Sequence[Ed25519PrivateKey]) -> Manifest:
     """Sign the manifest of a folder with delegated keys and write `snapshot.json`. Raises NotMade.
 
@@ -238,7 +257,7 @@ def sign(folder: Path, delegation: bytes, keys: Sequence[Ed25519PrivateKey]) -> 
     manifest = last_manifest(folder)
     if manifest is None:
         raise NotMade("There is nothing to sign here. Run `lighthouse build` first.")
-    for wanted in (manifest.catalogue, *manifest.deltas):
+    for wanted in files_of(manifest):
         data = (folder / wanted.file).read_bytes() if (folder / wanted.file).is_file() else b""
         if hashlib.sha256(data).hexdigest() != wanted.sha256:
             raise NotMade(f"{wanted.file} is not the file that was built.")
@@ -264,7 +283,8 @@ def sign(folder: Path, delegation: bytes, keys: Sequence[Ed25519PrivateKey]) -> 
 def bundle(folder: Path, manifest: Manifest, path: Path) -> None:
     """Write a signed snapshot as one .zip (stored, fixed dates), to be carried by hand."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as packed:
-        for name in (ENVELOPE, manifest.catalogue.file):
+        pictures = [] if manifest.logos is msgspec.UNSET else [manifest.logos.file]
+        for name in (ENVELOPE, manifest.catalogue.file, *pictures):
             entry = zipfile.ZipInfo(name)
             entry.external_attr = 0o644 << 16
             packed.writestr(entry, (folder / name).read_bytes())

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from msgspec import UNSET
 from sqlalchemy.exc import SQLAlchemyError
 
-from lighthouse import catalogue, clock, index, lines, publish, snapshot, vendors
+from lighthouse import catalogue, clock, index, lines, logos, publish, snapshot, vendors
 from lighthouse.catalogue import Endpoint, Organization
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
@@ -45,7 +46,9 @@ def _time(text: str | None) -> datetime:
 def _made(make: Callable[[], Any]) -> Any:
     try:
         return make()
-    except (publish.NotMade, lines.Unreadable, index.NoIndex, OSError) as error:
+    except (
+        publish.NotMade, lines.Unreadable, logos.NotALogo, index.NoIndex, OSError
+    ) as error:  # fmt: skip
         raise click.ClickException(str(error)) from error
 
 
@@ -97,16 +100,18 @@ def delegate(
 @click.option("--clients", type=GIVEN, help="Shared clients by vendor (JSON).")
 @click.option("--endpoints", "overrides", type=GIVEN, help="Rules by endpoint id (JSON).")
 @click.option("--services", type=GIVEN, help="Addresses of own services by name (JSON).")
+@click.option("--logos", "pictures", type=FOLDER, help="Reviewed logos: a folder with logos.json.")
 @AT
 @AS_JSON
 def build(
     where: str, folder: Path, name: str, *, serial: int, days: int, deltas: int,
     rules: Path | None, clients: Path | None, overrides: Path | None, services: Path | None,
-    at: str | None, as_json: bool,
+    pictures: Path | None, at: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Pack a catalogue and make the deltas and the manifest that `sign` signs."""
     content = content_of(where, rules, clients, overrides)
-    plan = publish.Plan(name, _time(at), days, serial, deltas, _object(services))
+    shown = _made(lambda: logos.reviewed(pictures)) if pictures else {}
+    plan = publish.Plan(name, _time(at), days, serial, deltas, _object(services), shown)
     made = _made(lambda: publish.build(content, folder, plan))
     said = {
         "serial": made.serial,
@@ -115,6 +120,7 @@ def build(
         "bytes": made.catalogue.size,
         "unpacked": made.content.size,
         "deltas": [{"from": d.since, "file": d.file, "bytes": d.size} for d in made.deltas],
+        "logos": len(shown),
     }
     text = (
         f"Snapshot {made.serial}: {made.counts['organizations']} organisations, "
@@ -221,6 +227,7 @@ def verify(
     try:
         manifest, content = verified(Path(place), trust, _time(at), newest)
         deltas = _check_deltas(Path(place), manifest)
+        pictures = _check_logos(Path(place), manifest)
     except snapshot.Refused as error:
         said = {"ok": False, "reason": error.reason, "sentence": str(error)}
         _say(said, f"Refused ({error.reason}): {error}", as_json=as_json)
@@ -240,6 +247,7 @@ def verify(
         **manifest.counts,
         "bytes": manifest.catalogue.size,
         "deltas": deltas,
+        "logos": pictures,
         "verify_ms": round((checked - started) * 1000),
         "index_ms": round((time.perf_counter() - checked) * 1000) if out else None,
     }
@@ -263,6 +271,17 @@ def _check_deltas(place: Path, manifest: snapshot.Manifest) -> int:
         if before.is_file():
             snapshot.unpack(packed, manifest, before=_made(partial(publish.unpacked, before)))
     return checked
+
+
+def _check_logos(place: Path, manifest: snapshot.Manifest) -> int:
+    """Check the logos that lie there (none is needed) and return how many. Raises Refused."""
+    if manifest.logos is UNSET:
+        return 0
+    try:
+        packed = snapshot.fetched(snapshot.reader_of(place), manifest.logos)
+    except FileNotFoundError:
+        return 0
+    return len(snapshot.logos_of(packed, manifest.logos))
 
 
 def _lacking(place: Path) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import zlib
 from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -29,6 +29,8 @@ PLACED = 0.8  # how good a match a place is
 PREFIX = 0.92  # how sure a word is of which only the beginning was typed
 BEGUN = 0.25  # how much less a nickname counts of which only the beginning was typed
 RARE, USUAL = 2, 50  # organisations with a word: at most, to be a slip; at least, to be meant
+REWRITTEN = 0.03  # how much less a hit counts that was found by words written otherwise
+UNPLACED = 0.3  # how much a typed place counts against who has no place
 UNKNOWN_WORD = 4.0  # how much a word that nobody knows counts against a match
 
 
@@ -93,6 +95,8 @@ def _known(organization: Organization, split: Iterable[str]) -> float:
     return max(0.0, min(1.0, score))
 
 
+_STATE_WORDS = frozenset(part for name in words.STATE_NAMES.values() for part in name.split())
+_OPENING = frozenset(("el", "ft", "la", "le", "mt", "st"))
 _USUAL_VENDORS = frozenset(("Oracle Health", "MEDITECH", "Altera"))
 _KINDS = {"ins": 0.15, "national": 0.6}
 
@@ -165,17 +169,21 @@ class Search:
         for number, one in enumerate(self._all):
             named: dict[str, None] = {}  # a set that keeps its order
             names = [(one.name, split[number])]
-            names += [(name, next(more_split)) for name in more[number]]
+            if more[number]:
+                names += [(name, next(more_split)) for name in more[number]]
             for name, found in names:
                 tokens = words.normal_forms(found)
-                named.update(dict.fromkeys(tokens))
+                named = named | dict.fromkeys(tokens) if named else dict.fromkeys(tokens)
                 spots.append(crc32("".join(tokens).encode(), squashed) << 32 | number)
                 short = words.acronyms(name) if "(" in name else words.initials(found)
                 spots += [crc32(text.encode(), initials) << 32 | number for text in short]
-            place = words.normal_forms(places[number])
             counted += named
-            counted += [word for word in dict.fromkeys(place) if word not in named]
-            rows.append((number, " ".join(named), " ".join([*place, one.state.lower()])))
+            place = one.state.lower()
+            if places[number]:
+                told = words.normal_forms(places[number])
+                counted += [word for word in dict.fromkeys(told) if word not in named]
+                place = " ".join([*told, place])
+            rows.append((number, " ".join(named), place))
             for zip_code in _zips(one):
                 spots.append(_sum_of("zip", zip_code) << 32 | number)
                 spots.append(_sum_of("area", zip_code[:3]) << 32 | number)
@@ -183,6 +191,7 @@ class Search:
         self._cities.update(*map(words.tokens, {one.city for one in self._all}))
         self._spots = array("Q", sorted(set(spots)))
         self._db.executemany("INSERT INTO docs(rowid, names, place) VALUES (?, ?, ?)", rows)
+        self._db.commit()  # until then FTS5 looks through all words for each that is begun
 
     # ----------------------------------------------------------------- asking
 
@@ -198,6 +207,12 @@ class Search:
         if words.SHORT_ZIP.fullmatch(typed) and (near := self._near(f"0{typed.strip()}", limit)):
             return near
         best = {hit.organization.id: hit for hit in self._ranked(query, text)}
+        for other in self._otherwise(words.split(text), states):
+            again = Query(self._words(words.tokens(other)), states, query.zip)
+            for hit in self._ranked(again, other):
+                before = best.get(hit.organization.id)
+                if before is None or before.score < hit.score - REWRITTEN:
+                    best[hit.organization.id] = replace(hit, score=hit.score - REWRITTEN)
         for rank, (meant, more) in enumerate(self._meant(words.tokens(text), query)):
             again = Query(self._words(words.tokens(meant)), states, query.zip)
             for hit in self._ranked(again, meant):
@@ -211,6 +226,26 @@ class Search:
             key=lambda hit: (-round(hit.score, 6), hit.organization.name, hit.organization.id),
         )
         return hits[:limit]
+
+    def _otherwise(self, typed: Sequence[str], states: Mapping[str, str]) -> list[str]:
+        """Return the same words written otherwise: joined, parted, or spelt out.
+
+        "ortho carolina" for OrthoCarolina, "bluecross" for Blue Cross, "n mississippi", "tx".
+        """
+        joined, parted, told = list(typed), list(typed), list(typed)
+        for at, (one, other) in enumerate(pairwise(typed)):
+            if len(one + other) >= 6 and self._count[one + other] and joined[at]:
+                joined[at : at + 2] = [one + other, ""]
+        for at, word in enumerate(typed):
+            if len(word) >= 7 and 0 < self._count[word] < USUAL:
+                parted[at] = " ".join(self._parts(word) or [word])
+            following = typed[at + 1] if at + 1 < len(typed) else ""
+            if word in words.COMPASS and (following in self._cities or following in _STATE_WORDS):
+                told[at] = words.COMPASS[word]
+            elif word in words.STATE_NAMES and word not in states.values():
+                told[at] = words.STATE_NAMES[word]
+        found = [" ".join(filter(None, some)) for some in (joined, parted, told)]
+        return [text for text in dict.fromkeys(found) if text != " ".join(typed)]
 
     def _meant(self, typed: Sequence[str], query: Query) -> list[tuple[str, float]]:
         """Return what a query means by nicknames as typed, as spelt right, or as begun."""
@@ -250,9 +285,11 @@ class Search:
 
     def _words(self, typed: Sequence[str]) -> tuple[Word, ...]:
         found = []
-        for number, text in enumerate(self._rejoin(typed)[:12]):
+        joined = self._rejoin(typed)
+        for number, text in enumerate(joined[:12]):
             meanings = self._meanings(text)
-            prefix = number == len(typed) - 1 or len(text) >= 3
+            last = number == len(joined) - 1
+            prefix = last or (len(text) >= 3 and text not in words.GENERIC)
             likeliest = self._likeliest(text, meanings)
             weight = self._weight(likeliest) if likeliest else UNKNOWN_WORD
             found.append(Word(text, meanings, prefix, weight))
@@ -295,8 +332,13 @@ class Search:
             or any(sure >= 0.9 for _, sure in self._spell(word))
         ):
             return None
+        return self._parts(word)
+
+    def _parts(self, word: str) -> list[str] | None:
+        """Return the two words that a word is made of, where the catalogue knows both."""
         best: tuple[int, list[str]] | None = None
-        for cut in range(3, len(word) - 2):
+        shortest = 2 if word[:2] in _OPENING else 3  # "stlukes", "lebonheur"
+        for cut in range(shortest, len(word) - 2):
             left, right = (
                 words.tokens(word[:cut])[:1] or ("",),
                 words.tokens(word[cut:])[:1] or ("",),
@@ -323,17 +365,20 @@ class Search:
         for gram in sorted(_grams(text)):  # a set's own order differs from run to run
             shared.update(self._grams.get(gram, ()))
         allowed = 1 if len(text) <= 5 else 2
-        found = []
-        for number, same in shared.most_common(80):
-            word = self._vocabulary[number]
-            if word == text or abs(len(word) - len(text)) > allowed or same < 2:
+        close = [(self._vocabulary[at], same) for at, same in shared.most_common(80)]
+        meant = [(word, word) for word, same in close if same >= 2 and word != text]
+        found: dict[str, float] = {}
+        for word, normal in (*meant, *words.FAR_FORMS.items()):
+            if abs(len(word) - len(text)) > allowed:
                 continue
-            distance = _distance(text, word, allowed)
-            if distance <= allowed:
-                sure = 0.9 - 0.13 * (distance - 1) - (0.12 if word[0] != text[0] else 0.0)
-                found.append((word, sure))
-        found.sort(key=lambda pair: (-pair[1], -self._count[pair[0]], pair[0]))
-        return tuple(found[:5])
+            begins = word[0] == text[0]  # whoever slips there seldom slips again
+            most = allowed if begins else 1
+            distance = _distance(text, word, most)
+            if distance <= most:
+                sure = 0.9 - 0.13 * (distance - 1) - (0.0 if begins else 0.12)
+                found[normal] = max(sure, found.get(normal, 0.0))
+        likely = sorted(found.items(), key=lambda one: (-one[1], -self._count[one[0]], one[0]))
+        return tuple(likely[:5])
 
     def _candidates(self, query: Query, text: str) -> set[int]:
         """Collect whom to score: all words, all telling words, any word, acronyms, exact names."""
@@ -349,8 +394,8 @@ class Search:
         telling = [word for word in without_place if word.text not in words.GENERIC]
         for chosen in (query.words, without_place, telling):
             if chosen:
-                clause = " AND ".join(map(_any_of, chosen))
-                exact = " AND ".join(map(_as_typed, chosen))
+                clause = " AND ".join(dict.fromkeys(map(_any_of, chosen)))
+                exact = " AND ".join(dict.fromkeys(map(_as_typed, chosen)))
                 found.update(self._match(clause, 2 * FEW))
                 if exact != clause:  # misspellings of a word must not crowd out the word
                     found.update(self._match(exact, 2 * FEW))
@@ -430,7 +475,7 @@ class Search:
             return min(weight, UNKNOWN_WORD)
         unplaced = not place and word.text in self._cities
         if unplaced or (not state and word.text in query.state_words):
-            return weight * 0.3  # a place, and nobody said where this one is
+            return weight * UNPLACED
         return 0.0
 
     def _bonus(self, query: Query, split: tuple[str, ...]) -> float:
@@ -541,17 +586,18 @@ def _place_score(query: Query, one: Organization) -> float:
 
 def _as_typed(word: Word) -> str:
     """Return an FTS5 clause for a word as it was typed, where the catalogue knows it like that."""
-    if word.text not in word.meanings:
-        return _any_of(word)
-    return f'("{word.text}" OR "{word.text}" *)' if word.prefix else f'"{word.text}"'
+    return _any_of(word) if word.text not in word.meanings else _typed(word)
 
 
 def _any_of(word: Word) -> str:
     """Return an FTS5 clause for a word: its meanings, and as a prefix while it is being typed."""
-    terms = [f'"{meaning}"' for meaning in word.meanings]
-    if word.prefix or not terms:
-        terms.append(f'"{word.text}" *')
-    return f"({' OR '.join(terms)})"
+    others = [f'"{meaning}"' for meaning in word.meanings if meaning != word.text]
+    return f"({' OR '.join([*others, _typed(word)])})" if others else _typed(word)
+
+
+def _typed(word: Word) -> str:
+    """Return an FTS5 term for the letters that were typed, and for what may follow them."""
+    return f'"{word.text}" *' if word.prefix or not word.meanings else f'"{word.text}"'
 
 
 def _grams(word: str) -> set[str]:

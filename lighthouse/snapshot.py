@@ -26,10 +26,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from publicsuffixlist import PublicSuffixList
 
 from lighthouse import lines
+from lighthouse import logos as pictures
 from lighthouse.catalogue import Endpoint, Organization
 from lighthouse.index import Index, NoIndex, Origin, open_index
 from lighthouse.index import write as write_index
 from lighthouse.lines import Content
+from lighthouse.logos import file_name
 from lighthouse.merge import name_key
 from lighthouse.search import Hit, Search
 from lighthouse.vendors import profile
@@ -48,7 +50,7 @@ LEAP = 1_000_000  # how far a serial may be ahead of the last one
 
 Fetch = Callable[[str, int], bytes]  # (file name, most bytes) -> its bytes
 
-_FORWARDS = "forwards.json"
+_FORWARDS, _LOGOS = "forwards.json", "logos"
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _FILE = re.compile(r"[a-z0-9][a-z0-9-]*(?:\.[a-z0-9]+)+")
 
@@ -86,6 +88,12 @@ class Delta(File, frozen=True, rename={"since": "from"}):
     since: int
 
 
+class Pack(File, frozen=True):
+    """The file of the reviewed logos; `unpacked` is its size when it is unpacked."""
+
+    unpacked: int
+
+
 class Sum(msgspec.Struct, frozen=True):
     """Size and hash of the unpacked content."""
 
@@ -106,6 +114,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     counts: dict[str, int]
     deltas: list[Delta] = []
     services: dict[str, str] = {}
+    logos: Pack | msgspec.UnsetType = msgspec.UNSET
 
 
 class Delegation(msgspec.Struct, frozen=True):
@@ -234,6 +243,10 @@ def _is_signed(key: bytes, signature: bytes, text: bytes) -> bool:
 def _check_sizes(manifest: Manifest) -> None:
     packed = manifest.catalogue.size
     files = [manifest.catalogue, *manifest.deltas]
+    if manifest.logos is not msgspec.UNSET:
+        files.append(manifest.logos)
+        if not 0 <= manifest.logos.unpacked <= pictures.MOST:
+            raise Refused("size", "The snapshot has more logos than a reader takes.")
     if any(not _FILE.fullmatch(one.file) or one.file == ENVELOPE for one in files):
         raise Refused("format", "A file of the snapshot has an impossible name.")
     small = all(0 < one.size <= MOST_PACKED for one in files)
@@ -253,7 +266,16 @@ def unpack(packed: bytes, manifest: Manifest, *, before: bytes | None = None) ->
     given = (
         zstandard.ZstdCompressionDict(before, zstandard.DICT_TYPE_RAWCONTENT) if before else None
     )
-    most = manifest.content.size
+    content = _inflated(packed, manifest.content.size, given)
+    if _sha256(content) != manifest.content.sha256:
+        raise Refused("hash", "The unpacked snapshot is not what was signed.")
+    return content
+
+
+def _inflated(
+    packed: bytes, most: int, given: zstandard.ZstdCompressionDict | None = None
+) -> bytes:
+    """Unpack one frame of exactly the size that was signed, and never more."""
     try:
         decompressor = zstandard.ZstdDecompressor(dict_data=given, max_window_size=WINDOW)
         with decompressor.stream_reader(io.BytesIO(packed), read_across_frames=False) as reader:
@@ -262,9 +284,19 @@ def unpack(packed: bytes, manifest: Manifest, *, before: bytes | None = None) ->
         raise Refused("hash", "The snapshot cannot be unpacked.") from error
     if len(content) > most:
         raise Refused("size", "The snapshot unpacks to more than it says.")
-    if len(content) != most or _sha256(content) != manifest.content.sha256:
+    if len(content) != most:
         raise Refused("hash", "The unpacked snapshot is not what was signed.")
     return content
+
+
+def logos_of(packed: bytes, wanted: Pack) -> dict[str, bytes]:
+    """Return the logos of a pack (PNG by organisation id). Raises Refused."""
+    if _sha256(packed) != wanted.sha256:
+        raise Refused("hash", f"{wanted.file} is not the file that was signed.")
+    try:
+        return pictures.read(_inflated(packed, wanted.unpacked))
+    except pictures.NotALogo as error:
+        raise Refused("content", str(error)) from error
 
 
 def _sha256(data: bytes) -> str:
@@ -439,7 +471,7 @@ def merge(ordered: Sequence[tuple[Origin, Content]]) -> tuple[Content, dict[str,
         overrides.update((key, content.overrides[key]) for key in content.overrides.keys() & new)
     kept = {one.id: one for one in first.organizations}
     at: dict[tuple[str, str, str], str] = {}
-    for one in first.organizations:
+    for one in first.organizations if later else ():
         for key in _keys(one, later):
             at.setdefault(key, one.id)
     joined: set[str] = set()
@@ -550,7 +582,7 @@ class Shelf:
         if state is not None and before is not None and before != raw:
             pins = pins_after(read_content(before), pins, content)
         waiting = [asdict(one) for one in moved(content, pins)]
-        self._keep(name, raw, _State(envelope, checked.delegation.serial, pins, waiting))
+        self._keep(name, manifest, raw, _State(envelope, checked.delegation.serial, pins, waiting))
         _replace(self._place(name) / _FORWARDS, msgspec.json.encode(forwards_of(content)))
         self._taken[name] = (
             manifest.content.sha256,
@@ -571,6 +603,34 @@ class Shelf:
             kept = (self._place(name) / _FORWARDS).read_bytes()
             return msgspec.json.decode(kept, type=dict[str, str])
         except (OSError, msgspec.DecodeError):
+            return {}
+
+    def take_logos(self, name: str, fetch: Fetch) -> None:
+        """Fetch the logos of the snapshot that is kept, where they are others than are here.
+
+        They are no part of what must be there: without them letters are shown. Raises KeyError,
+        Refused; what `fetch` raises passes through.
+        """
+        state, file = self._state(name), self._place(name) / _LOGOS
+        if state is None:
+            raise KeyError(name)
+        wanted = state.manifest.logos
+        if wanted is msgspec.UNSET:
+            file.unlink(missing_ok=True)
+        elif not file.is_file() or _sha256(file.read_bytes()) != wanted.sha256:
+            packed = fetched(fetch, wanted)
+            logos_of(packed, wanted)  # what cannot be shown is not kept
+            _replace(file, packed)
+
+    def logos(self, name: str) -> dict[str, bytes]:
+        """Return the logos that are kept and signed (PNG by organisation id); none where not."""
+        state, file = self._state(name), self._place(name) / _LOGOS
+        wanted = state.manifest.logos if state is not None else msgspec.UNSET
+        if wanted is msgspec.UNSET:
+            return {}
+        try:
+            return logos_of(file.read_bytes(), wanted)
+        except (OSError, Refused):
             return {}
 
     def load(self, name: str) -> Loaded:
@@ -650,10 +710,10 @@ class Shelf:
         except (OSError, Refused):
             return None
 
-    def _keep(self, name: str, raw: bytes, state: _State) -> None:
+    def _keep(self, name: str, manifest: Manifest, raw: bytes, state: _State) -> None:
         place = self._place(name)
         place.mkdir(parents=True, exist_ok=True)
-        file = place / f"{_sha256(raw)}.zst"
+        file = place / f"{manifest.content.sha256}.zst"
         _replace(file, zstandard.ZstdCompressor(level=3).compress(raw))
         _replace(place / "state.json", msgspec.json.encode(state))
         for old in place.glob("*.zst"):
@@ -750,6 +810,7 @@ __all__ = [
     "Shelf",
     "Trust",
     "check",
+    "file_name",
     "open_index",
     "profile",
     "reader_of",

@@ -45,13 +45,31 @@ _SAME = {
 }  # fmt: skip
 _CHATTER = re.compile(
     r"\b(?:my doctor is at|my doctor|i go to|login|log in|sign in|patient portal|portal|mychart|"
-    r"my chart|website|near me|online|records?|account)\b"
+    r"my chart|website|near me|online|(?:my )?(?:medical |health )?records?|account|"
+    r"(?:my )?(?:test|lab) results|"
+    r"(?:how|where|what) (?:do|can|is|are|to)(?: i| you| we| my)?(?: find| see| get)?|"
+    r"(?:i am |i'm )?looking for|i (?:want|need|would like)(?: to)?|can i|could you|show me|"
+    r"(?:owned|run) by|part of|please|thanks|thank you)\b"
+)
+_AROUND = re.compile(
+    r"^(?:\s*\b(?:for|at|the|to|from|with|of)\b)+|(?:\b(?:for|at|in|to|from)\b\s*)+$"
 )
 _DOMAIN = re.compile(
     r"\b(?:https?://)?(?:www\.)?([a-z0-9-]+(?:\.[a-z0-9-]+)*)\.(?:org|com|net|edu|gov)\b"
 )
 _WORD = re.compile(r"[a-z0-9]+")
 _STATE_NAMES = tuple(sorted(STATE_CODES, key=lambda name: (-len(name), name)))
+# In small letters these are words, titles or company forms rather than states.
+_WORDS_FIRST = frozenset(
+    ["al", "co", "de", "do", "hi", "id", "in", "la", "ma", "md", "me", "ok", "or", "pa"]
+)
+STATE_NAMES = {
+    code.lower(): name for name, code in STATE_CODES.items() if code.lower() not in _WORDS_FIRST
+}
+COMPASS = {
+    "n": "north", "no": "north", "s": "south", "so": "south", "e": "east", "w": "west",
+    "nw": "northwest", "ne": "northeast", "sw": "southwest", "se": "southeast",
+}  # fmt: skip
 ZIP = re.compile(r"\b\d{5}\b")
 SHORT_ZIP = re.compile(r"\s*[1-9]\d{3}\s*")  # the leading zero was left out
 
@@ -101,7 +119,33 @@ def normal_forms(split_words: Iterable[str]) -> list[str]:
     while "healthcare" in found:
         at = found.index("healthcare")
         found[at : at + 1] = ["health", "care"]
-    return found
+    return found if _OBGYN.isdisjoint(found) else _with_obgyn(found)
+
+
+_OBGYN = frozenset(
+    [
+        "ob", "gyn", "obgyn", "obs", "obstetrics", "obstetric", "obstetrical", "obstetrician",
+        "obstetricians", "gynecology", "gynecologic", "gynecological", "gynecologist",
+        "gynecologists", "gynaecology",
+    ]
+)  # fmt: skip
+# What a slip must be compared with, because the vocabulary holds only the common form.
+FAR_FORMS = {
+    word: normal
+    for word, normal in (_SAME | dict.fromkeys(_OBGYN, "obgyn")).items()
+    if len(word) >= 8 and (len(word) - len(normal) > 2 or word[:4] != normal[:4])
+}
+
+
+def _with_obgyn(found: list[str]) -> list[str]:
+    """Write "OB/GYN", "Gynecology & Obstetrics" and "obgyn" alike."""
+    same: list[str] = []
+    for word in found:
+        if word in _OBGYN:
+            while same and same[-1] in ("and", "obgyn"):
+                same.pop()
+        same.append("obgyn" if word in _OBGYN else word)
+    return same
 
 
 def squash(text: str) -> str:
@@ -112,8 +156,7 @@ def squash(text: str) -> str:
 def query_text(typed: str) -> str:
     """Drop what people type around a name ("mychart login for …") and open up web addresses."""
     text = _DOMAIN.sub(_opened, typed.lower())
-    shorter = _CHATTER.sub(" ", text)
-    shorter = re.sub(r"^\s*(?:for|at|the|to)\b|\b(?:for|at|in|to)\s*$", " ", shorter)
+    shorter = _AROUND.sub(" ", " ".join(_CHATTER.sub(" ", text).split()))
     return shorter if _WORD.search(shorter) else typed
 
 
@@ -147,7 +190,7 @@ def is_desk(name: str) -> bool:
 
 
 def states_in(text: str) -> dict[str, str]:
-    """Return {state code: the words that name it} for US states spelt out or as capitals."""
+    """Return {state code: the words that name it} for US states spelt out, as capitals, or last."""
     folded = f" {' '.join(_WORD.findall(plain(text)))} "
     found: dict[str, str] = {}
     for name in _STATE_NAMES:
@@ -156,6 +199,9 @@ def states_in(text: str) -> dict[str, str]:
     for word in re.findall(r"\b[A-Z]{2}\b", text):
         if word in STATES:
             found.setdefault(word, word.lower())
+    *before, last = folded.split() or [""]
+    if len(before) >= 2 and last in STATE_NAMES:
+        found.setdefault(last.upper(), last)
     return found
 
 
@@ -175,7 +221,10 @@ def initials(split_words: Iterable[str]) -> set[str]:
     words = [word for word in split_words if word not in _COMPANY]
     if len(words) < 2:
         return {"hc"} if words == ["healthcare"] else set()
-    found = {"".join([word[0] for word in words[:9]])}
+    short = "".join([word[0] for word in words[:9]])
+    if SMALL.isdisjoint(words) and "healthcare" not in words:  # most names
+        return {short} if len(short) <= 7 else set()
+    found = {short}
     chosen = [words]
     if not SMALL.isdisjoint(words):
         chosen.append([word for word in words if word not in SMALL])

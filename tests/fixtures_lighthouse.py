@@ -3,10 +3,12 @@
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 import urllib.request
+import zlib
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -16,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lighthouse import lines, publish, publishing, snapshot
 from lighthouse.catalogue import Endpoint, Organization
+from phr import clock
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -62,18 +65,24 @@ class Lighthouse:
     root: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     name: str = "Test lighthouse"
+    since: datetime = NOW - DAY  # from when on the signing key may sign
 
     @property
     def trust(self):
         return snapshot.Trust((publish.public_of(self.root),))
 
-    def delegation(self, at=NOW - DAY, days=90):
-        return publish.delegate([self.root], [publish.public_of(self.key)], starts=at, days=days)
+    def delegation(self, days=90):
+        keys = [publish.public_of(self.key)]
+        return publish.delegate([self.root], keys, starts=self.since, days=days)
 
     def publish(self, organizations, *, at=NOW, vendors=None, overrides=None, endpoints=(), **plan):
         content = lines.content_of(organizations, vendors, overrides, endpoints)
         publish.build(content, self.folder, publish.Plan(self.name, at, **plan))
         return publish.sign(self.folder, self.delegation(), [self.key])
+
+    @property
+    def last(self):
+        return publish.last_manifest(self.folder)
 
     def fetch(self, name, most):
         return snapshot.reader_of(self.folder)(name, most)
@@ -82,6 +91,24 @@ class Lighthouse:
         """Write the index file of what is published, as `lighthouse replica` does."""
         manifest, content = publishing.verified(self.folder, self.trust, at)
         publishing.write_index(path, manifest, content)
+
+
+def of_today(folder):
+    """Return a publisher whose keys hold now, for readers that look at the clock; and that now."""
+    now = clock.now().replace(microsecond=0)
+    return Lighthouse(folder, since=now - DAY), now
+
+
+def png(side=32, colour=(10, 82, 99), height=None, extra=b""):
+    """Return a PNG of one colour; `extra` stands as chunks before its end."""
+    lines = (height or side) * (b"\0" + bytes(colour) * side)
+    head = struct.pack(">IIBBBBB", side, height or side, 8, 2, 0, 0, 0)
+    picture = png_chunk(b"IHDR", head) + png_chunk(b"IDAT", zlib.compress(lines))
+    return b"\x89PNG\r\n\x1a\n" + picture + extra + png_chunk(b"IEND", b"")
+
+
+def png_chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def files_below(folder):

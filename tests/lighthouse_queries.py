@@ -18,6 +18,12 @@ SHORTER = {
     "group": "grp", "services": "svcs", "and": "&", "regional": "reg", "memorial": "mem",
     "children's": "childrens", "women's": "womens", "healthcare": "health care",
 }  # fmt: skip
+ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+BESIDE = {
+    letter: row[max(0, at - 1) : at] + row[at + 1 : at + 2]
+    for row in ROWS
+    for at, letter in enumerate(row)
+}
 PLAIN = {"e": "é", "o": "ö", "a": "á", "n": "ñ"}
 
 
@@ -90,6 +96,51 @@ def asked(_chance: random.Random, one: Organization) -> str:
     return f"mychart login for {one.name}"
 
 
+def beside(chance: random.Random, one: Organization) -> str:
+    """The finger lands on the key beside the right one, in the longest word."""
+    words = one.name.lower().split()
+    at = max(range(len(words)), key=lambda n: len(words[n]))
+    word = words[at]
+    places = [n for n in range(1, len(word)) if word[n] in BESIDE] or [0]
+    place = chance.choice(places)
+    words[at] = (
+        word[:place] + chance.choice(BESIDE.get(word[place], word[place])) + word[place + 1 :]
+    )
+    return " ".join(words)
+
+
+def together(_chance: random.Random, one: Organization) -> str:
+    """The first two words in one."""
+    first, second, *rest = one.name.lower().split()
+    return " ".join([first + second, *rest])
+
+
+def lacking(chance: random.Random, one: Organization) -> str:
+    """One of at least four words left out, but neither of the two longest."""
+    words = one.name.lower().split()
+    longest = sorted(range(len(words)), key=lambda at: len(words[at]))[-2:]
+    weak = [at for at in range(len(words)) if at not in longest]
+    if len(words) >= 4:
+        del words[chance.choice(weak)]
+    return " ".join(words)
+
+
+def questioned(chance: random.Random, one: Organization) -> str:
+    """As a whole sentence."""
+    before = ("how do i get my records from", "where can i find test results of", "looking for")
+    return f"{chance.choice(before)} {one.name} please"
+
+
+def of_the_state(_chance: random.Random, one: Organization) -> str:
+    """The state behind it, in small letters as phones write."""
+    return f"{one.name} {one.state}".lower()
+
+
+def town_first(_chance: random.Random, one: Organization) -> str:
+    """The town before it."""
+    return f"{one.city} {one.name}".lower().strip()
+
+
 def older(_chance: random.Random, one: Organization) -> str:
     """A former or other name."""
     return one.aliases[0] if one.aliases else one.name
@@ -97,6 +148,7 @@ def older(_chance: random.Random, one: Organization) -> str:
 
 KINDS: tuple[Callable[[random.Random, Organization], str], ...] = (
     typo, shortened, turned, begun, placed, zipped, bare, accented, asked, older,
+    beside, together, lacking, questioned, of_the_state, town_first,
 )  # fmt: skip
 
 

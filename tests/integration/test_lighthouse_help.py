@@ -711,13 +711,10 @@ def world(cast, installations, raw_server, certificate, tmp_path):
         vendor.redirect_uri = services["redirect"] + "/r"
         vendor.keys = lambda: {"keys": [signing.public_jwk()]}
         client = {"id": CLIENT, "via": via, "redirect_uri": vendor.redirect_uri}
-        publisher = fixtures_lighthouse.Lighthouse(tmp_path / "published")
+        publisher, now = fixtures_lighthouse.of_today(tmp_path / "published")
         end = fixtures_lighthouse.endpoint(vendor.base, vendor.token_url, vendor=row.vendor)
         one = fixtures_lighthouse.organization(1, "Lakeside Health", end)
         vendors = {row.vendor: {**profile(row.vendor), "client": client}}
-        now = clock.now().replace(microsecond=0)
-        delegation = publisher.delegation
-        publisher.delegation = lambda: delegation(at=now - fixtures_lighthouse.DAY)
         publisher.publish([one], at=now, vendors=vendors, services=services)
         shelf = Shelf(tmp_path / "operator")
         shelf.take("own", publisher.fetch, publisher.trust, now=now)
