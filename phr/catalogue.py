@@ -12,7 +12,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -61,10 +61,11 @@ class Found:
     organization: "Organization"
     matched: str
     place: str
+    logo: str = ""  # name of its reviewed logo, as `Catalogue.logo` knows it
 
     @property
     def mark(self) -> str:
-        """One or two letters that stand where a logo would: none is fetched from anywhere."""
+        """One or two letters that stand where no reviewed logo is: none is fetched for a hit."""
         words = re.findall(r"[^\W\d_]+", self.organization.name)
         telling = [word[0] for word in words if word.lower() not in SMALL] or ["?"]
         return "".join(telling[:2]).upper()
@@ -113,6 +114,7 @@ class Catalogue:
         self._folder = folder
         self._lock = threading.RLock()
         self._index: Index | None = None
+        self._logos: dict[str, dict[str, bytes]] = {}  # by lighthouse and organisation
         self._used = clock.now()
 
     # ------------------------------------------------------------------ searching
@@ -123,7 +125,8 @@ class Catalogue:
         if not typed:
             return []
         with self._reading() as index:
-            return [_found(hit) for hit in index.find(typed, limit)]
+            hits = [_found(hit) for hit in index.find(typed, limit)]
+            return [replace(hit, logo=self._logo_of(index, hit.organization)) for hit in hits]
 
     def organization(self, identity: str) -> "Organization":
         """Return an organisation with its endpoints. Raises NotFound."""
@@ -132,6 +135,32 @@ class Catalogue:
         if found is None:
             raise NotFound
         return found
+
+    def logo_of(self, organization: "Organization") -> str:
+        """Return the name of an organisation's reviewed logo, or ""."""
+        with self._reading() as index:
+            return self._logo_of(index, organization)
+
+    def _logo_of(self, index: "Index", organization: "Organization") -> str:
+        """Only the lighthouse that says where an organisation signs in says how it looks."""
+        if not self._logos or not organization.endpoints:
+            return ""
+        from lighthouse.snapshot import file_name  # noqa: PLC0415 - see the top
+
+        whose = self._logos.get(index.lighthouse(organization.endpoints[0].id), {})
+        logo = whose.get(organization.id)
+        return file_name(logo) if logo else ""
+
+    def logo(self, name: str) -> bytes:
+        """Return a logo (PNG, reduced to its picture) by its name. Raises NotFound."""
+        with self._reading():
+            kept = [logo for some in self._logos.values() for logo in some.values()]
+        from lighthouse.snapshot import file_name  # noqa: PLC0415 - see the top
+
+        for logo in kept:
+            if file_name(logo) == name:
+                return logo
+        raise NotFound
 
     def profile(self, endpoint: "Endpoint") -> Mapping[str, Any]:
         """Return what is known of an endpoint's habits, its vendor's or its own."""
@@ -166,6 +195,7 @@ class Catalogue:
             self._used = clock.now()
             if self._index is None:
                 self._index = self._opened()
+                self._logos = self._kept_logos()
             yield self._index
 
     def _opened(self) -> "Index":
@@ -196,7 +226,7 @@ class Catalogue:
     def _let_go(self) -> None:
         if self._index is not None:
             self._index.close()
-            self._index = None
+            self._index, self._logos = None, {}
 
     # ------------------------------------------------------------------ what it is made of
 
@@ -280,7 +310,10 @@ class Catalogue:
         from lighthouse.snapshot import Trust  # noqa: PLC0415 - see the top of this file
 
         with _translated():
-            kept: Kept = self._shelf().take(one.name, fetch, Trust(one.roots), now=now)
+            shelf = self._shelf()
+            kept: Kept = shelf.take(one.name, fetch, Trust(one.roots), now=now)
+        with suppress(PhrError), _translated():  # a list without its logos is a list
+            shelf.take_logos(one.name, fetch)
         with self._lock:
             self._let_go()
         return kept
@@ -296,6 +329,10 @@ class Catalogue:
         with _translated():
             found = {one.name: one for one in self._shelf().kept(now=clock.now())}
         return [found[one.name] for one in self.lighthouses if one.name in found]
+
+    def _kept_logos(self) -> dict[str, dict[str, bytes]]:
+        found = {one.name: self._shelf().logos(one.name) for one in self._kept()}
+        return {name: logos for name, logos in found.items() if logos}
 
     def _services(self, name: str) -> Mapping[str, str]:
         with _translated():

@@ -35,3 +35,14 @@ def from_ms(ms: int) -> datetime:
 def instant(at: datetime) -> str:
     """Return a FHIR instant in UTC, cut to seconds: "2026-11-22T03:12:00Z" (R4 §2.24.0.1)."""
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def day_here(at: datetime) -> str:
+    """Return a day as people read it: "9 Nov 2026", in the zone of this box."""
+    here = at.astimezone()
+    return f"{here.day} {here:%b %Y}"
+
+
+def minute_here(at: datetime) -> str:
+    """Return a day and time as people read it: "9 Nov 2026, 03:12 CET"; the box's zone is named."""
+    return f"{day_here(at)}, {at.astimezone():%H:%M %Z}"

@@ -157,10 +157,7 @@ def _agreed(house: House, http: Http, aid: Aid | None) -> Help | None:
 def _installation(house: House, lighthouse: str) -> Mapping[str, Any]:
     """Return this house's key for a lighthouse: another for each, so that they cannot compare."""
     name = f"installation {lighthouse}"
-    kept: Mapping[str, Any] | None = house.get_setting(name)
-    if kept is None:
-        kept = jwt.new_key("EdDSA")
-        house.set_setting(name, kept)
+    kept: Mapping[str, Any] = house.setting_or_made(name, lambda: jwt.new_key("EdDSA"))
     return kept
 
 
@@ -175,15 +172,23 @@ def client_keys(vault: Vault, *, make: bool = False) -> dict[str, dict[str, Any]
     kept = vault.fact(CLIENT_KEYS)
     if kept is None and not make:
         return {}
-    keys: dict[str, dict[str, Any]] = json.loads(kept) if kept else {}
-    if not keys:
-        keys = {name: jwt.new_key(name) for name in jwt.SIGNING_ALGORITHMS}
-        with vault.write() as session:
-            session.merge(VaultFact(name=CLIENT_KEYS, value=json.dumps(keys).encode()))
-    name = f"client_jwks {vault.id}"
-    if vault.house.get_setting(name) is None:
-        vault.house.set_setting(name, [jwt.public_half(key) for key in keys.values()])
+    keys: dict[str, dict[str, Any]] = json.loads(kept) if kept else _made_keys(vault)
+    vault.house.setting_or_made(
+        f"client_jwks {vault.id}", lambda: [jwt.public_half(key) for key in keys.values()]
+    )
     return keys
+
+
+def _made_keys(vault: Vault) -> dict[str, dict[str, Any]]:
+    """Make and keep keys; whoever asks at the same moment gets those that were kept first."""
+    made = {name: jwt.new_key(name) for name in jwt.SIGNING_ALGORITHMS}
+    with vault.write() as session:
+        row = session.get(VaultFact, CLIENT_KEYS)
+        if row is not None:
+            kept: dict[str, dict[str, Any]] = json.loads(row.value)
+            return kept
+        session.add(VaultFact(name=CLIENT_KEYS, value=json.dumps(made).encode()))
+    return made
 
 
 def published_keys(house: House, vaults: Vaults) -> dict[str, list[dict[str, Any]]]:

@@ -16,11 +16,12 @@ from phr import clock
 from phr.chart.decision import Decision
 from phr.chart.plain import code_of, codes
 from phr.chart.reconcile import JOINED, Entry, reconcile
+from phr.chart.traits import Trait, by_itself
 from phr.errors import InvalidInput, NotFound
 from phr.fhir.kinds import BY_NUMBER
 from phr.fhir.record import Record
 from phr.fhir.references import key_of
-from phr.store import audit, entries
+from phr.store import audit, entries, records
 from phr.store.database import Priority
 from phr.store.entries import Group, Row, Waiting
 from phr.store.vault import Vault
@@ -46,14 +47,42 @@ _EVENTS: Final = tuple(  # only records of one day can be the same
 )
 
 
-def settle(vault: Vault) -> int:
-    """Join what waits to be joined; return how many rows changed. Quick when nothing waits."""
+IN_LISTS: Final = frozenset(one for types in _LISTS if types not in _ABOUT for one in types)
+
+
+class Ahead:
+    """What an import reads of records IN_LISTS while it waits, so that `settle` has less to do."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.records = entries.JustWritten()
+        self._traits: dict[int, Trait] = {}
+
+    def add(self, row: records.Row, hash_: bytes, body: bytes) -> None:
+        """Read a record that was just written: see `entries.JustWritten`."""
+        made = self.records.add(row, hash_, body)
+        if made is None:
+            self._traits.clear()
+        elif (trait := by_itself(made)) is not None:
+            self._traits[made.pk] = trait
+
+    def traits(self, found: Iterable[Record]) -> dict[int, Trait]:
+        """Return what was read of exactly these records, by pk."""
+        read = ((one, self._traits.get(one.pk)) for one in found)
+        return {one.pk: trait for one, trait in read if trait is not None and trait.record is one}
+
+
+def settle(vault: Vault, ahead: Ahead | None = None) -> int:
+    """Join what waits to be joined; return how many rows changed. Quick when nothing waits.
+
+    `ahead` is what the import before it has read already.
+    """
     with vault.read() as session:
         if not entries.waits(session):
             return 0
         waiting = entries.waiting(session)
         with uncollected():
-            groups = _plan(session, vault, waiting)
+            groups = _plan(session, vault, waiting, ahead or Ahead())
     changed = _write(vault, groups)
     with vault.write(Priority.BULK) as session:
         entries.settled(session, waiting)
@@ -93,7 +122,7 @@ def _write(vault: Vault, groups: Sequence[Group]) -> int:
 # ------------------------------------------------------------------------------ what to look at
 
 
-def _plan(session: Session, vault: Vault, waiting: Waiting) -> list[Group]:
+def _plan(session: Session, vault: Vault, waiting: Waiting, ahead: Ahead) -> list[Group]:
     """Return the entries that the waiting records and their neighbours should be."""
     decisions = entries.decisions(session)
     decided = _records_of(session, decisions)
@@ -110,7 +139,7 @@ def _plan(session: Session, vault: Vault, waiting: Waiting) -> list[Group]:
             continue
         pks = entries.all_of(session, types)
         near = _near(session, vault, types)
-        groups += _joined(session, vault, pks, [*patients, *near], decisions)
+        groups += _joined(session, vault, pks, [*patients, *near], decisions, ahead=ahead)
     for type_ in (*_PAPERS, *_EVENTS):
         if type_ not in touched:
             continue
@@ -121,7 +150,7 @@ def _plan(session: Session, vault: Vault, waiting: Waiting) -> list[Group]:
         pks |= _not_alone(session, [row.pk for row in rows])
         if pks:
             near = _near(session, vault, (type_,))
-            groups += _joined(session, vault, pks, [*patients, *near], decisions)
+            groups += _joined(session, vault, pks, [*patients, *near], decisions, ahead=ahead)
     return groups
 
 
@@ -172,22 +201,23 @@ def _joined(
     pks: Iterable[int],
     near: Sequence[Record],
     decisions: Sequence[Decision],
+    *,
+    ahead: Ahead,
 ) -> list[Group]:
     whole = {pk for some in entries.evidence(session, pks).values() for pk in some} | set(pks)
-    found = entries.loaded(session, vault, whole, compact=True)
+    found = entries.loaded(session, vault, whole, ahead=ahead.records)
     known = {one.pk for one in found}
     others = [one for one in near if one.pk not in known]
-    made = reconcile(found, decisions, near=others)
+    made = reconcile(found, decisions, near=others, known=ahead.traits(found))
     return [_group(entry) for entry in made.entries]
 
 
 def _group(entry: Entry) -> Group:
     times = [clock.to_ms(one.when) for one in entry.records if one.when is not None]
-    state = max(map(_listed, entry.records))
     return Group(
         entry.records[0].pk,
         tuple(one.pk for one in entry.records),
-        entries.LISTED if state else entries.NOT_LISTED,
+        entries.LISTED if any(map(_listed, entry.records)) else entries.NOT_LISTED,
         max(times, default=None),
     )
 

@@ -7,13 +7,18 @@ about keys (`jwk`, `jku`, `x5u`, `x5c`) is never looked at. Not here: where keys
 import base64
 import binascii
 import json
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from phr import ids
 from phr.errors import TrustError
 
 if TYPE_CHECKING:
@@ -231,3 +236,146 @@ def sign_words(words: Sequence[str], key: Mapping[str, Any]) -> str:
     raw = base64.urlsafe_b64decode(str(key["d"]) + "=" * (-len(str(key["d"])) % 4))
     made = Ed25519PrivateKey.from_private_bytes(raw).sign("\n".join(words).encode())
     return base64.urlsafe_b64encode(made).rstrip(b"=").decode()
+
+
+# ------------------------------------------------------------------------- sealed and packed
+
+# joserfc stops at 250 KiB, and inflates without looking at what it came from; the files of a
+# SMART Health Link are larger. One cipher and no key wrapping leave little to write by hand.
+
+KEY_BYTES: Final = 32
+NONCE_BYTES: Final = 12
+LONGEST_NONCE: Final = 16  # RFC 7518 §5.3 says 12; a library that others use writes 16
+TAG_BYTES: Final = 16
+MOST_INFLATED: Final = 10 << 20  # bytes
+MOST_RATIO: Final = 200  # inflated to packed, beyond the first 64 KiB; FHIR reaches 60
+MAX_CARD: Final = 64 * 1024  # characters of a Health Card's JWS
+
+
+def seal(plain: bytes, key: bytes, content_type: str) -> str:
+    """Return bytes as compact JWE (RFC 7516 §7.1), `dir` and A256GCM, with a fresh nonce.
+
+    Never zipped: readers stop inflating at different sizes.
+    """
+    said = {"alg": "dir", "enc": "A256GCM", "cty": content_type}
+    head = ids.as_text(json.dumps(said, separators=(",", ":")).encode())
+    nonce = ids.random_bytes(NONCE_BYTES)
+    sealed = AESGCM(key).encrypt(nonce, plain, head.encode())
+    body, tag = sealed[:-TAG_BYTES], sealed[-TAG_BYTES:]
+    return f"{head}..{ids.as_text(nonce)}.{ids.as_text(body)}.{ids.as_text(tag)}"
+
+
+def unseal(token: str, key: bytes) -> tuple[bytes, str]:
+    """Return what a compact JWE of `dir` and A256GCM holds, and its content type ("" unsaid).
+
+    `zip` DEF is undone up to 10 MiB. Raises TrustError where it is broken, sealed with another
+    key, in another way, or too large when unpacked.
+    """
+    parts = token.strip().split(".")
+    if len(parts) != 5 or parts[1]:
+        raise TrustError
+    said = _part(parts[0])
+    ours = said.get("alg") == "dir" and said.get("enc") == "A256GCM" and "crit" not in said
+    if not ours or said.get("zip") not in {None, "DEF"}:
+        raise TrustError("It is sealed in a way that is not understood here.")
+    nonce, body, tag = (_bytes(part) for part in parts[2:])
+    sound = NONCE_BYTES <= len(nonce) <= LONGEST_NONCE and len(tag) == TAG_BYTES
+    if not sound or len(key) != KEY_BYTES:
+        raise TrustError
+    try:
+        plain = AESGCM(key).decrypt(nonce, body + tag, parts[0].encode())
+    except InvalidTag:
+        raise TrustError("It was sealed with another key, or altered on the way.") from None
+    kind = said.get("cty")
+    return inflated(plain) if "zip" in said else plain, kind if isinstance(kind, str) else ""
+
+
+def inflated(packed: bytes) -> bytes:
+    """Undo raw DEFLATE (RFC 1951) up to 10 MiB and 200 times its size; raise TrustError beyond."""
+    most = min(MOST_INFLATED, max(64 << 10, len(packed) * MOST_RATIO))
+    unpacking = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        plain = unpacking.decompress(packed, most)
+    except zlib.error:
+        raise TrustError from None
+    if unpacking.unconsumed_tail or not unpacking.eof:
+        raise TrustError("It unpacks to more than is read here, or it is cut off.")
+    return plain
+
+
+def card_claims(token: str) -> tuple[str, dict[str, Any]]:
+    """Return key id and claims of a SMART Health Card (framework 1.4, "Health Cards are JWS").
+
+    WITHOUT any check of the signature: `verify_card` does that. Raises TrustError where it is no
+    card: ES256, zip DEF, and a payload that is a JSON object.
+    """
+    parts = token.split(".")
+    if len(token) > MAX_CARD or len(parts) != 3 or not all(parts):
+        raise TrustError
+    said = _part(parts[0])
+    kid = said.get("kid")
+    if said.get("alg") != "ES256" or said.get("zip") != "DEF" or not isinstance(kid, str):
+        raise TrustError("It is not signed in the way of a Health Card.")
+    try:
+        claims = json.loads(inflated(_bytes(parts[1])))
+    except (ValueError, RecursionError):
+        raise TrustError from None
+    if not isinstance(claims, dict):
+        raise TrustError
+    return kid, claims
+
+
+def verify_card(token: str, key_set: Mapping[str, Any]) -> None:
+    """Raise TrustError unless a key of the set signed a Health Card: P-256, named by thumbprint."""
+    from joserfc import jws  # noqa: PLC0415 - see above
+    from joserfc.errors import JoseError  # noqa: PLC0415 - see above
+
+    kid, _ = card_claims(token)
+    registry = jws.JWSRegistry(algorithms=["ES256"], strict_check_header=False)  # `zip` in a JWS
+    for key in _usable_keys(key_set, "ES256", kid):
+        if key.thumbprint() != kid or key.as_dict().get("crv") != "P-256":
+            continue
+        try:
+            jws.deserialize_compact(token, key, registry=registry)
+        except (JoseError, ValueError):
+            break
+        return
+    raise TrustError("The signature does not fit the issuer's keys.")
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise TrustError from None
+
+
+def read_public(text: str) -> dict[str, Any]:
+    """Return a public key written as JWK or PEM, as JWK; its id is RFC 7638's. Raises TrustError.
+
+    Weak and private keys are refused: a private one that travelled is known to others.
+    """
+    from joserfc.errors import JoseError  # noqa: PLC0415 - see above
+    from joserfc.jwk import ECKey, OKPKey, RSAKey  # noqa: PLC0415 - see above
+
+    given = text.strip()
+    if len(given) > MAX_TOKEN or "PRIVATE KEY" in given:
+        raise TrustError("This is no public key.")
+    try:
+        raw = json.loads(given) if given.startswith("{") else None
+        if raw is None:
+            kind = RSAKey if _is_rsa(given.encode()) else ECKey
+            raw = dict(kind.import_key(given).as_dict(private=False))
+        key = _sound_key(raw) if isinstance(raw, dict) and raw.get("kty") in _KINDS else None
+    except (JoseError, ValueError, TypeError, RecursionError):
+        key = None
+    if not isinstance(key, RSAKey | ECKey | OKPKey):
+        raise TrustError("This public key cannot be read, or it is too weak.")
+    return dict(key.as_dict(private=False)) | {"kid": key.thumbprint(), "use": "sig"}
+
+
+_KINDS: Final = frozenset({"RSA", "EC", "OKP"})
+
+
+def _is_rsa(pem: bytes) -> bool:
+    return isinstance(load_pem_public_key(pem), RSAPublicKey)

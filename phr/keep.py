@@ -6,12 +6,12 @@ be kept waits in quarantine with the reason. Reading is `phr.store.records`.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy.orm import Session
@@ -24,9 +24,10 @@ from phr.fhir.intake import Intake, Taken, glance, named, peek
 from phr.fhir.kinds import BY_NUMBER, KINDS, Kind
 from phr.fhir.labels import Label
 from phr.fhir.reading import text
-from phr.fhir.record import Item
-from phr.store import bodies, entries, index
+from phr.fhir.record import UPLOAD, Item
+from phr.store import bodies, entries, index, known
 from phr.store.database import Priority
+from phr.store.known import Known
 from phr.store.models import Connection
 from phr.store.vault import Vault
 
@@ -112,17 +113,6 @@ class _Refused:
     reason: str
 
 
-class _Known(NamedTuple):
-    """A record that the vault has."""
-
-    key: int
-    pk: int
-    hash: bytes
-    version: int
-    flags: int
-    moved: bool = False  # a newer version of it is in this group
-
-
 @dataclass(slots=True)
 class _Page:
     """One page waiting to be written."""
@@ -159,7 +149,7 @@ class _Group:
     fresh: dict[int, _Row] = field(default_factory=dict)
     earlier: list[_Row] = field(default_factory=list)  # versions of fresh ones, replaced at once
     changed: list[_Row] = field(default_factory=list)
-    revived: list[_Known] = field(default_factory=list)
+    revived: list[Known] = field(default_factory=list)
     met: list[int] = field(default_factory=list)  # pks of unchanged ones
 
     def rows(self) -> list[_Row]:
@@ -208,19 +198,20 @@ class Keeper:
         self._keys = references.Keys(vault.id_key, connection_id)
         self._intake = Intake()
         self._terms = index.Terms()
+        self._ahead = gather.Ahead()
         self._pages: list[_Page] = []
         self._waiting = self._bytes = 0
         self._since = 0.0
         self._written = self._in_order = 0
         with vault.read() as session:
             self._packer = bodies.packer(session, connection_id)
-            self._deferring = not live and _is_empty(session)
-            self._anew = _brought_nothing(session, connection_id)
+            self._deferring = not live and known.nothing(session)
+            self._anew = known.nothing_of(session, connection_id)
             row = session.get(Connection, connection_id)
             if row is None:
                 raise NotFound
-            self._live = row.kind != "upload"
-            self._parts = _parts(session, pull_id)
+            self._live = row.kind != UPLOAD
+            self._parts = known.next_part(session, pull_id)
             self._birth_date = _birth_date(session) if expected_patient is None else None
         if not self._deferring:
             index.ensure(vault)  # an import before this one may have been cut off
@@ -295,6 +286,8 @@ class Keeper:
             raise
         self._parts += 1
         self._written += len(group.fresh)
+        if self._with_entries:
+            self._look_ahead(group)
         if self._deferring:
             self._pks.update((key, row.pk) for key, row in group.fresh.items())
             if self._written >= self._most_deferred:
@@ -304,22 +297,46 @@ class Keeper:
             total += page.kept()
         return total
 
+    def _look_ahead(self, group: _Group) -> None:
+        """Read for joining what was just written, while the next page is on its way."""
+        listed = [row for row in group.fresh.values() if row.arrived.kind.type in gather.IN_LISTS]
+        for place, row in enumerate(listed):
+            if not place % _STRETCH:
+                courtesy.give_way()
+            arrived, taken = row.arrived, row.taken
+            self._ahead.add(
+                (
+                    row.pk,
+                    arrived.key,
+                    self._connection,
+                    arrived.kind.number,
+                    arrived.remote_id,
+                    row.version,
+                    self._now,
+                    taken.time,
+                    taken.labels,
+                    taken.flags,
+                ),
+                arrived.hash,
+                arrived.body,
+            )
+
     def _prepare(self, pages: list[_Page]) -> _Group:
         """Decide about each item and do the work that needs no writer's lock."""
         group = _Group(pages)
         arrived = [each for page in pages for each in page.arrived]
         with self._vault.read() as session:
-            known = self._look_up(session, [each.key for each in arrived])
-            judge = _Judge(self, session, known, arrived)
+            there = self._look_up(session, [[each.key for each in page.arrived] for page in pages])
+            judge = _Judge(self, session, there, arrived)
             decided = 0
             for page in pages:
                 met = len(group.met)
                 for each in page.arrived:
-                    found = known.get(each.key)
+                    found = there.get(each.key)
                     if found is not None and found[2] == each.hash:
                         group.met.append(found[1])
                         if found[4] & _WITHDRAWN:
-                            group.revived.append(_Known(*found))
+                            group.revived.append(Known(*found))
                         continue
                     decided += 1
                     if not decided % _STRETCH:
@@ -335,11 +352,11 @@ class Keeper:
             row.packed = blob
         return group
 
-    def _look_up(self, session: Session, keys: list[int]) -> dict[int, tuple[Any, ...]]:
+    def _look_up(self, session: Session, pages: Sequence[Sequence[int]]) -> dict[int, known.Row]:
         if self._deferring:  # there is no index on keys yet; what this import wrote is remembered
-            pks = {self._pks[key] for key in keys if key in self._pks}
-            return _known(session, "pk", list(pks))
-        return _known(session, "key", keys)
+            pks = {self._pks[key] for keys in pages for key in keys if key in self._pks}
+            return known.of_pks(session, list(pks))
+        return known.of_pages(session, pages)
 
     def _decide(self, group: _Group, page: _Page, each: _Arrived, judge: "_Judge") -> None:
         """Place bytes that the vault does not have as current; raise InvalidInput if unfit."""
@@ -353,9 +370,9 @@ class Keeper:
             page.unchanged += 1
             return
         if found is not None:
-            known = _Known(*found)
-            if not known.moved and judge.nothing_new(known, each):
-                group.met.append(known.pk)
+            have = Known(*found)
+            if not have.moved and judge.nothing_new(have, each):
+                group.met.append(have.pk)
                 return
         self._place(group, page, self._row(each), judge)
 
@@ -369,11 +386,11 @@ class Keeper:
             group.fresh[key] = row
             page.changed += 1
             return
-        known = _Known(*judge.known[key])
-        row.version, row.pk = known.version + 1, known.pk
+        have = Known(*judge.known[key])
+        row.version, row.pk = have.version + 1, have.pk
         group.changed.append(row)
         page.changed += 1
-        judge.known[key] = (key, known.pk, row.arrived.hash, row.version, known.flags, True)
+        judge.known[key] = (key, have.pk, row.arrived.hash, row.version, have.flags, True)
 
     def _row(self, each: _Arrived) -> _Row:
         taken = each.taken or self._intake.take(document.text_bytes(each.body), each.kind)
@@ -458,7 +475,7 @@ class Keeper:
             arrived = _Arrived(key, kind, name, hash_, body, Item(body))
             row = _Row(arrived, taken, blob, version, pk)
             self._settle_terms(session, [row])
-            run(_UPDATE, (*self._columns(row, _private(session)), self._now, self._pull, pk))
+            run(_UPDATE, (*self._columns(row, known.private(session)), self._now, self._pull, pk))
             if self._with_entries:
                 entries.change(session, self._new(row))
             return True, dropped
@@ -467,23 +484,20 @@ class Keeper:
     def _write(self, session: Session, group: _Group) -> None:
         rows = group.rows()
         self._settle_terms(session, rows)
-        private = _private(session)
+        private = known.private(session)
         if self._deferring and not self._written:
             index.drop(session)
         self._insert(session, group, private)
         for row in group.changed:
             self._change(session, row, private)
         run = session.connection().exec_driver_sql
-        for known in group.revived:
+        for have in group.revived:
             run(
                 "UPDATE record SET flags = ? WHERE pk = ?",
-                (known.flags & ~Note.WITHDRAWN, known.pk),
+                (have.flags & ~Note.WITHDRAWN, have.pk),
             )
         if group.met:
-            run(
-                "INSERT INTO seen(pull, part, pks) VALUES (?, ?, ?)",
-                (self._pull, self._parts, _packed(group.met)),
-            )
+            known.meet(session, self._pull, self._parts, group.met)
         self._count(session, group)
         self._quarantine(session, group)
 
@@ -575,7 +589,7 @@ class Keeper:
             if link.data is None:
                 _link(session, row.pk, link.url, None, None)
             else:
-                _attach(session, row.pk, link.url, link.media_type, link.data)
+                hold(session, row.pk, link.url, link.media_type, link.data)
 
     def _alias(self, session: Session, row: _Row, url: str) -> None:
         """Remember a fullUrl that does not end in the resource's own type and id."""
@@ -649,7 +663,7 @@ class Keeper:
     def _put_in_order(self) -> None:
         self._end_deferring()
         if self._with_entries:
-            gather.settle(self._vault)
+            gather.settle(self._vault, self._ahead)
         self._in_order = self._written
 
     def _end_deferring(self) -> None:
@@ -667,16 +681,16 @@ class _Judge:
         self,
         keeper: Keeper,
         session: Session,
-        known: dict[int, tuple[Any, ...]],
+        there: dict[int, known.Row],
         arrived: Sequence[_Arrived],
     ) -> None:
-        self.known = known
+        self.known = there
         self._session = session
         self._live = keeper._live  # noqa: SLF001  one thing in two parts
         self._arrived = arrived
         self._last: dict[int, bytes] | None = None
 
-    def nothing_new(self, known: _Known, each: _Arrived) -> bool:
+    def nothing_new(self, have: Known, each: _Arrived) -> bool:
         """Say whether the bytes are an earlier version out of turn, or differ in meta only.
 
         A file that holds two versions of one resource must change nothing when it comes again; an
@@ -686,10 +700,10 @@ class _Judge:
         if self._last is None:
             times = Counter(arrived.key for arrived in self._arrived)
             self._last = {one.key: one.hash for one in self._arrived if times[one.key] > 1}
-        settles = not self._live or self._last.get(each.key) == known.hash
-        if settles and self._in_history(known.pk, each.hash):
+        settles = not self._live or self._last.get(each.key) == have.hash
+        if settles and self._in_history(have.pk, each.hash):
             return True
-        return self._same_but_meta(known.pk, each.body)
+        return self._same_but_meta(have.pk, each.body)
 
     def _in_history(self, pk: int, hash_: bytes) -> bool:
         return (
@@ -731,24 +745,6 @@ def _without_stamps(body: bytes) -> dict[str, Any]:
     return fields
 
 
-def _known(session: Session, column: str, keys: Sequence[int]) -> dict[int, tuple[Any, ...]]:
-    """Return what the vault has of these keys, as the fields of `_Known`.
-
-    Straight from the driver: a re-pull is little else than this look-up.
-    """
-    driver: Any = session.connection().connection.driver_connection
-    found: dict[int, tuple[Any, ...]] = {}
-    for begin in range(0, len(keys), 1000):
-        some = keys[begin : begin + 1000]
-        rows = driver.execute(
-            "SELECT key, pk, hash, version, flags FROM record"
-            f" WHERE {column} IN ({','.join('?' * len(some))})",
-            some,
-        )
-        found.update({row[0]: row for row in rows})
-    return found
-
-
 def _birth_date(session: Session) -> str | None:
     """Return the birth date of the person whose vault this is, as its hospitals gave it."""
     rows = session.connection().exec_driver_sql(
@@ -758,50 +754,6 @@ def _birth_date(session: Session) -> str | None:
         if born := text(document.parse(bodies.unpack(session, row[0])).get("birthDate")):
             return born
     return None
-
-
-def _is_empty(session: Session) -> bool:
-    run = session.connection().exec_driver_sql
-    return run("SELECT 1 FROM record LIMIT 1").first() is None
-
-
-def _brought_nothing(session: Session, connection_id: int) -> bool:
-    sql = "SELECT 1 FROM counter WHERE connection = ? LIMIT 1"
-    return session.connection().exec_driver_sql(sql, (connection_id,)).first() is None
-
-
-def _parts(session: Session, pull_id: int) -> int:
-    sql = "SELECT coalesce(max(part), 0) + 1 FROM seen WHERE pull = ?"
-    return int(session.connection().exec_driver_sql(sql, (pull_id,)).scalar_one())
-
-
-def _private(session: Session) -> set[int]:
-    return {row[0] for row in session.connection().exec_driver_sql("SELECT key FROM private_mark")}
-
-
-def _packed(pks: Iterable[int]) -> bytes:
-    """Pack pks as runs: the distance from the run before, and its length."""
-    numbers: list[int] = []
-    last = first = -1
-    before = 0
-    for pk in sorted(pks):
-        if pk > last + 1 or first < 0:
-            if first >= 0:
-                numbers += (first - before, last - first)
-                before = last
-            first = pk
-        last = pk
-    numbers += (first - before, last - first)
-    return references.packed(numbers)
-
-
-def _unpacked(blob: bytes) -> Iterator[int]:
-    last = 0
-    numbers = references.varints(blob)
-    for gap in numbers:
-        first = last + gap
-        last = first + next(numbers)
-        yield from range(first, last + 1)
 
 
 # ------------------------------------------------------------------------------- attachments
@@ -817,22 +769,23 @@ def _link(session: Session, pk: int, url: str, hash_: bytes | None, sentence: st
     )
 
 
-def _attach(session: Session, pk: int, url: str, media_type: str, content: bytes) -> None:
+def hold(session: Session, record_pk: int, url: str, media_type: str, content: bytes) -> None:
+    """Keep a file of a record in the caller's transaction, such as the one that kept the record."""
     if len(content) > MAX_ATTACHMENT:
-        _link(session, pk, url, None, "This file is larger than 25 MB and was not kept.")
+        _link(session, record_pk, url, None, "This file is larger than 25 MB and was not kept.")
         return
     hash_ = sha256(content).digest()
     session.connection().exec_driver_sql(
         "INSERT OR IGNORE INTO attachment(hash, media_type, size, bytes) VALUES (?, ?, ?, ?)",
         (hash_, media_type[:200], len(content), bodies.plain(content)),
     )
-    _link(session, pk, url, hash_, None)
+    _link(session, record_pk, url, hash_, None)
 
 
 def attach(vault: Vault, record_pk: int, url: str, media_type: str, content: bytes) -> None:
     """Keep a fetched file of a record by its SHA-256."""
     with vault.write(Priority.BULK) as session:
-        _attach(session, record_pk, url, media_type, content)
+        hold(session, record_pk, url, media_type, content)
 
 
 def attach_failed(vault: Vault, record_pk: int, url: str, sentence: str) -> None:
@@ -853,9 +806,7 @@ def withdraw_unseen(vault: Vault, connection_id: int, pull_id: int, types: Itera
     numbers = [KINDS[type_].number for type_ in types if type_ in KINDS]
     with vault.write(Priority.BULK) as session:
         run = session.connection().exec_driver_sql
-        met: set[int] = set()
-        for row in run("SELECT pks FROM seen WHERE pull = ?", (pull_id,)):
-            met.update(_unpacked(row[0]))
+        met = known.met(session, pull_id)
         gone = [
             row[0]
             for type_ in numbers
@@ -913,6 +864,30 @@ def erase(vault: Vault, connection_id: int) -> int:
         if not rows:
             return erased
         erased += len(rows)
+
+
+def take_out(session: Session, connection_id: int, names: Iterable[tuple[str, str]]) -> int:
+    """Erase records of one place by (type, remote id), all their versions; return how many.
+
+    In the caller's transaction: for what somebody took back who still has the bytes elsewhere.
+    """
+    run = session.connection().exec_driver_sql
+    erased = 0
+    for type_, remote_id in names:
+        number = KINDS[type_].number
+        where = (connection_id, number, remote_id)
+        sql = "SELECT pk FROM record WHERE connection = ? AND type = ? AND remote_id = ?"
+        row = run(sql, where).first()
+        if row is None:
+            continue
+        _erase_some(session, [row[0]])
+        run("UPDATE counter SET n = n - 1 WHERE connection = ? AND type = ?", where[:2])
+        erased += 1
+    run(
+        "DELETE FROM attachment WHERE hash NOT IN"
+        " (SELECT hash FROM attachment_link WHERE hash IS NOT NULL)"
+    )
+    return erased
 
 
 def _erase_some(session: Session, pks: list[int]) -> None:

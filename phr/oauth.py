@@ -42,7 +42,12 @@ WILDCARDS: Final = ("patient/*.rs", "patient/*.read", "patient/*.r")
 LATER: Final = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 CLIENT_UNKNOWN: Final = frozenset({"invalid_client", "unauthorized_client"})
 ASSERTED: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"  # RFC 7523 §2.2
+BY_CONSENT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"  # RFC 7523 §2.1
 ASSERTION_LIFE: Final = 60  # seconds
+CONSENT_OVER: Final = (
+    "The consent there has ended, or it was stopped. Nothing more is fetched; what was fetched "
+    "before is kept."
+)
 NO_REGISTRATION: Final = (
     "This hospital does not register apps by itself. Register an own app there and type its client "
     "id here."
@@ -108,6 +113,7 @@ class Client:
     help: Help | None = None  # a lighthouse that signs or passes on
     back: Help | None = None  # a lighthouse whose page leads the browser back here
     made: Made | None = None  # where a client that the site made for us is given back
+    consent: str = ""  # id of the Consent there under which tokens are given without a sign-in
 
     @property
     def is_confidential(self) -> bool:
@@ -699,7 +705,9 @@ def _ask_token(
     return http.post(url or endpoint.token_endpoint, form, headers=headers, limits=SMALL)
 
 
-def _assertion(http: Http, endpoint: Endpoint, client: Client) -> str:
+def _assertion(
+    http: Http, endpoint: Endpoint, client: Client, more: Mapping[str, str] | None = None
+) -> str:
     """Return a signed statement that we are this client (SMART App Launch 2.2 §5.2.1)."""
     if client.key is None:
         if client.help is None:
@@ -714,7 +722,7 @@ def _assertion(http: Http, endpoint: Endpoint, client: Client) -> str:
         "iat": issued,
         "exp": issued + ASSERTION_LIFE,
     }
-    return jwt.sign(claims, client.key)
+    return jwt.sign(claims | dict(more or {}), client.key)
 
 
 # ------------------------------------------------------------------------- token answers
@@ -801,6 +809,8 @@ def refresh(
     The caller has written `renewing` durably before. Raises NeedsReauthorisation when the grant is
     over or the answer got lost at a server that rotates, TryLater when asking again is safe.
     """
+    if client.consent:
+        return _renewed(credentials, by_consent(http, endpoint, client, now=now))
     if credentials.refresh_token is None:
         raise NeedsReauthorisation(
             "The hospital's permission has run out and it gave none that renews itself. Please "
@@ -820,17 +830,46 @@ def refresh(
     given = _token_object(answer)
     error = _error_of(given)
     if answer.status == 200 and not error:
-        return _renewed(credentials, _credentials(given, now))
+        try:
+            fresh = _credentials(given, now)
+        except RemoteBroken as problem:
+            raise _lost(credentials, problem) from problem
+        return _renewed(credentials, fresh)
     raise _refusal(answer, error, credentials)
 
 
-def _lost(credentials: Credentials, problem: NetError) -> Exception:
-    """Judge a renewal whose answer did not arrive: a rotating token may be used up by now."""
+def by_consent(http: Http, endpoint: Endpoint, client: Client, *, now: datetime) -> Credentials:
+    """Ask for a token under a Consent, showing our key (RFC 7523 §2.1, with `consent` as in 2017).
+
+    Nothing is used up by it. Raises NeedsReauthorisation when the Consent is over, TryLater.
+    """
+    more = {"consent": client.consent}
+    form = {"grant_type": BY_CONSENT, "assertion": _assertion(http, endpoint, client, more)}
+    try:
+        answer = http.post(
+            endpoint.token_endpoint, form, headers={"accept": "application/json"}, limits=SMALL
+        )
+    except (Unreachable, AnswerRefused, AddressRefused) as problem:
+        raise TryLater(problem.sentence) from problem
+    given = _token_object(answer)
+    error = _error_of(given)
+    if answer.status == 200 and not error:
+        try:
+            return _credentials(given, now)
+        except RemoteBroken as problem:
+            raise TryLater(problem.sentence) from problem
+    if answer.status in {408, 425, 429, 500, 502, 503, 504} or error in LATER:
+        raise TryLater("The server that gives permission is busy or down.", after=300)
+    raise NeedsReauthorisation(CONSENT_OVER)
+
+
+def _lost(credentials: Credentials, problem: NetError | RemoteBroken) -> Exception:
+    """Judge a renewal without a usable answer: a rotating token may be used up by now."""
     if credentials.rotates is False:
         return TryLater(problem.sentence)
     return NeedsReauthorisation(
-        "The hospital's answer got lost while the permission was being renewed. Please sign in "
-        "there again; what was fetched before is kept."
+        "The hospital's answer got lost, or could not be read, while the permission was being "
+        "renewed. Please sign in there again; what was fetched before is kept."
     )
 
 

@@ -19,7 +19,6 @@ from phr import clock, gather, ids, keep
 from phr.errors import InvalidInput, NotFound
 from phr.fhir import statements
 from phr.fhir.build import LOINC, authored, concept
-from phr.fhir.labels import Label
 from phr.fhir.record import Item, Record, Selection
 from phr.fhir.references import local_id_of, local_key
 from phr.fhir.statements import Statement
@@ -112,17 +111,17 @@ def remark(
 ) -> str:
     """Keep a "note" on a record, or an own "name" for it; return its id. The record stays as it is.
 
-    `title` is how the record is called. A remark on a private record is private from the start.
+    `title` is how the record is called. A remark is private from the start: it leaves only where
+    the patient takes that mark away, or ticks this very remark in a share.
     """
     id_ = ids.new_id()
     held = statements.about(record.document, record.local_id, title)
     made = statements.build(statements.STATEMENTS[slug], answers, id_=id_, now=now, held=held)
     _keep(vault, made, author, "CREATE", now)
-    if record.labels & Label.PRIVATE:
-        place = connection_of(vault)
-        if place is not None:
-            key = local_key(vault.id_key, place, str(made["resourceType"]), id_)
-            keep.mark_private(vault, local_id_of(key), on=True)
+    place = connection_of(vault)
+    if place is not None:
+        key = local_key(vault.id_key, place, str(made["resourceType"]), id_)
+        keep.mark_private(vault, local_id_of(key), on=True)
     return id_
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
-from phr import clock, keep, logs, oauth, returned
+from phr import clock, courtesy, keep, logs, oauth, returned
 from phr.connectors import LIVE
 from phr.connectors.base import Cursor, Fetched, LiveConnector, Outcome, Remote
 from phr.connectors.smart import SUPPORTING
@@ -67,6 +67,7 @@ def run(
     Raises Conflict when it is not active or already being pulled, Sealed when the vault closes
     meanwhile (the run resumes later), and never for what a hospital does.
     """
+    courtesy.take_turns()
     with _alone(vault.id, connection_id) as stop:
         job = _claim(vault, connection_id, now, full_days)
         try:

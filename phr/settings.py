@@ -94,6 +94,14 @@ def _networks(given: str) -> tuple[str, ...]:
     return tuple(str(ipaddress.ip_network(part, strict=False)) for part in _list(given))
 
 
+def _advisor(given: str) -> str:
+    parts = urlsplit(given)
+    local = parts.scheme == "http" and is_loopback(parts.hostname or "")
+    if not parts.hostname or not (parts.scheme == "https" or local):
+        raise ValueError("must be an https address")
+    return given
+
+
 def _lighthouses(given: str) -> tuple[str, ...]:
     found = []
     for part in _list(given):
@@ -214,6 +222,13 @@ class Settings:
         (),
         "Lighthouses whose signed list of hospitals is fetched once a day, the preferred first: "
         "address#root-key. Without one nothing is ever fetched; a built-in list and a file do too.",
+    )
+    advisor: str | None = _setting(
+        "PHR_ADVISOR",
+        _advisor,
+        None,
+        "Address of an adviser who is asked about each server before it may fetch, and again at "
+        "each token. It is told which server, and nothing about any patient. Empty: nobody is.",
     )
     demo: bool = _setting(
         "PHR_DEMO", _switch, False, "1 starts the demo hospital beside the appliance."

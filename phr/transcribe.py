@@ -1,9 +1,11 @@
 """What files say, read one by one in a child process and kept for search and for reading.
 
 Between `phr.papers`, which knows no store, and `phr.store.papers`, which knows no files. All of it
-is derived and made anew when readers find more; nothing here can stop a pull.
+is derived and made anew when readers find more; nothing here can stop a pull. The coded entries
+of a C-CDA that arrived as a document become records of a place beside its hospital.
 """
 
+import json
 import logging
 import threading
 from hashlib import sha256
@@ -11,15 +13,20 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from phr import courtesy, logs
-from phr.chart import documents
+from phr import clock, courtesy, keep, logs
+from phr.chart import documents, provenance
+from phr.chart.marks import is_transcribed
 from phr.fhir import references
-from phr.fhir.record import Record
+from phr.fhir.labels import Label
+from phr.fhir.record import Item, Record, Selection
+from phr.fhir.statements import RECORD
+from phr.keep import Keeper
 from phr.papers import apart
 from phr.papers.kinds import Reader, kind_of
 from phr.papers.reading import RULES, Reading, excerpt, unpacked
-from phr.store import index, papers, records
+from phr.store import audit, connections, index, papers, records
 from phr.store.database import Priority
+from phr.store.models import Connection, PullState
 from phr.store.papers import Paper
 from phr.store.records import Clause
 from phr.store.vault import Vault
@@ -30,6 +37,7 @@ log = logging.getLogger(__name__)
 TYPES: Final = (*documents.TYPES, "Binary")
 _AT_ONCE: Final = 200  # records looked through in one go
 _READ: Final = 4  # files after which what was read is written
+_REPLACED: Final = ("superseded", "entered-in-error")  # documents that speak no more
 _MARK: Final = "transcribe"  # in `vault.drawn`: the state of the vault in which nothing waited
 
 
@@ -66,6 +74,25 @@ def run(vault: Vault, *, stopping: threading.Event | None = None) -> int:
     if count:
         logs.event(log, "papers.read", vault=vault.id, files=count)
     return count
+
+
+def waits(vault: Vault, session: Session) -> bool:
+    """Say whether files that have come are still to be read: search may find more soon."""
+    if vault.drawn.get(_MARK) == vault.database.commits:
+        return False
+    return bool(papers.waiting(session, TYPES, RULES, limit=1))
+
+
+def made_of(vault: Vault, session: Session, record: Record) -> list[Record]:
+    """Return the records that were transcribed from a document."""
+    if record.type not in TYPES:
+        return []
+    told = records.select(session, vault, Selection(types=("Provenance",)))
+    keys = (
+        references.local_key(vault.id_key, place, type_, remote_id)
+        for place, type_, remote_id in provenance.made_of(record, told)
+    )
+    return records.by_keys(session, vault, keys)
 
 
 def content_of(
@@ -171,7 +198,67 @@ def _files_of(vault: Vault, record: Record) -> list[Paper]:
         if content:
             reading = unpacked(known) if known else apart.read(kind_of(content).reader, content)
             made.append(Paper(one.place, hash_, reading.packed(), _words(reading)))
+            if kind_of(content).reader is Reader.CDA and _is_news(record):
+                _take_in(vault, record, content)
     return made
+
+
+def _is_news(record: Record) -> bool:
+    """Say whether a document was not taken in with its entries (`phr.connectors.upload`)."""
+    return not is_transcribed(record) and record.document.get("status") not in _REPLACED
+
+
+def _take_in(vault: Vault, record: Record, content: bytes) -> None:
+    """Keep the coded entries of a document that arrived, with Provenance that points to it.
+
+    They are kept apart from what its hospital sends as FHIR: a full pull does not ask for them.
+    """
+    entries = apart.entries(content)
+    if entries is None or len(entries) < 2:
+        return
+    now = clock.now()
+    with vault.write(Priority.BULK) as session:
+        origin = connections.origins(session)[record.connection_id]
+        row = connections.upload_of(session, f"Documents from {origin.name}", now=now)
+        place = row.id
+        pull_id = connections.claim(session, row, now=now, full=False, anew=True).pull_id
+        row.claimed_by = None  # nothing is asked for: a stop here leaves nothing to go on with
+    keeper = Keeper(vault, place, pull_id, now=now)
+    keeper.page(record.type, [Item(_pointing(one, record)) for one in entries[1:]])
+    kept = keeper.finish()
+    if record.labels & Label.PRIVATE:  # what a private document says is private from the start
+        with vault.read() as session:
+            private = made_of(vault, session, record)
+        for one in private:
+            keep.mark_private(vault, one.local_id, on=True)
+    with vault.write() as session:
+        pull = connections.pull(session, place, pull_id)
+        pull.state, pull.ended_at = PullState.DONE, clock.now()
+        row = session.get_one(Connection, place)
+        row.last_pull_at = now
+        audit.append(
+            session,
+            vault,
+            "import.done",
+            audit.APPLIANCE,
+            connection=place,
+            pull=pull_id,
+            new=kept.new,
+            changed=kept.changed,
+            unchanged=kept.unchanged,
+            quarantined=kept.quarantined,
+        )
+
+
+def _pointing(body: bytes, record: Record) -> bytes:
+    """Return Provenance that names the record by the id it leaves with; all else as it is."""
+    if b'"resourceType":"Provenance"' not in body[:100]:
+        return body
+    made = json.loads(body)
+    for one in made["entity"]:
+        named = {"system": RECORD, "value": f"{record.type}/{record.local_id}"}
+        one["what"] = {"identifier": named, "display": one["what"].get("display", "")}
+    return json.dumps(made, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _words(reading: Reading) -> str:

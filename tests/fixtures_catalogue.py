@@ -15,6 +15,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from lighthouse import catalogue
 from tests.fakes.list_server import ListServer, running
+from tests.fixtures_lighthouse import Lighthouse, of_today, people_type
 
 
 def _program(name: str) -> str | None:
@@ -93,6 +94,14 @@ def engine(
 ) -> Engine:
     """An empty catalogue; each test that asks for it runs on both databases."""
     return empty_catalogue(request.param)[0]
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> Lighthouse:
+    """A lighthouse of today that has published one snapshot of four organisations."""
+    made, now = of_today(tmp_path / "published")
+    made.publish(people_type(), at=now)
+    return made
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -150,14 +150,27 @@ def keep_all(vault: Vault, name: str, resources: list[dict[str, Any]]) -> int:
         )
         session.add(connection)
         session.flush()
-        pull = Pull(connection_id=connection.id, started_at=now)
+        connection_id = connection.id
+    keep_more(vault, connection_id, resources)
+    return connection_id
+
+
+def keep_more(vault: Vault, connection_id: int, resources: list[dict[str, Any]]) -> None:
+    """Keep what the same hospital sends at another time."""
+    keep_items(vault, connection_id, [Item(raw(each)) for each in resources])
+
+
+def keep_items(vault: Vault, connection_id: int, items: Sequence[Item]) -> None:
+    """Keep items as they came, with the addresses they had in their Bundle."""
+    now = clock.now()
+    with vault.write() as session:
+        pull = Pull(connection_id=connection_id, started_at=now)
         session.add(pull)
         session.flush()
-        connection_id, pull_id = connection.id, pull.id
+        pull_id = pull.id
     keeper = keep.Keeper(vault, connection_id, pull_id, expected_patient=None, now=now)
-    keeper.page("all", [Item(raw(each)) for each in resources])
+    keeper.page("all", items)
     keeper.finish()
-    return connection_id
 
 
 @dataclass

@@ -12,7 +12,7 @@ from importlib.metadata import version
 
 import sqlcipher3
 
-from phr.bench import corpus, imports, pages, pipeline, queries, summary
+from phr.bench import corpus, doors, imports, pages, pipeline, queries, summary
 from phr.bench.row import Row
 
 MEASURES: dict[str, Callable[[bool], list[Row]]] = {
@@ -26,6 +26,9 @@ MEASURES: dict[str, Callable[[bool], list[Row]]] = {
     "join": imports.joined,
     "pages": pages.pages,
     "summary": summary.documents,
+    "doors": doors.leaving,
+    "searches": doors.searching,
+    "tokens": doors.tokens,
 }
 BY_NAME = {"million"}
 

@@ -21,7 +21,7 @@ from phr import clock, keep
 from phr.bench import corpus, house
 from phr.bench.row import Row
 from phr.connectors.upload import Upload
-from phr.fhir.record import Item
+from phr.fhir.record import UPLOAD, Item
 from phr.store.database import Priority
 from phr.store.vault import Vault
 
@@ -172,7 +172,7 @@ def _size(name: str, sets: list[list[Item]], bar: str, goal: str) -> Row:
     received = sum(len(item.body) for given in sets for item in given)
     with house.opened() as vault:
         for given in sets:
-            connection = house.connection(vault, kind="upload")
+            connection = house.connection(vault, kind=UPLOAD)
             keeper = keep.Keeper(vault, connection, house.pull(vault, connection), now=clock.now())
             keeper.page(name, given)
             keeper.finish()

@@ -15,7 +15,7 @@ from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
-from phr import clock, pull
+from phr import clock, courtesy, pull
 from phr.bench import corpus, house
 from phr.bench.row import Row
 from phr.bench.slow_hospital import KINDS, PAGE
@@ -33,6 +33,7 @@ ROUNDS = 3
 
 def rates(quick: bool) -> list[Row]:
     """Measure pulls with 1, 4 and 8 chains; seconds of wall time, medians of interleaved rounds."""
+    courtesy.take_turns()  # as the appliance does, here for both
     pages = 6 if quick else 25
     count = pages * PAGE * len(KINDS)
     whole: dict[int, list[float]] = {chains: [] for chains in CHAINS}

@@ -2,23 +2,20 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import quantiles
 
 from sqlalchemy.orm import Session
 
+from phr import views
 from phr.bench import house, imports, shape
 from phr.bench.row import Row
 from phr.fhir.record import Selection
-from phr.store import database, records
+from phr.store import records
 from phr.store.vault import Vault
 
 TEST = ("http://loinc.org", "4544-3")  # one of those that every person of the corpus has
 POINTS = 2000
-_TREND = (  # where a trend puts its points: from the index alone
-    "SELECT record.time, record.value FROM record WHERE record.concept IN"
-    " (SELECT concept FROM coding WHERE (system, code) IN (VALUES (?, ?)))"
-    f" AND record.time IS NOT NULL ORDER BY record.time DESC LIMIT {POINTS}"
-)
 _TYPO = {20_000: "<= 15", 100_000: "<= 25", 1_000_000: "<= 60"}  # milliseconds
 
 
@@ -62,10 +59,11 @@ def _measured(vault: Vault, count: int, more: tuple[str, ...]) -> list[Row]:
 def _cases(session: Session, vault: Vault) -> dict[str, Callable[[], object]]:
     newest = Selection(timeline=True, limit=50)
     series = Selection(codes=("|".join(TEST),), limit=POINTS)
+    trend = replace(views.TEST.selection, codes=series.codes)  # as the page of one test asks
     return {
         "timeline": lambda: records.select(session, vault, newest),
         "series": lambda: records.select(session, vault, series),
-        "trend": lambda: database.rows(session, _TREND, TEST),
+        "trend": lambda: records.select(session, vault, trend),
         "search": lambda: records.search(session, vault, "glucose", limit=50),
         "search.typo": lambda: records.search_near(session, vault, "glucsoe", limit=50),
     }

@@ -53,7 +53,6 @@ def fill(vault: Vault, count: int, seed: int = 1) -> None:
             " VALUES ('http://loinc.org', '2345-7', 7, '')"
         )
         run("INSERT INTO entry(pk, section, state, time) SELECT pk, type % 9, 1, time FROM record")
-        run("INSERT INTO evidence(entry, record) SELECT pk, pk FROM record")
         run("INSERT INTO search_text(id, hash) VALUES (5, 5)")
         run("INSERT INTO search(rowid, words) VALUES (5, 'glucose')")
 

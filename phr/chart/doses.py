@@ -23,6 +23,8 @@ from phr.chart.plain import (
     ratio_words,
     sentence_case,
     string,
+    time_range_words,
+    time_words,
 )
 
 
@@ -231,7 +233,7 @@ def _span(repeat: Mapping[str, Any], field: str) -> str:
 
 
 def _bounds(repeat: Mapping[str, Any]) -> str:
-    length = quantity_words(repeat.get("boundsDuration")) or range_words(repeat.get("boundsRange"))
+    length = time_words(repeat.get("boundsDuration")) or time_range_words(repeat.get("boundsRange"))
     count = _span(repeat, "count")
     return joined(
         f"for {length}" if length else "",

@@ -5,7 +5,7 @@ A zone is made only from a range the source sent; nothing is smoothed, fitted or
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from itertools import pairwise
 
@@ -209,7 +209,7 @@ def trend(
     ]
     digits = max(0, -math.floor(math.log10(steps[1] - steps[0]) + 1e-9))
     return Trend(
-        points=tuple(point for line in lines for point in _points(line)),
+        points=_readable([point for line in lines for point in _points(line)]),
         lines=tuple(
             (_cent(x1), _cent(y1), _cent(x2), _cent(y2))
             for line in lines
@@ -256,25 +256,60 @@ def _bars(upper: _Places, lower: _Places) -> tuple[tuple[str, str, str, str], ..
     )
 
 
-def _points(places: _Places) -> tuple[Point, ...]:
-    """Label every point where there is room, else the first and the last."""
+def _points(places: _Places) -> list[tuple[int, Point]]:
+    """Label every point of a few, else the last, the first and the extremes.
+
+    With each point comes its rank: whose label goes first where two would overlap.
+    """
     few = len(places) <= 8
     made = []
+    heights = [y for _, y, _ in places]
+    told = (len(places) - 1, 0, *(heights.index(end(heights)) for end in (min, max) if heights))
     for index, (x, y, one) in enumerate(places):
-        shown = few or index in (0, len(places) - 1)
+        shown = few or index in told
         above = y > _TOP + 12 and not (index and places[index - 1][1] < y - 8)
-        made.append(
-            Point(
-                x=_cent(x),
-                y=_cent(y),
-                label=drawn_words(one) if shown else "",
-                label_y=_cent(y - 5 if above else y + 8.5),
-                shape=shape_of(one),
-                out=one.word.mark in ("high", "low", "flag"),
-                anchor=_label_anchor(x),
-            )
+        point = Point(
+            x=_cent(x),
+            y=_cent(y),
+            label=drawn_words(one) if shown else "",
+            label_y=_cent(y - 5 if above else y + 8.5),
+            shape=shape_of(one),
+            out=one.word.mark in ("high", "low", "flag"),
+            anchor=_label_anchor(x),
         )
-    return tuple(made)
+        made.append((told.index(index) if index in told else len(told), point))
+    return made
+
+
+_LETTER, _LINE = 2.9, 8.0  # room for a letter and a line of labels at 360 pixels, per cent
+
+
+def _readable(ranked: Sequence[tuple[int, Point]]) -> tuple[Point, ...]:
+    """Take away the labels that would stand on others; the table has every value."""
+    boxes: list[tuple[float, float, float, float]] = []
+    kept: set[int] = set()
+    for place in sorted(range(len(ranked)), key=lambda at: ranked[at][0]):
+        point = ranked[place][1]
+        box = _box(point)
+        if point.label and not any(_meet(box, other) for other in boxes):
+            boxes.append(box)
+            kept.add(place)
+    return tuple(
+        point if place in kept else replace(point, label="")
+        for place, (_, point) in enumerate(ranked)
+    )
+
+
+def _box(point: Point) -> tuple[float, float, float, float]:
+    x, y = float(point.x.rstrip("%")), float(point.label_y.rstrip("%"))
+    wide = _LETTER * len(point.label)
+    left = x - {"start": 0.0, "mid": wide / 2, "end": wide}[point.anchor]
+    return left, left + wide, y - _LINE / 2, y + _LINE / 2
+
+
+def _meet(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    beside = one[1] < other[0] or other[1] < one[0]
+    return not beside and not (one[3] < other[2] or other[3] < one[2])
 
 
 def drawn_words(one: Result) -> str:

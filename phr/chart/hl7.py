@@ -1,7 +1,8 @@
 """Words for codes of HL7's own code systems that came without a display.
 
 From HL7 Terminology (THO) 6.5, in the public domain (CC0 1.0), as of November 2025; only what
-records use and what is not a word by itself. Codes of other systems are never translated.
+records use and what is not a word by itself. Of other systems only the vital signs have names
+here, which are words of our own.
 """
 
 import re
@@ -96,9 +97,33 @@ _WORDS: Final[Mapping[str, Mapping[str, str]]] = {
     },
 }
 
+LOINC: Final = "http://loinc.org"
+VITAL_SIGNS: Final[Mapping[str, str]] = {
+    "85354-9": "Blood pressure",
+    "55284-4": "Blood pressure",
+    "35094-2": "Blood pressure",
+    "8867-4": "Pulse",
+    "9279-1": "Breathing rate",
+    "8310-5": "Body temperature",
+    "2708-6": "Blood oxygen level",
+    "59408-5": "Blood oxygen level (pulse oximetry)",
+    "29463-7": "Weight",
+    "3141-9": "Weight, measured",
+    "8302-2": "Height",
+    "39156-5": "Body mass index",
+    "9843-4": "Head circumference",
+    "8289-1": "Head circumference, percentile",
+    "59576-9": "Body mass index, percentile",
+    "77606-2": "Weight for length, percentile",
+    "72514-3": "Pain score",
+}
+_PARTS: Final = {"8480-6": "Systolic", "8462-4": "Diastolic"}
+
 
 def words(system: str, code: str) -> str:
-    """Return what a code of an HL7 system means in words; "" for one that is not known."""
+    """Return what a code of an HL7 system, or of a vital sign, means; "" for all others."""
+    if system == LOINC:
+        return VITAL_SIGNS.get(code) or _PARTS.get(code, "")
     old = _LEGACY.fullmatch(system)
     if old is not None:  # as DSTU2 and STU3 wrote the v2 tables and v3 systems
         name = f"v{old[1]}-{old[2]}"

@@ -91,5 +91,8 @@ def _details(document: Mapping[str, Any]) -> tuple[str, ...]:
         quantity_words(document.get("doseQuantity")),
         f"lot {lot}" if lot else "",
         maker,
+        "marked by the source as not fully effective"
+        if document.get("isSubpotent") is True
+        else "",
     )
     return tuple(words for words in found if words)

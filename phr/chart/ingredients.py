@@ -12,6 +12,8 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
+from phr.chart.plain import mapping, mappings, string
+
 RXNORM: Final = "http://www.nlm.nih.gov/research/umls/rxnorm"
 SNOMED: Final = "http://snomed.info/sct"
 UNII: Final = "http://fdasis.nlm.nih.gov"
@@ -279,3 +281,27 @@ def by_codes(codes: Iterable[tuple[str, str]]) -> Ingredients:
     known = table().codes
     found = {known[pair] for pair in codes if pair in known}
     return found.pop() if len(found) == 1 else frozenset()
+
+
+def at_odds(concept: Any) -> tuple[str, ...]:
+    """Return the displays of a concept's codings that name another substance than the first does.
+
+    Only where both are surely known, and none is a class: a source that contradicts itself.
+    """
+    first: Ingredients = frozenset()
+    odd: list[str] = []
+    for coding in mappings(mapping(concept).get("coding")):
+        shown = string(coding.get("display"))
+        means = _surely((string(coding.get("system")), string(coding.get("code"))), shown)
+        if not first:
+            first = means
+        elif means and means.isdisjoint(first):
+            odd.append(shown or f"code {string(coding.get('code'))}")
+    return tuple(dict.fromkeys(odd))
+
+
+def _surely(pair: tuple[str, str], shown: str) -> Ingredients:
+    held = table()
+    heard = told(shown)
+    means = held.codes.get(pair) or (heard.ingredients if heard.sure else frozenset())
+    return frozenset() if means & held.classes else means

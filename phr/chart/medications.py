@@ -28,6 +28,7 @@ from phr.chart.plain import (
     number,
     quantity_words,
     string,
+    time_words,
 )
 from phr.chart.titles import medicine_words
 from phr.fhir.record import Record
@@ -240,7 +241,7 @@ def _ran_out(document: Mapping[str, Any], today: str) -> str:
     began = string(document.get("authoredOn"))[:10]
     ends = [_course(dosage, began) for dosage in dosages(document)]
     if ends and all(end and end < today for end in ends):
-        length = quantity_words(_repeat(dosages(document)[-1]).get("boundsDuration"))
+        length = time_words(_repeat(dosages(document)[-1]).get("boundsDuration"))
         return f"listed as active, but written on {moment_words(began)} for {length}"
     return ""
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from phr.chart import hl7
 
@@ -53,6 +53,7 @@ UNITS = {
     "/min": "per minute",
     "[lb_av]": "lb",
     "[in_i]": "in",
+    "[in_us]": "in (US)",
     "{score}": "points",
     "1": "",
 }
@@ -154,6 +155,7 @@ def system_words(system: str) -> str:
 def concept_words(value: Any) -> str:
     """Return a CodeableConcept in words: its text, a coding's display, or the bare code.
 
+    What the patient calls it goes between its text and a display (`phr.chart.remarks.labelled`).
     A Coding, a CodeableReference (R5) and a plain string are read as well.
     """
     return clip(_concept_words(value), _LONGEST_NAME)
@@ -169,6 +171,8 @@ def _concept_words(value: Any) -> str:
     if text and (words := string(text)):
         return words
     codings = mappings(concept.get("coding"))
+    if len(codings) > 1:  # R4 §2.24.0.6: the one that a person picked goes first
+        codings = sorted(codings, key=lambda one: one.get("userSelected") is not True)
     for coding in codings:
         shown = string(coding.get("display"))
         if shown:
@@ -288,6 +292,42 @@ def quantity_words(value: Any) -> str:
     if "currency" in quantity:
         return joined(string(quantity.get("value")), string(quantity.get("currency")), by=" ")
     return joined(quantity_digits(quantity), unit_words(quantity), by=" ")
+
+
+_TIMES: Final = {
+    "s": "second",
+    "min": "minute",
+    "h": "hour",
+    "d": "day",
+    "wk": "week",
+    "mo": "month",
+    "a": "year",
+}
+
+
+def time_words(value: Any) -> str:
+    """Return an Age or Duration: "3 years" for 3 a (UCUM); a unit in words stays as it is."""
+    quantity = mapping(value)
+    return joined(quantity_digits(quantity), _time_unit(quantity), by=" ")
+
+
+def time_range_words(value: Any) -> str:
+    """Return a Range of ages or durations: "20 to 30 years"."""
+    span = mapping(value)
+    sides = {
+        side: {**one, "unit": _time_unit({**one, "value": "2"})}
+        for side in ("low", "high")
+        if (one := mapping(span.get(side)))
+    }
+    return range_words(sides)
+
+
+def _time_unit(quantity: Mapping[str, Any]) -> str:
+    unit = unit_words(quantity)
+    known = _TIMES.get(unit)
+    if known is None:
+        return unit
+    return known if string(quantity.get("value")) == "1" else f"{known}s"
 
 
 def range_words(value: Any) -> str:

@@ -19,9 +19,9 @@ from phr.chart.plain import (
     mapping,
     mappings,
     moment_words,
-    quantity_words,
-    range_words,
     string,
+    time_range_words,
+    time_words,
 )
 from phr.chart.results import key_of
 from phr.fhir.record import Record
@@ -168,12 +168,13 @@ def _edge(document: Mapping[str, Any], name: str) -> str:
     """Return onset[x] or abatement[x] in words, whichever form it has."""
     period = mapping(document.get(f"{name}Period"))
     age = document.get(f"{name}Age")
+    ages = time_range_words(document.get(f"{name}Range"))
     if document.get(f"{name}Boolean") is True:
         return "yes, no date given"
     return (
         moment_words(document.get(f"{name}DateTime"))
         or moment_words(period.get("start") if name == "onset" else period.get("end"))
-        or (f"at age {quantity_words(age)}" if quantity_words(age) else "")
-        or range_words(document.get(f"{name}Range"))
+        or (f"at age {time_words(age)}" if time_words(age) else "")
+        or (f"at age {ages}" if ages[:1].isdigit() else ages)
         or clip(string(document.get(f"{name}String")), 80)
     )

@@ -13,12 +13,11 @@ from phr.chart.plain import (
     concept_words,
     concepts_words,
     joined,
-    mapping,
     mappings,
     moment_words,
     period_words,
-    quantity_words,
     string,
+    time_words,
 )
 from phr.fhir.record import Record
 
@@ -77,7 +76,7 @@ def _procedure(record: Record, book: Book) -> Procedure:
 
 
 def _when(document: Mapping[str, Any]) -> str:
-    age = quantity_words(mapping(document.get("performedAge")))
+    age = time_words(document.get("performedAge"))
     return (
         moment_words(document.get("performedDateTime"))
         or period_words(document.get("performedPeriod"))

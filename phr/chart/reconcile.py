@@ -102,18 +102,20 @@ def reconcile(
     *,
     near: Sequence[Record] = (),
     grouped: Mapping[int, int] | None = None,
+    known: Mapping[int, Trait] | None = None,
 ) -> Reconciled:
     """Gather records of one person into entries.
 
     `near` are records that may be pointed to (Medication, Organization). `grouped` is what the
-    store remembers (record pk -> entry pk): then nothing is judged again. Records of kinds that
-    are never joined are entries of their own.
+    store remembers (record pk -> entry pk): then nothing is judged again. `known` are traits of
+    these records that were read before. Records of kinds that are never joined are entries of
+    their own.
     """
     everything = [*records, *near]
     flagged = _flagged(everything, decisions) if _several_people(everything) else {}
     sound = [one for one in records if one.pk not in flagged]
     if grouped is None:
-        found = _gather(traits(sound, Book(everything)), decisions)
+        found = _gather(traits(sound, Book(everything), known), decisions)
     else:
         found = _remembered(sound, grouped)
     taken = {trait.record.pk for cluster in found for trait in cluster.members}

@@ -5,7 +5,7 @@ as its source sent it. An own name also stands at everything that has the same c
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from phr.chart.plain import clip, codes, concept_words, mapping, mappings, string
@@ -34,6 +34,8 @@ class Remarks:
         if not self.names and not self.notes:
             return ()
         name = self.name(record)
+        if name and name == string((concept_of(record.document) or {}).get("text")):
+            name = ""  # it is called that way already (`labelled`)
         named = (f"You call it “{clip(name, 80)}”",) if name else ()
         notes = self.notes.get(place(record), ())
         return (*named, *(f"Your note: {clip(' '.join(one.split()), _LONGEST)}" for one in notes))
@@ -58,6 +60,32 @@ def read(records: Iterable[Record]) -> Remarks:
         elif note := string(document.get("description")):
             notes[target] = (*notes.get(target, ()), note)
     return Remarks(names, notes)
+
+
+def labelled(records: Sequence[Record], remarks: Remarks) -> Sequence[Record]:
+    """Return the records with the patient's own name for what its source only gave codes for.
+
+    The display rule: the source's text, the own label, a coding's display, our word for the code,
+    "Code 1234-5 (LOINC)". All but the label are `phr.chart.plain.concept_words`. For reading
+    only: the bytes stay as they came.
+    """
+    if not remarks.names:
+        return records
+    return [_labelled(one, remarks) for one in records]
+
+
+def _labelled(record: Record, remarks: Remarks) -> Record:
+    name = remarks.name(record)
+    document = record.document
+    if not name:
+        return record
+    for element in _CONCEPTS:
+        concept = document.get(element)
+        if isinstance(concept, dict) and any(codes(concept)) and not string(concept.get("text")):
+            made = replace(record)
+            made.__dict__["_document"] = {**document, element: {**concept, "text": name}}
+            return made
+    return record
 
 
 def is_name(document: Mapping[str, Any]) -> bool:

@@ -117,13 +117,19 @@ class Result:
 
     @property
     def flagged(self) -> bool:
-        """Say whether a source flagged this result or one of its parts."""
-        return self.word.flagged or any(part.flagged for part in self.parts)
+        """Say whether a source flagged this result or one of its parts; not what is void."""
+        return not self.void and (self.word.flagged or any(part.flagged for part in self.parts))
+
+    @property
+    def void(self) -> bool:
+        """Say whether its source took it back: cancelled, or entered in error."""
+        return string(self.record.document.get("status")) in ("cancelled", "entered-in-error")
 
     @property
     def outside(self) -> bool:
         """Say whether it is flagged, or lies outside the range that was sent with it."""
-        return self.word.mark in _OUTSIDE or any(part.outside for part in self.parts)
+        marked = self.word.mark in _OUTSIDE or any(part.outside for part in self.parts)
+        return marked and not self.void
 
 
 @dataclass(frozen=True, slots=True)
@@ -703,7 +709,7 @@ def _span_in(span: Range | None, unit: str, home: str) -> Range | None:
 
 def flagged(found: Iterable[Result]) -> tuple[Result, ...]:
     """Return the results that a source flagged."""
-    return tuple(one for one in found if one.flagged and not one.marks.mistaken)
+    return tuple(one for one in found if one.flagged)
 
 
 def component_sentence(one: Result) -> str:

@@ -87,6 +87,8 @@ def _elsewhere(one: Trait, other: Trait) -> bool:
         return True
     if one.site and other.site and not (one.site <= other.site or other.site <= one.site):
         return True
+    if not one.finer or not other.finer:
+        return False
     mine, theirs = dict(one.finer), dict(other.finer)
     return any(
         not (mine[axis].startswith(theirs[axis]) or theirs[axis].startswith(mine[axis]))
@@ -181,14 +183,12 @@ def _problem(one: Trait, other: Trait) -> Verdict:
     verdict = concepts(one, other)
     if verdict is not True:
         return verdict
-    if _elsewhere(one, other):
-        return False
     start, later = one.when, other.when
     if start is None or later is None or start.start is None or later.start is None:
-        return True
-    if _here(one, other):
-        return True if start.text == later.text else False  # noqa: SIM210  three answers
-    if _over_before(one, other) or _over_before(other, one):
+        return not _elsewhere(one, other)
+    if _here(one, other):  # the date first: a list of one hospital holds many of one name
+        return start.text == later.text and not _elsewhere(one, other)
+    if _elsewhere(one, other) or _over_before(one, other) or _over_before(other, one):
         return False
     apart = abs(start.start - later.start) > _EPISODE
     return not (apart and (one.over or other.over))

@@ -17,6 +17,7 @@ from phr.chart.immunizations import immunizations
 from phr.chart.marks import marks
 from phr.chart.medications import LISTED, Standing, medications
 from phr.chart.plain import (
+    clip,
     codes,
     concept_words,
     concepts_words,
@@ -31,6 +32,7 @@ from phr.chart.plain import (
     string,
 )
 from phr.chart.problems import NO_STATUS, Problem, Problems, problems
+from phr.chart.problems import Standing as Clinical
 from phr.chart.procedures import procedures
 from phr.chart.results import Result, by_test
 from phr.chart.titles import title, when_text
@@ -69,6 +71,8 @@ class Line:
     cells: tuple[str, ...]
     severe: bool = False
     evidence: Evidence = NO_EVIDENCE  # all that was joined into this line
+    unclear: bool = False  # a problem that no source says plainly to be active
+    beside: tuple[Record, ...] = ()  # told in the same line: diastolic pressure as its own record
 
     @property
     def details(self) -> str:
@@ -108,7 +112,9 @@ class Section:
         What an old standard names otherwise (DSTU2 MedicationOrder) is told in the text only, and
         so is what may be about somebody else.
         """
-        sound = (line.record for line in self.lines if not line.doubtful)
+        sound = (
+            one for line in self.lines if not line.doubtful for one in (line.record, *line.beside)
+        )
         return tuple({one.pk: one for one in sound if one.type in self.head.types}.values())
 
 
@@ -270,6 +276,7 @@ def _problems(found: Problems) -> Section:
             one.record,
             (one.name, words, one.began, _said(one.marks.words)),
             evidence=one.evidence,
+            unclear=one.standing is Clinical.UNCLEAR,
         )
         for one, words in (*listed, *given)
     )
@@ -351,8 +358,11 @@ def _immunizations(records: Sequence[Record], how: How) -> Section:
 
 def _results(records: Sequence[Record], how: How) -> Section:
     laboratory = [one for one in records if not _in(one, "vital-signs", "social-history")]
-    newest = [series.results[0] for series in by_test(laboratory, how) if series.results]
-    sound = [one for one in newest if not one.marks.mistaken and (one.value.words or one.parts)]
+    newest = [
+        next((one for one in series.results if not one.void), None)
+        for series in by_test(laboratory, how)
+    ]
+    sound = [one for one in newest if one is not None and (one.value.words or one.parts)]
     sound = [one for one in sound if one.record.type == "Observation"]
     sound.sort(key=_when, reverse=True)
     left = len(sound) - MOST_TESTS
@@ -361,12 +371,17 @@ def _results(records: Sequence[Record], how: How) -> Section:
     return Section(RESULTS, lines, note)
 
 
+_LONGEST: Final = 300  # characters of one value; all of it is in the record
+
+
 def _result(one: Result) -> Line:
     value = joined(one.value.words, one.value.unit, by=" ") or joined(
         *(joined(part.name, part.value.words, part.value.unit, by=" ") for part in one.parts)
     )
     span = one.span.words if one.span else "none given"
-    cells = (one.name, value, span, one.word.words, day_words(one.taken))
+    status = f"({one.status.casefold()})" if one.status else ""
+    said = joined(clip(value, _LONGEST), status, by=" ")
+    cells = (one.name, said, span, one.word.words, day_words(one.taken))
     return Line(one.record, cells, evidence=one.evidence)
 
 
@@ -424,6 +439,7 @@ def _vitals(records: Sequence[Record], how: How) -> Section:
             first,
             (kind.name, joined(one.words, one.unit, by=" "), day_words(when)),
             evidence=one.first.evidence,
+            beside=tuple(each.record for each in one.figures),
         )
         for kind in vitals(measured, how)
         if (one := kind.readings[0])

@@ -6,8 +6,8 @@ A hot path: strings are made once, straight from the parsed document, without re
 from dataclasses import dataclass
 
 from phr.chart.marks import Marks, marks
-from phr.chart.plain import moment_words
-from phr.chart.titles import kind_words, title, when_text
+from phr.chart.plain import joined, moment_words
+from phr.chart.titles import kind_words, state_words, title, when_text
 from phr.fhir.record import Record
 
 # Filters of the timeline page: slug -> (words, types).
@@ -30,7 +30,7 @@ class Event:
     record: Record
     year: str  # of the instant by which the timeline is sorted; "" for what is undated
     when: str  # words, with the precision the source gave
-    kind: str
+    kind: str  # with what says that it is not simply so: "Vaccination, not given"
     title: str
     marks: Marks
 
@@ -42,7 +42,7 @@ def event(record: Record) -> Event:
         record,
         str(record.when.year) if record.when else "",
         moment_words(when_text(document)),
-        kind_words(record.type),
+        joined(kind_words(record.type), state_words(document)),
         title(document),
         marks(record),
     )

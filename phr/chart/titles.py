@@ -5,13 +5,14 @@ Used where kinds stand together: timeline, search, "what is new", all records.
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 from unicodedata import bidirectional
 
 from phr.chart.book import resource_name
 from phr.chart.plain import (
     clip,
     code_as_words,
+    code_of,
     concept_words,
     joined,
     mapping,
@@ -37,6 +38,41 @@ def kind_words(resource_type: str) -> str:
         return sentence_case(known.singular)
     spaced = "".join(f" {one.lower()}" if one.isupper() else one for one in resource_type)
     return clip(sentence_case(spaced.strip()), 60) or "Record"
+
+
+_PLAINLY: Final = frozenset(  # statuses under which a record simply is what its name says
+    {
+        "",
+        *("active", "completed", "finished", "final", "current", "fulfilled", "available"),
+        *("amended", "corrected", "appended", "in-progress", "booked", "arrived", "checked-in"),
+        *("unknown", "recorded", "entered-in-error", "confirmed", "ended", "inactive"),
+    }
+)
+_VERIFIED: Final = {
+    "refuted": "ruled out",
+    "unconfirmed": "unconfirmed",
+    "provisional": "provisional",
+    "differential": "differential",
+}
+
+
+def state_words(document: Document) -> str:
+    """Return in words why a record is not simply what its name says: "not given", or "".
+
+    A refused vaccine, a cancelled visit, a diagnosis that was ruled out. What was entered in
+    error is a mark (`phr.chart.marks`).
+    """
+    stated = document.get("verificationStatus")
+    if stated is not None and (words := _VERIFIED.get(code_of(stated))):
+        return words
+    if document.get("doNotPerform") is True:
+        return "not to be given"
+    status = document.get("status")
+    if not isinstance(status, str) or status in _PLAINLY:
+        return ""
+    if status == "not-done" and document.get("resourceType") == "Immunization":
+        return "not given"
+    return code_as_words(status).casefold()
 
 
 @lru_cache(maxsize=1024)

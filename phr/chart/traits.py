@@ -797,7 +797,27 @@ def telling(record: Record) -> str:
     return record.remote_id if len(record.remote_id) >= _TELLING else ""
 
 
-def traits(records: Iterable[Record], book: Book) -> list[Trait]:
-    """Return the traits of records that may be joined, in the order of their pk."""
+def by_itself(record: Record) -> Trait | None:
+    """Return what a record is about where no other record is needed to know it, else None."""
+    document = record.document
+    points = record.type == "Encounter" or (
+        record.type.startswith("Medication")
+        and ("medicationCodeableConcept" not in document or "medicationReference" in document)
+    )
+    return None if points else trait(record, _NO_BOOK)
+
+
+_NO_BOOK: Final = Book(())
+
+
+def traits(
+    records: Iterable[Record], book: Book, known: Mapping[int, Trait] | None = None
+) -> list[Trait]:
+    """Return the traits of records that may be joined, in the order of their pk.
+
+    `known` are traits that were read before, by the pk of the very record.
+    """
     ordered = sorted(records, key=lambda one: one.pk)
-    return [found for one in ordered if (found := trait(one, book)) is not None]
+    read = {} if known is None else known
+    made = ((read.get(one.pk) or trait(one, book)) for one in ordered)
+    return [found for found in made if found is not None]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from phr.chart.book import Book, of_types
 from phr.chart.evidence import NO_EVIDENCE, PLAINLY, Evidence, How, entries, gathered
@@ -59,7 +59,7 @@ def _visit(record: Record, book: Book) -> Visit:
         record=record,
         name=name or kind or ("Appointment" if record.type == "Appointment" else "Visit"),
         kind=kind if name else "",
-        when=_when(document),
+        when=_when(document, is_over=status not in _GOING_ON),
         status="" if status in ("finished", "completed", "fulfilled") else code_as_words(status),
         reasons=_reasons(record, book),
         people=_people(record, book),
@@ -69,9 +69,15 @@ def _visit(record: Record, book: Book) -> Visit:
     )
 
 
-def _when(document: Mapping[str, Any]) -> str:
+_GOING_ON: Final = frozenset({"in-progress", "onleave", "on-hold", "arrived", "triaged"})
+
+
+def _when(document: Mapping[str, Any], *, is_over: bool) -> str:
     period = mapping(document.get("period")) or mapping(document.get("actualPeriod"))
     start, end = string(document.get("start")), string(document.get("end"))
+    begin = string(period.get("start"))
+    if is_over and begin and not string(period.get("end")):
+        return moment_words(begin)  # "since" would say that it goes on
     return span_words(period or {"start": start, "end": end}) or moment_words(
         document.get("created")
     )

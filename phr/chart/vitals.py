@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from phr.chart.evidence import PLAINLY, How
+from phr.chart.hl7 import VITAL_SIGNS
 from phr.chart.plain import joined, mapping, mappings, string
 from phr.chart.results import LOINC, Result, in_unit, results
 from phr.chart.units import factor, together
@@ -17,26 +18,7 @@ from phr.fhir.record import Record
 SYSTOLIC, DIASTOLIC = "8480-6", "8462-4"
 PRESSURE_PANELS = frozenset({"85354-9", "55284-4", "35094-2"})
 
-# LOINC code -> the name people use. Others keep the source's name.
-NAMES = {
-    "85354-9": "Blood pressure",
-    "55284-4": "Blood pressure",
-    "35094-2": "Blood pressure",
-    "8867-4": "Pulse",
-    "9279-1": "Breathing rate",
-    "8310-5": "Body temperature",
-    "2708-6": "Blood oxygen level",
-    "59408-5": "Blood oxygen level (pulse oximetry)",
-    "29463-7": "Weight",
-    "3141-9": "Weight, measured",
-    "8302-2": "Height",
-    "39156-5": "Body mass index",
-    "9843-4": "Head circumference",
-    "8289-1": "Head circumference, percentile",
-    "59576-9": "Body mass index, percentile",
-    "77606-2": "Weight for length, percentile",
-    "72514-3": "Pain score",
-}
+NAMES = VITAL_SIGNS  # others keep the source's name
 _ORDER = {code: place for place, code in enumerate(NAMES)}
 
 

@@ -127,14 +127,24 @@ class Shell:
                 click.echo(line)
 
     @contextmanager
-    def target(self) -> Iterator[Call]:
-        """Give what runs commands: the running appliance, else this process itself."""
+    def target(self, *, begins: bool = False) -> Iterator[Call]:
+        """Give what runs commands: the running appliance, else this process itself.
+
+        Only what `begins` a house makes one where there is none; the rest raises InvalidInput.
+        """
         from phr.cli import control  # noqa: PLC0415 - `phr --help` needs none of the house
 
         settings = self.settings(**self._quiet())
         if control.answers(settings.control_path):
             yield lambda command, /, **given: control.call(settings.control_path, command, given)
             return
+        from phr.store import house  # noqa: PLC0415 - as above
+
+        if not begins and not house.begun(settings.data):
+            raise InvalidInput(
+                f"There is no Homeport in {settings.data.absolute()}, so nothing was done. "
+                "Say where it is with --data or PHR_DATA."
+            )
         from phr.appliance import Appliance  # noqa: PLC0415 - as above
         from phr.cli import commands  # noqa: PLC0415 - as above
 
@@ -275,7 +285,7 @@ def _say_ready(item: Item) -> str:
 def account_create(shell: Shell, name: str, administrator: bool) -> None:
     """Create the account NAME; its password is the secret."""
     password = shell.secret("Password for the new account", twice=True)[0]
-    with shell.target() as call:
+    with shell.target(begins=True) as call:
         items = call("account.create", name=name, password=password, administrator=administrator)
         shell.show(items, lambda item: f"Created the account {item['name']}.")
 
@@ -494,7 +504,7 @@ def restore(shell: Shell, folder: Path, kit: bool, bring_back: bool) -> None:
     """Restore a record from the backup in FOLDER; the secret of one of its members opens it."""
     secret = shell.secret("Recovery kit" if kit else "Password")[0]
     given = {"kit" if kit else "password": secret, "bring_back": bring_back}
-    with shell.target() as call:
+    with shell.target(begins=True) as call:
         items = call("restore", folder=str(folder.absolute()), **given)
         shell.show(items, lambda item: f"{item['patient']}: restored. {item['sentence']}")
 

@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from phr import memory, tls
+from phr import courtesy, memory, tls
 from phr.appliance import Appliance
 from phr.cli import commands
 from phr.cli.control import Control
@@ -171,10 +170,9 @@ def _failed(task: asyncio.Task[None]) -> bool:
 async def _settle(appliance: Appliance) -> None:
     """Do what the first page need not wait for: begin the jobs, keep later answers quick.
 
-    The collector need not walk what stays for ever, and a page that waits for the interpreter gets
-    it within half a millisecond, not five.
+    The collector need not walk what stays for ever.
     """
-    sys.setswitchinterval(0.0005)
+    courtesy.take_turns()
     await asyncio.sleep(_FIRST_PAGE)
     if appliance.jobs is not None:
         await asyncio.to_thread(appliance.jobs.start)

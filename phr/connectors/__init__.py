@@ -8,6 +8,7 @@ from collections.abc import Callable
 from phr.connectors.base import Connector, LiveConnector, Remote
 from phr.connectors.smart import Smart
 from phr.connectors.upload import Upload
+from phr.fhir.record import UPLOAD
 
 LIVE: dict[str, Callable[[Remote], LiveConnector]] = {"smart": Smart}
-CONNECTORS: dict[str, Callable[..., Connector]] = {**LIVE, "upload": Upload}
+CONNECTORS: dict[str, Callable[..., Connector]] = {**LIVE, UPLOAD: Upload}

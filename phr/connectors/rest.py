@@ -405,7 +405,11 @@ def refuse(answer: Answer) -> None:
     if answer.status >= HTTPStatus.BAD_REQUEST:
         sentence = f"This hospital's interface refused the question (answer {answer.status})."
         raise NotOffered(SENTENCES.get(answer.status, sentence))
-    raise RemoteBroken("The hospital sent an empty answer.")
+    raise RemoteBroken(
+        "The hospital sent only a part of an answer."
+        if answer.body
+        else "The hospital sent an empty answer."
+    )
 
 
 def judge(page: document.Page) -> None:

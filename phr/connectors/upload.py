@@ -1,4 +1,4 @@
-"""Files a person brings: FHIR Bundle, NDJSON, single resources, or a zip of these.
+"""Files a person brings: FHIR Bundle, NDJSON, single resources, C-CDA, or a zip of these.
 
 Read from disk in slices, counted before unpacking; file names are only ever shown, never opened.
 """
@@ -20,6 +20,9 @@ from phr.errors import InvalidInput
 from phr.fhir import document
 from phr.fhir.document import Item
 from phr.fhir.slicing import slices
+from phr.papers import apart
+from phr.papers.kinds import CDA, kind_of
+from phr.papers.reading import BROKEN, name_of
 
 PAGE: Final = 200  # items
 PAGE_BYTES: Final = 4 * 1024 * 1024
@@ -38,6 +41,9 @@ _ZIP: Final = b"PK\x03\x04"
 _LISTED: Final = b"PK\x01\x02"  # begins each line of a zip's directory
 _MANIFEST_BYTES: Final = 16 * 1024 * 1024
 TOO_MANY: Final = "This zip holds more than 20,000 files."
+NEITHER: Final = "This is neither FHIR JSON nor a clinical document (C-CDA)."
+_XML: Final = ".xml"
+_HEAD_BYTES: Final = 64 * 1024  # tells what a file is
 _READABLE: Final = (".json", ".ndjson", ".jsonl", ".phr", ".txt", "")
 
 
@@ -89,16 +95,25 @@ class Upload:
         del cursor  # a file is always read whole: what is there already changes nothing
         for name, path in self._files:
             with path.open("rb") as file:
-                if file.read(4) == _ZIP:
+                head = _head(file)
+                if head.startswith(_ZIP):
                     yield from _zip(file, shown(name))
+                elif kind_of(head) is CDA:
+                    yield from _clinical(file, shown(name))
                 else:
-                    file.seek(0)
                     yield from _pages(file, shown(name), "")
 
     def attachments(self) -> Iterator[Brought]:
-        """Yield the attachments of own exports among the files (manifest.json and attachments/)."""
+        """Yield clinical documents as they came, and the attachments of own exports."""
         for archive in self._exports():
             yield from _brought(archive)
+        for _, path in self._files:
+            with path.open("rb") as file:
+                head = _head(file)
+                if head.startswith(_ZIP):
+                    yield from _documents(file)
+                elif kind_of(head) is CDA:
+                    yield _as_brought(file.read(MOST_ATTACHMENT + 1))
 
     def versions(self) -> Iterator[Earlier]:
         """Yield the earlier versions in own exports (versions/), oldest first of each record."""
@@ -159,6 +174,50 @@ def _page(items: Iterator[Item]) -> Iterator[Item]:
         yield item
         if size > PAGE_BYTES:
             return
+
+
+# ------------------------------------------------------------------------------------ documents
+
+
+def _head(file: IO[bytes]) -> bytes:
+    head = file.read(_HEAD_BYTES)
+    file.seek(0)
+    return head
+
+
+def _clinical(file: IO[bytes], chain: str) -> Iterator[Fetched]:
+    """Read a C-CDA document: itself, and its coded entries transcribed into resources."""
+    content = file.read(MOST_ATTACHMENT + 1)
+    if len(content) > MOST_ATTACHMENT:
+        sentence = "This document is larger than 25 MB."
+        yield Fetched(chain, "", Outcome.BROKEN, sentence=sentence)
+        return
+    made = apart.entries(content)
+    if made is None:
+        yield Fetched(chain, "", Outcome.BROKEN, sentence=BROKEN)
+        return
+    items = [Item(body, f"entry {place}") for place, body in enumerate(made)]
+    for begin in range(0, len(items), PAGE):
+        yield Fetched(chain, "", Outcome.MORE, items[begin : begin + PAGE], pages=1)
+    yield Fetched(chain, "", Outcome.DONE)
+
+
+def _as_brought(content: bytes) -> Brought:
+    """Return a document as the file of its own record; nothing of it was changed."""
+    name = name_of(content)
+    return Brought(f"DocumentReference/{name}", f"Binary/{name}", CDA.media_type, content)
+
+
+def _documents(file: BinaryIO) -> Iterator[Brought]:
+    """Yield the clinical documents in a zip; what is broken in it was said by `fetch`."""
+    with suppress(InvalidInput, ValueError, OSError, *_BREAKS), _opened(file) as archive:
+        for member in archive.infolist():
+            wanted = Path(member.filename).suffix.lower() == _XML and not member.flag_bits & 1
+            if wanted and not _of_export(member.filename):
+                with archive.open(member) as opened:
+                    if kind_of(opened.read(_HEAD_BYTES)) is CDA:
+                        opened.seek(0)
+                        yield _as_brought(opened.read(MOST_ATTACHMENT + 1))
 
 
 # ------------------------------------------------------------------------------------ zips
@@ -237,14 +296,19 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Ite
         reason = "This file is protected by a password."
     elif ending == ".zip":
         reason = "A zip inside a zip is not opened."
-    elif ending not in _READABLE:
-        reason = "This is not FHIR JSON."
+    elif ending not in (*_READABLE, _XML):
+        reason = NEITHER
     else:
         with archive.open(member) as file:
-            if file.read(4) == _ZIP:
+            head = _head(file)
+            if head.startswith(_ZIP):
                 reason = "A zip inside a zip is not opened."
+            elif kind_of(head) is CDA:
+                yield from _clinical(file, chain)
+                return
+            elif ending == _XML:
+                reason = NEITHER
             else:
-                file.seek(0)
                 yield from _pages(file, chain, label)  # type: ignore[arg-type]  # ZipExtFile reads bytes
                 return
     yield Fetched(chain, "", Outcome.REFUSED, sentence=reason)

@@ -30,6 +30,11 @@ def as_r4(document: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
+def may_be_older(kind: str, body: bytes) -> bool:
+    """Tell, quickly, whether a resource could have elements of an older release: few are parsed."""
+    return b"\\u" in body or any(name in body for name in _NAMES.get(kind, ()))
+
+
 # Elements that only changed their name.
 _REASON: Final = {"reasonCodeableConcept": "reasonCode"}
 _RENAMED: Final[Mapping[str, Mapping[str, str]]] = {
@@ -197,4 +202,7 @@ _OLDER: Final[Mapping[str, frozenset[str]]] = {
         {*_RENAMED.get(kind, ()), *_RULES.get(kind, ()), *_MARKS.get(kind, ())} - _SHARED
     )
     for kind in {*_RENAMED, *_RULES, *_MARKS}
+}
+_NAMES: Final = {
+    kind: tuple(f'"{name}"'.encode() for name in sorted(names)) for kind, names in _OLDER.items()
 }

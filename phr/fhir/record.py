@@ -6,15 +6,17 @@ Not here: how they are stored (`phr.store.records`) or shown (`phr.chart`, `phr.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from phr.fhir import document
 from phr.fhir.document import Item
 from phr.fhir.labels import Label
 from phr.fhir.older import as_r4
 
-__all__ = ["UNSAID", "Item", "Origin", "Record", "Selection"]
+__all__ = ["OWN", "UNSAID", "UPLOAD", "Item", "Origin", "Record", "Selection"]
 
+OWN: Final = "own"  # kinds of places without a server: the patient's own statements,
+UPLOAD: Final = "upload"  # and the files of one name
 UNSAID = "unsaid"  # among the categories of a Selection: records that say none, too
 
 
@@ -27,6 +29,7 @@ class Origin:
     kind: str  # "smart", "upload", ...
     demo: bool = False
     as_of: datetime | None = None  # last successful pull
+    address: str = ""  # of the endpoint; "" where nothing is pulled from
 
 
 @dataclass(frozen=True)

@@ -63,9 +63,9 @@ class Keys:
         return int.from_bytes(hashed.digest(), "big", signed=True)
 
 
-def patient_key(id_key: bytes) -> int:
-    """Return the key of the one composed Patient of a vault."""
-    return local_key(id_key, 0, "Patient", "")
+def patient_id(id_key: bytes) -> str:
+    """Return the local id of a vault's one composed Patient: where patient references lead."""
+    return local_id_of(local_key(id_key, 0, "Patient", ""))
 
 
 def local_id_of(key: int) -> str:

@@ -10,8 +10,10 @@ import threading
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from phr.errors import PhrError
-from phr.papers.kinds import INSIDE, Reader
+from phr.papers.kinds import ENTRIES, INSIDE, Reader
 from phr.papers.reading import BROKEN, MOST_HTML, MOST_TEXT, Reading, unpacked
 
 PATIENCE: Final = 90.0  # seconds by the clock: on a busy machine 20 of the processor take long
@@ -54,6 +56,20 @@ def inside(content: bytes) -> bytes | None:
     """Return the one file that a C-CDA document wraps (CDA R2 §4.3.1.2), or None."""
     answer = _ask(INSIDE, content)
     return (base64.b64decode(answer) or None) if answer else None
+
+
+def entries(content: bytes) -> list[bytes] | None:
+    """Return what a C-CDA document says as FHIR resources; None where it could not be read.
+
+    The first is the document itself, then its Patient, its entries, and Provenance.
+    """
+    answer = _ask(ENTRIES, content) if len(content) <= LARGEST else None
+    if answer is None:
+        return None
+    try:
+        return [bytes(one) for one in msgspec.json.decode(answer, type=list[msgspec.Raw])]
+    except msgspec.DecodeError:
+        return None
 
 
 def stop_all() -> None:

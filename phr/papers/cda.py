@@ -9,14 +9,14 @@ import binascii
 import re
 from collections.abc import Callable, Iterator, Mapping
 from html import escape
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 from lxml import etree
 
+from phr.papers.cda_values import V3, Element, attr, every, first, words_in
 from phr.papers.kinds import narrow
 from phr.papers.reading import MOST_HTML, MOST_TEXT, Reading, Whose
 
-_V3: Final = "{urn:hl7-org:v3}"
 _XSI_NIL: Final = "nullFlavor"
 _DEEPEST: Final = 60  # of narrative and of sections in sections
 _MOST_PARTS: Final = 12  # of one name, of authors that are listed
@@ -24,8 +24,6 @@ NOT_CDA: Final = "This XML file is no clinical document that can be shown. It ca
 DAMAGED: Final = "This document is damaged: it is not well-formed XML. It can be saved."
 WITH_DTD: Final = "This document declares entities of its own, which is not safe to read."
 _SEXES: Final = {"M": "male", "F": "female", "UN": "undifferentiated"}
-
-Element: TypeAlias = Any  # lxml ships no types
 
 
 def read(content: bytes) -> Reading:
@@ -58,19 +56,19 @@ def parse(content: bytes) -> Element:
     root = etree.fromstring(content, parser)
     if root.getroottree().docinfo.doctype:
         raise ValueError(WITH_DTD)
-    if root.tag != f"{_V3}ClinicalDocument":
+    if root.tag != f"{V3}ClinicalDocument":
         raise ValueError(NOT_CDA)
     return root
 
 
 def _read(root: Element) -> Reading:
-    title = _words(_one(root, "title")) or _display(_one(root, "code")) or "Clinical document"
-    whose = _whose(root)
+    title = words_in(first(root, "title")) or display(first(root, "code")) or "Clinical document"
+    whose = whose_of(root)
     pages = _Pages()
-    body = _one(root, "component/structuredBody")
-    wrapped = _one(root, "component/nonXMLBody/text")
+    body = first(root, "component/structuredBody")
+    wrapped = first(root, "component/nonXMLBody/text")
     if body is not None:
-        for section in _all(body, "component/section"):
+        for section in every(body, "component/section"):
             pages.section(section, 2)
     sentence = inside_type = ""
     if wrapped is not None:
@@ -93,49 +91,25 @@ def _read(root: Element) -> Reading:
     )
 
 
-# ------------------------------------------------------------------------------ finding
-
-
-def _path(path: str) -> str:
-    return "/".join(f"{_V3}{step}" for step in path.split("/"))
-
-
-def _one(at: Element | None, path: str) -> Element | None:
-    return None if at is None else at.find(_path(path))
-
-
-def _all(at: Element, path: str) -> list[Element]:
-    return list(at.findall(_path(path)))
-
-
-def _said(at: Element | None, name: str) -> str:
-    """Return an attribute; nothing where the sender says that it is not known."""
-    return "" if at is None else str(at.get(name) or "").strip()
-
-
-def _words(at: Element | None) -> str:
-    """Return all text of an element on one line."""
-    return "" if at is None else " ".join("".join(map(str, at.itertext())).split())
-
-
-def _display(at: Element | None) -> str:
-    """Return a code in words: original text, display name."""
-    return _words(_one(at, "originalText")) or _said(at, "displayName")
-
-
 # ------------------------------------------------------------------------------ the head
 
 
-def _whose(root: Element) -> Whose:
-    patient = _one(root, "recordTarget/patientRole/patient")
+def display(at: Element | None) -> str:
+    """Return a code in words: original text, display name."""
+    return words_in(first(at, "originalText")) or attr(at, "displayName")
+
+
+def whose_of(root: Element) -> Whose:
+    """Return whom a document says that it is about."""
+    patient = first(root, "recordTarget/patientRole/patient")
     if patient is None:
         return Whose()
-    code = _one(patient, "administrativeGenderCode")
-    said = _said(code, "code").upper()
+    code = first(patient, "administrativeGenderCode")
+    said = attr(code, "code").upper()
     return Whose(
-        name=_name(patient),
-        born=_moment(_said(_one(patient, "birthTime"), "value"))[:10],
-        sex=_SEXES.get(said) or _said(code, "displayName") or said,
+        name=person(patient),
+        born=_moment(attr(first(patient, "birthTime"), "value"))[:10],
+        sex=_SEXES.get(said) or attr(code, "displayName") or said,
     )
 
 
@@ -144,22 +118,22 @@ def _facts(root: Element, whose: Whose) -> Iterator[tuple[str, str]]:
     yield from _filled("Patient", whose.name)
     yield from _filled("Born", whose.born)
     yield from _filled("Sex", whose.sex)
-    yield from _filled("Kind", _display(_one(root, "code")))
-    yield from _filled("Written", _moment(_said(_one(root, "effectiveTime"), "value")))
-    for author in _all(root, "author")[:_MOST_PARTS]:
-        at = _moment(_said(_one(author, "time"), "value"))
-        yield from _filled("Author", _joined(_party(_one(author, "assignedAuthor")), at))
+    yield from _filled("Kind", display(first(root, "code")))
+    yield from _filled("Written", _moment(attr(first(root, "effectiveTime"), "value")))
+    for author in every(root, "author")[:_MOST_PARTS]:
+        at = _moment(attr(first(author, "time"), "value"))
+        yield from _filled("Author", _joined(party(first(author, "assignedAuthor")), at))
     custodian = "custodian/assignedCustodian/representedCustodianOrganization/name"
-    yield from _filled("Kept by", _words(_one(root, custodian)))
-    signed = _one(root, "legalAuthenticator")
+    yield from _filled("Kept by", words_in(first(root, custodian)))
+    signed = first(root, "legalAuthenticator")
     if signed is not None:
-        at = _moment(_said(_one(signed, "time"), "value"))
-        yield from _filled("Signed by", _joined(_party(_one(signed, "assignedEntity")), at))
-    visit = _one(root, "componentOf/encompassingEncounter/effectiveTime")
+        at = _moment(attr(first(signed, "time"), "value"))
+        yield from _filled("Signed by", _joined(party(first(signed, "assignedEntity")), at))
+    visit = first(root, "componentOf/encompassingEncounter/effectiveTime")
     yield from _filled("Visit", _period(visit))
-    for event in _all(root, "documentationOf/serviceEvent")[:_MOST_PARTS]:
-        yield from _filled("Covers", _period(_one(event, "effectiveTime")))
-    level = _said(_one(root, "confidentialityCode"), "code").upper()
+    for event in every(root, "documentationOf/serviceEvent")[:_MOST_PARTS]:
+        yield from _filled("Covers", _period(first(event, "effectiveTime")))
+    level = attr(first(root, "confidentialityCode"), "code").upper()
     yield from _filled("Marked", {"R": "restricted", "V": "very restricted"}.get(level, ""))
 
 
@@ -172,23 +146,23 @@ def _joined(*parts: str) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _party(at: Element | None) -> str:
+def party(at: Element | None) -> str:
     """Return who an assigned entity is: person, device, organisation."""
-    person = _name(_one(at, "assignedPerson"))
-    device = _one(at, "assignedAuthoringDevice/softwareName")
-    organisation = _one(at, "representedOrganization/name")
-    return _joined(person, _words(device), _words(organisation))
+    somebody = person(first(at, "assignedPerson"))
+    device = first(at, "assignedAuthoringDevice/softwareName")
+    organisation = first(at, "representedOrganization/name")
+    return _joined(somebody, words_in(device), words_in(organisation))
 
 
-def _name(at: Element | None) -> str:
+def person(at: Element | None) -> str:
     """Return the first name of a person that has words, in the order in which it is written."""
-    for name in [] if at is None else _all(at, "name"):
+    for name in every(at, "name"):
         parts = [
-            _words(part)
+            words_in(part)
             for part in name
-            if _local(part) in ("prefix", "given", "family", "suffix") and _words(part)
+            if _local(part) in ("prefix", "given", "family", "suffix") and words_in(part)
         ]
-        found = " ".join(parts[:_MOST_PARTS]) if parts else _words(name)
+        found = " ".join(parts[:_MOST_PARTS]) if parts else words_in(name)
         if found:
             return found
     return ""
@@ -212,10 +186,10 @@ def _moment(said: str) -> str:
 def _period(at: Element | None) -> str:
     if at is None:
         return ""
-    low = _moment(_said(_one(at, "low"), "value"))
-    high = _moment(_said(_one(at, "high"), "value"))
+    low = _moment(attr(first(at, "low"), "value"))
+    high = _moment(attr(first(at, "high"), "value"))
     if not low and not high:
-        return _moment(_said(at, "value"))
+        return _moment(attr(at, "value"))
     if not low:
         return f"until {high}"
     return f"{low} to {high}" if high else f"from {low}"
@@ -226,8 +200,8 @@ def _period(at: Element | None) -> str:
 
 def _wrapped(at: Element) -> tuple[str, str]:
     """Return media type of a wrapped file and a sentence where it cannot be had."""
-    said = _said(at, "mediaType") or "a file"
-    reference = _said(_one(at, "reference"), "value")
+    said = attr(at, "mediaType") or "a file"
+    reference = attr(first(at, "reference"), "value")
     if reference:
         return "", f"The document itself is a separate file ({reference}) that did not come along."
     return (said, "") if _decoded(at) else ("", "The file inside this document is damaged.")
@@ -236,7 +210,7 @@ def _wrapped(at: Element) -> tuple[str, str]:
 def inside(content: bytes) -> bytes | None:
     """Return the file that a document wraps (CDA R2 §4.3.1.2), or None."""
     try:
-        wrapped = _one(parse(content), "component/nonXMLBody/text")
+        wrapped = first(parse(content), "component/nonXMLBody/text")
     except (etree.XMLSyntaxError, ValueError):
         return None
     return None if wrapped is None else _decoded(wrapped) or None
@@ -244,7 +218,7 @@ def inside(content: bytes) -> bytes | None:
 
 def _decoded(at: Element) -> bytes:
     text = "".join(map(str, at.itertext()))
-    if _said(at, "representation") != "B64":
+    if attr(at, "representation") != "B64":
         return text.strip().encode()
     try:
         return base64.b64decode("".join(text.split()), validate=True)
@@ -253,6 +227,12 @@ def _decoded(at: Element) -> bytes:
 
 
 # ------------------------------------------------------------------------------ sections
+
+
+def title_of(section: Element) -> str:
+    """Return what a section is called."""
+    said = words_in(first(section, "title")) or display(first(section, "code"))
+    return said or "Section without a title"
 
 
 class _Pages:
@@ -264,29 +244,31 @@ class _Pages:
 
     def section(self, at: Element, level: int) -> None:
         """Add one section and those inside it."""
-        title = _words(_one(at, "title")) or _display(_one(at, "code")) or "Section without a title"
+        title = (
+            words_in(first(at, "title")) or display(first(at, "code")) or "Section without a title"
+        )
         heading = min(level, 6)
         self.html.append(f"<h{heading}>{escape(title)}</h{heading}>")
         self.text.append(title)
-        told = _one(at, "text")
+        told = first(at, "text")
         narrative = _Narrative()
         html = narrative.render(told) if told is not None else ""
         if html.strip():
             self.html.append(html)
-            self.text.extend(_lines(told))
+            self.text.extend(lines(told))
         else:
             self.html.append(f"<p><em>{_silence(at)}</em></p>")
         if level < _DEEPEST:
-            for inner in _all(at, "component/section"):
+            for inner in every(at, "component/section"):
                 self.section(inner, level + 1)
 
 
 def _silence(at: Element) -> str:
-    if _one(at, "component/section") is not None:
+    if first(at, "component/section") is not None:
         return "The text is in the parts below."
-    if _said(at, _XSI_NIL):
+    if attr(at, _XSI_NIL):
         return "The sender marks this section as having no information."
-    if _one(at, "entry") is not None:
+    if first(at, "entry") is not None:
         return "This section has coded entries only; the sender wrote no text for people."
     return "The sender left this section empty."
 
@@ -294,7 +276,7 @@ def _silence(at: Element) -> str:
 _LINES: Final = frozenset({"paragraph", "item", "tr", "caption", "br", "list", "table", "footnote"})
 
 
-def _lines(at: Element | None) -> list[str]:
+def lines(at: Element | None) -> list[str]:
     """Return narrative as lines of plain text, cells apart."""
     pieces: list[str] = []
     for event, element in etree.iterwalk(at, events=("start", "end")) if at is not None else ():
@@ -357,8 +339,8 @@ class _Narrative:
 
     def render(self, at: Element) -> str:
         """Return the HTML of a `text` element."""
-        notes = [each for each in at.iter(f"{_V3}footnote") if _said(each, "ID")]
-        self._ids = {_said(each, "ID"): place for place, each in enumerate(notes, 1)}
+        notes = [each for each in at.iter(f"{V3}footnote") if attr(each, "ID")]
+        self._ids = {attr(each, "ID"): place for place, each in enumerate(notes, 1)}
         made = self._inner(at, 0)
         if not self._notes:
             return made
@@ -369,7 +351,7 @@ class _Narrative:
         pieces = [escape(at.text or "")]
         for child in at:
             if depth > _DEEPEST:
-                pieces.append(escape(_words(child)))
+                pieces.append(escape(words_in(child)))
             elif isinstance(child.tag, str):
                 pieces.append(self._one(child, depth + 1))
             pieces.append(escape(child.tail or ""))
@@ -384,19 +366,19 @@ class _Narrative:
         return f"<{tag}>{inner}</{tag}>" if tag else inner
 
     def _styled(self, at: Element, inner: str) -> str:
-        for style in _said(at, "styleCode").casefold().split()[:4]:
+        for style in attr(at, "styleCode").casefold().split()[:4]:
             tag = _STYLES.get(style)
             inner = f"<{tag}>{inner}</{tag}>" if tag and inner.strip() else inner
         return inner
 
     def _content(self, at: Element, depth: int) -> str:
         inner = self._styled(at, self._inner(at, depth))
-        revised = _said(at, "revised")
+        revised = attr(at, "revised")
         tag = {"delete": "s", "insert": "u"}.get(revised)
         return f"<{tag}>{inner}</{tag}>" if tag else inner
 
     def _list(self, at: Element, depth: int) -> str:
-        tag = "ol" if _said(at, "listType") == "ordered" else "ul"
+        tag = "ol" if attr(at, "listType") == "ordered" else "ul"
         title = "".join(
             f"<p><strong>{self._inner(each, depth)}</strong></p>"
             for each in at
@@ -422,25 +404,25 @@ class _Narrative:
         spans = "".join(
             f' {name}="{said}"'
             for name in ("colspan", "rowspan")
-            if (said := _said(at, name)).isdecimal() and said.isascii() and len(said) < 4
+            if (said := attr(at, name)).isdecimal() and said.isascii() and len(said) < 4
         )
         return f"<{tag}{spans}>{inner}</{tag}>"
 
     def _link(self, at: Element, depth: int) -> str:
         """Show where a link leads as text: nothing in the frame leads anywhere (row D8)."""
-        inner, href = self._inner(at, depth), _said(at, "href")
+        inner, href = self._inner(at, depth), attr(at, "href")
         leads = href.casefold().startswith(("http://", "https://", "mailto:"))
         return f"{inner} ({escape(href)})" if leads and href not in inner else inner
 
     def _footnote(self, at: Element, depth: int) -> str:
-        own = self._ids.get(_said(at, "ID"))
+        own = self._ids.get(attr(at, "ID"))
         number = str(own) if own else f"{len(self._notes) + 1}"
         self._notes.append((number, self._inner(at, depth)))
         return f"<sup>{number}</sup>"
 
     def _footnote_ref(self, at: Element, depth: int) -> str:
         del depth
-        number = self._ids.get(_said(at, "IDREF"))
+        number = self._ids.get(attr(at, "IDREF"))
         return f"<sup>{number}</sup>" if number else ""
 
     def _media(self, at: Element, depth: int) -> str:

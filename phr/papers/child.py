@@ -11,8 +11,8 @@ import sys
 from dataclasses import replace
 from typing import Final
 
-from phr.papers import cda
-from phr.papers.kinds import INSIDE, Reader, kind_of
+from phr.papers import cda, cda_entries
+from phr.papers.kinds import ENTRIES, INSIDE, Reader, kind_of
 from phr.papers.readers import READERS
 from phr.papers.reading import BROKEN, Reading
 
@@ -71,6 +71,8 @@ def main() -> None:
     content = sys.stdin.buffer.read()
     if sys.argv[1] == INSIDE:
         answer = base64.b64encode(cda.inside(content) or b"")
+    elif sys.argv[1] == ENTRIES:
+        answer = cda_entries.packed(content)
     else:
         answer = read(Reader(sys.argv[1]), content).packed()
     sys.stdout.buffer.write(answer)

@@ -9,6 +9,7 @@ from typing import Final
 
 MOST_PIXELS: Final = 50_000_000  # above that an image may exhaust a phone's memory
 INSIDE: Final = "inside"  # asked of the child instead of a reader: the file that a C-CDA wraps
+ENTRIES: Final = "entries"  # likewise: its coded entries as FHIR resources
 _HEAD: Final = 1024
 _FAR: Final = 64 * 1024  # bytes looked at to tell text from other things
 

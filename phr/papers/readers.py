@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 from typing import Any, Final
 
-from phr.papers import cda, dicom
+from phr.papers import cda_entries, dicom
 from phr.papers.kinds import Reader, as_text
 from phr.papers.reading import MOST_TEXT, Reading, of_text
 
@@ -113,5 +113,5 @@ READERS: Final[Mapping[Reader, Callable[[bytes], Reading]]] = {
     Reader.HTML: read_html,
     Reader.TEXT: read_text,
     Reader.DICOM: dicom.read,
-    Reader.CDA: cda.read,
+    Reader.CDA: cda_entries.read,
 }

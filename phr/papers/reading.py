@@ -1,5 +1,6 @@
 """What a reader found in a file: words, structure, facts, and whom it is about. Plain data."""
 
+import hashlib
 import json
 import re
 import unicodedata
@@ -9,8 +10,19 @@ from typing import Any, Final
 
 MOST_TEXT: Final = 1_000_000  # characters that are kept of a file
 MOST_HTML: Final = 2_000_000
-RULES: Final = 1  # raise it when readers find more: what was read before is read again
+RULES: Final = 2  # raise it when readers find more: what was read before is read again
+MADE: Final = "urn:homeport:made"
+TRANSCRIBED: Final = {  # meta.tag of what was made of a document here
+    "system": MADE,
+    "code": "transcribed",
+    "display": "Transcribed from a document",
+}
 BROKEN: Final = "This file could not be read: it is damaged, or built in an unusual way."
+
+
+def name_of(content: bytes) -> str:
+    """Return the id of what is made of a file: the same file has the same."""
+    return f"cda-{hashlib.sha256(content).hexdigest()[:32]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from phr import clock
 from phr.chart.titles import list_words
 from phr.fhir.kinds import KINDS
 from phr.store.models import AuditEntry
@@ -66,13 +67,44 @@ EVENTS: dict[str, Sentence] = {
     "app.connected": Sentence("connected and may read from now on."),
     "api.read": Sentence("asked for one record{of_kind}."),  # it may not be there
     "api.searched": Sentence("asked for {kind}."),
+    "api.sent": Sentence("handed something in{of_kind}."),
     "api.many": Sentence("asked for many records.", "too many in a minute to name each"),
     "api.everything": Sentence("fetched everything that is shared.", STAYS),
+    "api.file": Sentence("asked for a file of a document."),
+    "api.exported": Sentence("asked for a copy of everything that is shared."),
+    "api.export_file": Sentence("fetched {kind}, as a copy.", STAYS),
     "api.summary": Sentence("fetched the patient summary.", STAYS),
+    "consent.proposed": Sentence("proposed to share with a server. It waits for an answer."),
+    "fetch.proposed": Sentence("proposed to fetch from another server. It waits for an answer."),
     "client.registered": Sentence("took a new app on the list.", "it can read nothing yet"),
     "client.let_in": Sentence("let an app in."),
     "client.blocked": Sentence("blocked an app.", "it can read nothing any more"),
     "client.forgotten": Sentence("took an app off the list."),
+    "inbox.received": Sentence("sent {sent_what}.", "it waits in the inbox, outside of the record"),
+    "inbox.withdrawn": Sentence("took back what they had sent."),
+    "inbox.accepted": Sentence("let {sent_what} into the record.", "can be undone"),
+    "inbox.rejected": Sentence("rejected {sent_what}.", "can be undone for 30 days"),
+    "inbox.undone": Sentence("took back a decision about {sent_what}.", "it waits again"),
+    "inbox.always": Sentence("lets in {sent_what} of {recipient} without asking from now on."),
+    "inbox.rule_ended": Sentence("lets {sent_what} wait in the inbox again from now on."),
+    "health_link.opened": Sentence("opened the health link: {records}.", "says it is: {claimed}"),
+    "health_link.fetched": Sentence("fetched a file of the health link: {records}.", STAYS),
+    "health_link.wrong_code": Sentence(
+        "Somebody sent a wrong passcode for the health link of {name}. {left} left.",
+        "says it is: {claimed} · nothing was shown",
+        ("wait", "Wrong passcode"),
+    ),
+    "card.opened": Sentence(
+        "Somebody opened the emergency card. They said: {claimed}. Reason: {reason}.",
+        "on {browser} · emergency, for 60 minutes",
+        ("wait", "Emergency"),
+    ),
+    "card.made": Sentence("made one more emergency card."),
+    "card.refused": Sentence(
+        "Somebody tried the emergency card after it was opened as often as allowed this week.",
+        "nothing was shown",
+        ("wait", "Emergency"),
+    ),
     "paper.shown": Sentence("opened a page to print for {recipient}: {records}.", "on this box"),
     "paper.saved": Sentence("saved a file for {recipient}: {records}.", "on this box"),
     "delivery.queued": Sentence("asked to {send} {recipient}."),
@@ -136,6 +168,7 @@ ENDED_BECAUSE = {
     "time": "the time had run out",
     "uses": "it was opened as often as allowed",
     "restored": "it had ended before the backup was restored",
+    "refused": "it was only proposed, and nothing was shared by it",
 }
 
 
@@ -193,6 +226,7 @@ def _words(
     type_ = words.get("type", "")  # of what is not offered nothing is said: an app may have made it
     kind = list_words(type_).lower() if type_ in KINDS or type_ == "Provenance" else ""
     words["kind"], words["of_kind"] = kind or "records", f": {kind}" if kind else ""
+    words["sent_what"] = _sent_what(words.get("what", ""))
     words["member"] = str(detail.get("member") or "a member")
     words["may"] = ROLES.get(words.get("role", ""), "")
     words["might"] = f"until then: {words['may']}" if words["may"] else ""
@@ -206,6 +240,13 @@ def _words(
         if name in detail
     )
     return words
+
+
+def _sent_what(what: str) -> str:
+    """Return what an arrival holds, from the words of `sharing.inbox`: ours, never a sender's."""
+    named = {"note": "a note", "file": "a file"}
+    kinds = [named.get(each) or list_words(each).lower() for each in what.split(", ") if each]
+    return ", ".join(kinds) or "something"
 
 
 def counted(number: Any, one: str, many: str) -> str:
@@ -224,10 +265,9 @@ def _section(slug: Any) -> str:
 
 def _moment(text: Any) -> str:
     try:
-        at = datetime.fromisoformat(str(text)).astimezone()
+        return clock.minute_here(datetime.fromisoformat(str(text)))
     except ValueError:
         return "a time that is not known"
-    return f"{at.day} {at:%b %Y}, {at:%H:%M}"
 
 
 def _who(actor: Mapping[str, Any], me: str | None) -> str:

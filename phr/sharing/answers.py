@@ -6,30 +6,36 @@ Provenance for each record that says where it is from. No decision is made here.
 
 import hmac
 import json
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from phr import clock
 from phr.errors import InvalidInput, NotFound
-from phr.fhir import document, subset
+from phr.fhir import document, references, subset
 from phr.fhir.record import Record
 from phr.fhir.references import key_of
 from phr.sharing import package
-from phr.sharing.gate import Released, is_r4
+from phr.sharing.gate import Released
 from phr.sharing.parameters import PARAMETERS
 from phr.sharing.provision import SUPPORTING
-from phr.sharing.search import Search
-from phr.store import records
+from phr.sharing.released import is_r4
+from phr.sharing.search import ANY, Search
+from phr.store.records import Clause
 
 ORIGIN: Final = "origin-"  # with the id of a record: its Provenance
 PATIENT, PROVENANCE = "Patient", "Provenance"
 SIGNED_BYTES: Final = 12
+MATCH: Final = b'"search":{"mode":"match"}}'  # the end of an entry
+INCLUDE: Final = b'"search":{"mode":"include"}}'
+CCD: Final = "http://loinc.org|34133-9"  # a summary of care (US Core `$docref`)
+DOCUMENT: Final = "DocumentReference"
+PIECE: Final = 500  # records read at once where a whole type leaves
 
 Pair = tuple[str, bytes]  # "Type/id", the resource
 
@@ -101,13 +107,24 @@ def _resource(record: Record, body: bytes) -> Resource:
 
 def patient(released: Released, local_id: str | None = None) -> Resource:
     """Return the composed Patient; its version follows from its content."""
-    known = records.patient_local_id(released.vault)
+    known = references.patient_id(released.vault.id_key)
     if local_id not in (None, known) or not released.reaches(PATIENT):
         raise NotFound
     identity = released.identity()
-    body = document.dumps(package.composed_patient(known, identity))
+    body = document.dumps(_named(package.composed_patient(known, identity)))
     at = max((record.received_at for record in identity), default=released.terms.created_at)
     return Resource(f"{PATIENT}/{known}", body, blake2b(body, digest_size=8).hexdigest(), at)
+
+
+def _named(composed: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return our Patient with what US Core demands of one: an identifier, which is ours, and a sex.
+
+    A sex that no source told is "unknown"; the identifier says no more than the id.
+    """
+    own = blake2b(str(composed["id"]).encode(), digest_size=16).hexdigest()
+    parts = (own[:8], own[8:12], own[12:16], own[16:20], own[20:])  # RFC 9562 §4
+    identifier = {"system": "urn:ietf:rfc:3986", "value": f"urn:uuid:{'-'.join(parts)}"}
+    return {**composed, "identifier": [identifier], "gender": composed.get("gender", "unknown")}
 
 
 def _origin(released: Released, name: str) -> Resource:
@@ -126,6 +143,18 @@ def _provenance(released: Released, record: Record) -> Pair:
     target = f"{record.type}/{record.local_id}"
     made = package.provenance(name, released.place_of(record), record.received_at, [target])
     return f"{PROVENANCE}/{name}", document.dumps(made)
+
+
+def binary(name: str, record: Record, content: bytes, media_type: str) -> bytes:
+    """Return a file as a Binary (R4 §2.37); whoever may read the record may read it."""
+    made = {
+        "resourceType": "Binary",
+        "id": name,
+        "contentType": media_type,
+        "securityContext": {"reference": f"{record.type}/{record.local_id}"},
+        "data": b64encode(content).decode(),
+    }
+    return document.dumps(made)
 
 
 # ------------------------------------------------------------------ a page of a search
@@ -204,17 +233,17 @@ def _searchset(
             for relation, pairs in links
         ],
     }
-    entries = [_entry(base, name, cut(body), "match") for name, body in matches]
-    entries += [_entry(base, name, cut(body), "include") for name, body in others]
+    entries = [_entry(base, name, cut(body), MATCH) for name, body in matches]
+    entries += [_entry(base, name, cut(body), INCLUDE) for name, body in others]
     opening = document.dumps(head)
     if not entries:
         return opening
     return opening[:-1] + b',"entry":[' + b",\n".join(entries) + b"]}"
 
 
-def _entry(base: str, name: str, body: bytes, mode: str) -> bytes:
-    opening = document.dumps({"fullUrl": f"{base}/{name}"})[:-1]
-    return opening + b',"resource":' + body + b',"search":{"mode":"' + mode.encode() + b'"}}'
+def _entry(base: str, name: str, body: bytes, end: bytes) -> bytes:
+    """Return an entry of a Bundle: the resource, and what is said beside it."""
+    return b'{"fullUrl":"' + f"{base}/{name}".encode() + b'","resource":' + body + b"," + end
 
 
 def _cutter(asked: Search) -> Callable[[bytes], bytes]:
@@ -263,7 +292,6 @@ def history(found: Sequence[Resource], *, base: str) -> bytes:
     """Return a Bundle of type history (R4 §3.1.0.9), newest first."""
     entries = []
     for each in found:
-        opening = document.dumps({"fullUrl": f"{base}/{each.name}"})[:-1]
         said = {
             "request": {"method": "PUT", "url": each.name},
             "response": {
@@ -272,9 +300,7 @@ def history(found: Sequence[Resource], *, base: str) -> bytes:
                 "lastModified": clock.instant(each.received_at),
             },
         }
-        entries.append(
-            opening + b',"resource":' + each.body + b"," + document.dumps(said)[1:-1] + b"}"
-        )
+        entries.append(_entry(base, each.name, each.body, document.dumps(said)[1:]))
     head = {
         "resourceType": "Bundle",
         "type": "history",
@@ -315,14 +341,77 @@ def _everything(
     yield document.dumps(head)[:-1] + b',"entry":['
     first = True
     if not types or PATIENT in types:
-        yield _entry(base, whose.name, whose.body, "match")
+        yield _entry(base, whose.name, whose.body, MATCH)
         first = False
     for record, body in released.stream():
         if (types and record.type not in types) or (since and record.received_at < since):
             continue
         if record.type not in PARAMETERS or not is_r4(record):
             continue
-        entry = _entry(base, f"{record.type}/{record.local_id}", body, "match")
+        entry = _entry(base, f"{record.type}/{record.local_id}", body, MATCH)
         yield entry if first else b",\n" + entry
         first = False
     yield b"]}"
+
+
+# ------------------------------------------------------------------ documents ($docref)
+
+
+def documents_of(released: Released, asked: Search, *, newest: bool, own: str, base: str) -> bytes:
+    """Return a searchset of documents (US Core 6.1.0, DocumentReference/$docref).
+
+    `newest`: only the most recent one of each kind, as where no date is asked for; `own` is the
+    address of the request.
+    """
+    found: dict[object, tuple[str, bytes]] = {}
+    for number, (record, body) in enumerate(released.found(asked)):
+        kind = json.dumps(document.parse(body).get("type"), sort_keys=True) if newest else number
+        found.setdefault(kind, (f"{record.type}/{record.local_id}", body))
+    entries = [_entry(base, name, body, MATCH) for name, body in found.values()]
+    head = {
+        "resourceType": "Bundle",
+        "type": "searchset",
+        "total": len(entries),
+        "link": [{"relation": "self", "url": own}],
+    }
+    opening = document.dumps(head)
+    return opening[:-1] + b',"entry":[' + b",\n".join(entries) + b"]}" if entries else opening
+
+
+# ------------------------------------------------------------------ one type, line by line
+
+
+def lines(
+    released: Released, type_: str, *, since: datetime | None, until: datetime
+) -> Iterator[bytes]:
+    """Yield what is released of a type as NDJSON, a line each: as it was at `until`.
+
+    `since`: only what this server took in from then on. Raises Ended as soon as it is over.
+    """
+    if type_ == PATIENT:
+        found = patient(released)
+        if since is None or found.received_at >= since:
+            yield package.one_line(found.body) + b"\n"
+        return
+    for record, body in released.found(_all_of(type_, since)):
+        if record.received_at <= until:
+            yield package.one_line(body) + b"\n"
+        elif record.version > 1:
+            yield from _as_of(released, record, since, until)
+
+
+def _all_of(type_: str, since: datetime | None) -> Search:
+    """Return the search for everything of a type, oldest first, read in large pieces."""
+    where = ANY if since is None else Clause("record.received >= ?", (clock.to_ms(since),))
+    return Search(type_, (), where=where, order="oldest", count=PIECE)
+
+
+def _as_of(
+    released: Released, record: Record, since: datetime | None, until: datetime
+) -> Iterator[bytes]:
+    """Yield the line of a record that changed since: the version of before, if that is released."""
+    for earlier, body in released.versions(record):
+        if earlier.received_at <= until:
+            if since is None or earlier.received_at >= since:
+                yield package.one_line(body) + b"\n"
+            return

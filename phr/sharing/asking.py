@@ -19,11 +19,23 @@ from phr.sharing.provision import IDENTITY, PARTS, SUPPORTING, Rule
 from phr.sharing.scopes import Scope
 
 MOST_WORDS: Final = 200
-GIVEN: Final = frozenset("rs")  # what the door does today: reading and searching
+GIVEN: Final = frozenset("rs")  # reading and searching
+SENDING: Final = frozenset("cud")  # what comes this way waits in the patient's inbox
 OPENID, FHIR_USER = "openid", "fhirUser"
 OFFLINE: Final = "offline_access"
 LAUNCH, LAUNCH_PATIENT = "launch", "launch/patient"
-PLAIN: Final = frozenset({OPENID, FHIR_USER, OFFLINE, LAUNCH, LAUNCH_PATIENT})
+MANAGE: Final = "operation/Consent.authorize"
+CONNECT: Final = "operation/Consent.connect"
+ERRANDS: Final = {  # what an app may set going, each time for the patient to confirm here
+    MANAGE: "May ask to share with other servers. You decide each time, with your password",
+    CONNECT: "May ask to fetch from other servers into this record. You decide each time",
+}
+OLDER: Final = {  # as the same was spelled at the connectathon of 2017
+    "Consent.authorize": MANAGE,
+    "Consent/flow": MANAGE,
+    "Consent.connect": CONNECT,
+}
+PLAIN: Final = frozenset({OPENID, FHIR_USER, OFFLINE, LAUNCH, LAUNCH_PATIENT, *ERRANDS})
 NAMELESS: Final = frozenset({*IDENTITY, *SUPPORTING})  # leave with what names them, by no rule
 
 _CODE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -109,10 +121,21 @@ class Wishes:
         )
         return replace(self, lines=tuple(kept))
 
+    @property
+    def errands(self) -> dict[str, str]:
+        """What it may set going, by scope, in words."""
+        return {scope: words for scope, words in ERRANDS.items() if scope in self.plain}
+
+    @property
+    def sends(self) -> bool:
+        """Whether some line is for sending."""
+        return any(line.scope.letters & SENDING for line in self.lines)
+
     def only(self, texts: Iterable[str]) -> "Wishes":
-        """Return these with only the named lines left; plain ones stay."""
+        """Return these with only the named lines and errands left; other plain ones stay."""
         kept = set(texts)
-        return replace(self, lines=tuple(line for line in self.lines if line.text in kept))
+        lines = tuple(line for line in self.lines if line.text in kept)
+        return Wishes(lines, self.plain - (ERRANDS.keys() - kept))
 
 
 def read(text: str) -> Wishes:
@@ -121,7 +144,7 @@ def read(text: str) -> Wishes:
     Plain scopes that mean nothing here ("profile", "email") are left out, as RFC 6749 permits. A
     resource scope that is malformed or could not be enforced refuses the whole request.
     """
-    words = text.split(" ")
+    words = [OLDER.get(word, word) for word in text.split(" ")]
     if len(text) > scopes.LONGEST or len(words) > MOST_WORDS:
         raise InvalidInput("Those are too many scopes.")
     lines = [Line(word, one) for word in words if (one := scopes.read_one(word)) is not None]
@@ -149,6 +172,12 @@ def grantable(asked: Wishes, contexts: Collection[Context]) -> Wishes:
     return Wishes(tuple(dict.fromkeys(line for line in lines if line)), asked.plain)
 
 
+def sendable(asked: Wishes, contexts: Collection[Context]) -> Wishes:
+    """Return the same for what would be sent: lines of these contexts without their reading."""
+    lines = (_sending(line) for line in asked.lines if line.scope.context in contexts)
+    return Wishes(tuple(dict.fromkeys(line for line in lines if line)))
+
+
 def reaching(rules: Iterable[Rule], since: datetime | None) -> tuple[Rule, ...]:
     """Return rules whose dated kinds begin at `since`; lists that hold for life stay whole."""
     if since is None:
@@ -172,12 +201,21 @@ _DATED: Final = frozenset(
 def _reading(line: Line) -> Line | None:
     if "r" not in line.scope.letters:
         return None
-    if line.scope.letters <= GIVEN:
+    return _with(line, "rs", "read")
+
+
+def _sending(line: Line) -> Line | None:
+    return _with(line, "cud", "write") if line.scope.letters & SENDING else None
+
+
+def _with(line: Line, letters: str, version_1: str) -> Line:
+    """Return a line with some of its letters left, spelled in the version it was written in."""
+    kept = line.scope.letters & frozenset(letters)
+    if kept == line.scope.letters:
         return line
     head, dot, rest = line.text.partition(".")
-    letters, mark, query = rest.partition("?")
-    kept = line.scope.letters & GIVEN
-    less = "read" if letters in scopes.VERSION_1 else "".join(c for c in "rs" if c in kept)
+    said, mark, query = rest.partition("?")
+    less = version_1 if said in scopes.VERSION_1 else "".join(c for c in letters if c in kept)
     return Line(head + dot + less + mark + query, replace(line.scope, letters=kept))
 
 

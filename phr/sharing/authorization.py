@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from authlib.common.urls import add_params_to_uri
 from authlib.oauth2.rfc6749 import (
     AuthorizationCodeGrant,
     AuthorizationServer,
+    BaseGrant,
     ClientCredentialsGrant,
     ClientMixin,
     InvalidGrantError,
@@ -25,6 +27,7 @@ from authlib.oauth2.rfc6749 import (
     OAuth2Error,
     OAuth2Request,
     RefreshTokenGrant,
+    TokenEndpointMixin,
 )
 from authlib.oauth2.rfc6749.requests import OAuth2Payload
 from authlib.oauth2.rfc7009 import RevocationEndpoint
@@ -37,16 +40,19 @@ from phr import ids, jwt
 from phr.errors import Conflict, InvalidInput
 from phr.fhir import references
 from phr.fhir.labels import Label
-from phr.sharing import asking, clients, gate, grants, handles, recipients
+from phr.sharing import asking, clients, consents, gate, grants, handles, proof, recipients
+from phr.sharing.addresses import Addresses
 from phr.sharing.asking import Context, Wishes
 from phr.sharing.clients import App
 from phr.sharing.grants import StepUp
+from phr.sharing.proof import OAuthRefused
 from phr.sharing.provision import Action, Provision
 from phr.store import audit
 from phr.store.database import Priority
 from phr.store.house import House
 from phr.store.models import (
     Authorization,
+    ConsentAsked,
     Grant,
     GrantState,
     Handle,
@@ -64,40 +70,11 @@ for _name in ("authorization_code", "refresh_token", "client_credentials"):
 MAX_FIELD: Final = 4000  # characters
 CODE_LASTS: Final = timedelta(seconds=60)
 SERVER_TOKEN_LASTS: Final = timedelta(seconds=300)  # of a backend service, at most (§3.3)
-SECRET, MARK = 43, 22  # characters of 32 and of 16 bytes in base64url
+SECRET: Final = 43  # characters of 32 bytes in base64url; the mark of 16 follows
 GRACE: Final = timedelta(seconds=30)  # in which a refresh may be repeated: its answer was lost
 ISSUER_KEY: Final = "issuer_key"
 ID_TOKEN_LASTS: Final = timedelta(minutes=10)
 REUSED = "reused"  # why a grant ended: a key that was used up came again
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where this server is, by configuration; nothing of it is taken from a request."""
-
-    public_url: str
-    home_url: str
-
-    @property
-    def fhir(self) -> str:
-        """The FHIR base: what `aud` must be."""
-        return f"{self.public_url}/fhir"
-
-    @property
-    def token(self) -> str:
-        """The token endpoint: what a client assertion is made for."""
-        return f"{self.public_url}/oauth/token"
-
-
-class OAuthRefused(Exception):
-    """An answer of RFC 6749 §5.2 or §4.1.2.1; `leads_to` is the app's address, where it may go."""
-
-    def __init__(
-        self, code: str, words: str = "", *, status: int = 400, leads_to: str = ""
-    ) -> None:
-        """Take the error code, words for the app's developer, and how it is said."""
-        super().__init__(code)
-        self.code, self.words, self.status, self.leads_to = code, words, status, leads_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +84,7 @@ class Asked:
     app: App
     redirect_uri: str
     scopes: Wishes  # what can be given of what was asked
-    wanted: str  # what was asked, as it was written
+    sending: Wishes  # what it would send, for one tick of the patient's
     state: str
     code_challenge: str
     nonce: str | None
@@ -120,7 +97,6 @@ class Answer:
 
     status: int
     body: Mapping[str, Any]
-    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 # ------------------------------------------------------------------ an app asks
@@ -164,13 +140,14 @@ def _asked(app: App, redirect_uri: str, request: "_Request", addresses: Addresse
         raise InvalidScopeError(redirect_uri=redirect_uri) from None
     registered = asking.read(app.says.scope)
     offered = asking.grantable(asked, (Context.PATIENT, Context.USER)).bounded(registered)
-    if not offered.lines:
+    sending = asking.sendable(asked, (Context.PATIENT, Context.USER)).bounded(registered)
+    if not (offered.lines or offered.errands or sending.lines):
         raise InvalidScopeError(redirect_uri=redirect_uri)
     return Asked(
         app,
         redirect_uri,
         offered,
-        given["scope"],
+        sending,
         given["state"],
         given["code_challenge"],
         given.get("nonce"),
@@ -180,8 +157,6 @@ def _asked(app: App, redirect_uri: str, request: "_Request", addresses: Addresse
 
 def leading_back(redirect_uri: str, addresses: Addresses, **said: str) -> str:
     """Return the app's address with an answer in it, and who answers (RFC 9207 §2)."""
-    from authlib.common.urls import add_params_to_uri  # noqa: PLC0415 - a helper of one function
-
     words = {name: value for name, value in said.items() if value}
     return str(add_params_to_uri(redirect_uri, [*words.items(), ("iss", addresses.public_url)]))
 
@@ -198,7 +173,8 @@ class Answered:
     @property
     def provision(self) -> Provision:
         """The same as what a grant covers."""
-        actions = frozenset({Action.VIEW, Action.DOWNLOAD})
+        sent = {Action.CONTRIBUTE} if self.wishes.sends else set()
+        actions = frozenset({Action.VIEW, Action.DOWNLOAD, *sent})
         return Provision(asking.reaching(self.wishes.rules, self.since), self.labels, actions)
 
 
@@ -261,6 +237,7 @@ def _approved(
         uses=None,
         now=now,
         purpose="PATRQT",
+        for_errands=bool(answered.wishes.errands) or answered.wishes.sends,
     )
     shown, actor = confirmed.shown, confirmed.actor
     grants.approve(
@@ -298,7 +275,7 @@ def give_token(desk: Desk, app: App, given: Mapping[str, Sequence[str]]) -> Answ
     One urgent transaction decides and issues: a code or refresh token sent twice at once is
     redeemed once. One that was used up before ends the grant. Raises OAuthRefused or Sealed.
     """
-    found = _reach(desk, app, _presented(given))
+    found = _reach(desk, app, _presented(given), proof.consent_of(given))
     if found is None:
         raise OAuthRefused("invalid_grant")
     vault, grant_id, routing_id = found
@@ -351,19 +328,35 @@ def _first(given: Mapping[str, Sequence[str]], name: str) -> str:
     return values[0]
 
 
-def _reach(desk: Desk, app: App, presented: str) -> tuple[Vault, str, str] | None:
+def _reach(
+    desk: Desk, app: App, presented: str, consent_id: str = ""
+) -> tuple[Vault, str, str] | None:
     """Return the vault, grant and routing id that a token text or a backend service leads to.
 
     Raises Sealed where the record is there and closed.
     """
-    if not presented and app.is_backend and app.patient_id is not None:
+    if not (presented or consent_id) and app.is_backend and app.patient_id is not None:
         return _reach_server(desk, app, app.patient_id)
+    if consent_id:
+        return _reach_consent(desk, app, consent_id)
     bearer = handles.bearer_of(presented)
     route = None if bearer is None else handles.route_of(desk.house, bearer)
     if bearer is None or route is None:
         return None
     patient_id, grant_id = route
     return desk.vaults.get(patient_id), grant_id, bearer.routing_id
+
+
+def _reach_consent(desk: Desk, app: App, consent_id: str) -> tuple[Vault, str, str] | None:
+    patient_id = consents.whose(desk.house, consent_id)
+    if patient_id is None:
+        return None
+    vault = desk.vaults.get(patient_id)
+    with vault.read() as session:
+        grant_id = consents.granted(session, consent_id, app.id)
+    if grant_id is None:
+        return None
+    return vault, grant_id, handles.bearer_route(desk.house, vault.id, grant_id)
 
 
 def _reach_server(desk: Desk, app: App, patient_id: str) -> tuple[Vault, str, str] | None:
@@ -454,7 +447,7 @@ class _Client(ClientMixin):  # type: ignore[misc]  # Authlib has no types
         return response_type == "code" and not self.app.is_backend
 
     def check_grant_type(self, grant_type: str) -> bool:
-        return (grant_type == "client_credentials") == self.app.is_backend
+        return (grant_type in {"client_credentials", proof.BEARER}) == self.app.is_backend
 
 
 class _Server(AuthorizationServer):  # type: ignore[misc]  # Authlib has no types
@@ -466,6 +459,7 @@ class _Server(AuthorizationServer):  # type: ignore[misc]  # Authlib has no type
         self.register_grant(_CodeGrant, [CodeChallenge(required=True)])
         self.register_grant(_RefreshGrant)
         self.register_grant(_ServerGrant)
+        self.register_grant(_ConsentGrant)
         self.register_endpoint(_Revocation)
         self.register_endpoint(_Introspection)
 
@@ -493,9 +487,9 @@ class _Server(AuthorizationServer):  # type: ignore[misc]  # Authlib has no type
         return request
 
     def handle_response(
-        self, status: int, body: Mapping[str, Any], headers: Sequence[tuple[str, str]]
+        self, status: int, body: Mapping[str, Any], _headers: Sequence[tuple[str, str]]
     ) -> Answer:
-        return Answer(status, body, dict(headers))
+        return Answer(status, body)
 
     def token(self, row: Authorization, given: Wishes, lasts: timedelta) -> dict[str, Any]:
         """Return the body of a token answer under a grant that stands (RFC 6749 §5.1, SMART)."""
@@ -514,7 +508,7 @@ class _Server(AuthorizationServer):  # type: ignore[misc]  # Authlib has no type
             "token_type": "Bearer",
             "expires_in": int((made.expires_at - at.now).total_seconds()),
             "scope": row.scopes if given == asking.read(row.scopes) else str(given),
-            "patient": _patient_id(at.vault),
+            "patient": references.patient_id(at.vault.id_key),
             "need_patient_banner": True,
         }
 
@@ -562,17 +556,17 @@ class _CodeGrant(AuthorizationCodeGrant):  # type: ignore[misc]  # Authlib has n
         if asking.OFFLINE in given.plain:
             secret = ids.new_secret()
             row.refresh_hash, row.refreshed_at = ids.fingerprint(secret), at.now
-            body["refresh_token"] = _written(at, row, secret, 0)
+            body["refresh_token"] = _written(at, row, secret)
         if asking.OPENID in given.plain:
             body["id_token"] = _id_token(self.server, row, given)
-        audit.append(
-            at.session,
-            at.vault,
-            "app.connected",
-            gate.actor_of(at.session, grants.get(at.session, at.grant_id)),
-            grant_id=at.grant_id,
-        )
+        _note_connected(at)
         return 200, body, self.TOKEN_RESPONSE_HEADER
+
+
+def _note_connected(at: _At) -> None:
+    """Write into the patient's log that somebody has a token for the first time."""
+    actor = gate.actor_of(at.session, grants.get(at.session, at.grant_id))
+    audit.append(at.session, at.vault, "app.connected", actor, grant_id=at.grant_id)
 
 
 class _RefreshGrant(RefreshTokenGrant):  # type: ignore[misc]  # Authlib has no types
@@ -583,16 +577,15 @@ class _RefreshGrant(RefreshTokenGrant):  # type: ignore[misc]  # Authlib has no 
         row, bearer = at.row(), handles.bearer_of(text)
         if row is None or bearer is None or row.refresh_hash is None:
             return None
-        held = _read(row, bearer.secret)
-        if held is None:
+        secret = _read(row, bearer.secret)
+        if secret is None:
             return None
-        secret, generation = held
         following = _next(row.chain_key, secret)
         if ids.same(ids.fingerprint(secret), row.refresh_hash):
-            return _Refresh(row, following, generation + 1, is_new=True)
+            return _Refresh(row, following, is_new=True)
         fresh = row.refreshed_at is not None and at.now - row.refreshed_at <= GRACE
         if fresh and ids.same(ids.fingerprint(following), row.refresh_hash):
-            return _Refresh(row, following, generation + 1, is_new=False)
+            return _Refresh(row, following, is_new=False)
         at.reused = True
         return None
 
@@ -613,8 +606,7 @@ class _RefreshGrant(RefreshTokenGrant):  # type: ignore[misc]  # Authlib has no 
         if held.is_new:
             held.row.refresh_hash = ids.fingerprint(held.following)
             held.row.refreshed_at = at.now
-            held.row.generation = held.generation
-        body["refresh_token"] = _written(at, held.row, held.following, held.generation)
+        body["refresh_token"] = _written(at, held.row, held.following)
         return 200, body, self.TOKEN_RESPONSE_HEADER
 
 
@@ -624,7 +616,6 @@ class _Refresh:
 
     row: Authorization
     following: str = field(repr=False)
-    generation: int  # of the one that follows
     is_new: bool
 
     def check_client(self, client: _Client) -> bool:
@@ -635,23 +626,19 @@ def _next(chain_key: bytes, secret: str) -> str:
     return ids.as_text(hmac.digest(chain_key, secret.encode(), hashlib.sha256))
 
 
-def _written(at: _At, row: Authorization, secret: str, generation: int) -> str:
-    """Return a refresh token: its secret, which one it is, and our mark that both are ours."""
-    mark = _mark(row.chain_key, secret, generation)
-    return f"{at.routing_id}.{secret}{generation}{mark}"
+def _written(at: _At, row: Authorization, secret: str) -> str:
+    """Return a refresh token: its secret, and our mark that we gave it out."""
+    return f"{at.routing_id}.{secret}{_mark(row.chain_key, secret)}"
 
 
-def _read(row: Authorization, text: str) -> tuple[str, int] | None:
-    """Read the part behind the dot; None where it was never given out by us."""
-    secret, number, mark = text[:SECRET], text[SECRET:-MARK], text[-MARK:]
-    if not (number.isascii() and number.isdigit() and len(number) < 10):
-        return None
-    fits = ids.same(mark, _mark(row.chain_key, secret, int(number)))
-    return (secret, int(number)) if fits else None
+def _read(row: Authorization, text: str) -> str | None:
+    """Return the secret behind the dot; None where it was never given out by us."""
+    secret, mark = text[:SECRET], text[SECRET:]
+    return secret if ids.same(mark, _mark(row.chain_key, secret)) else None
 
 
-def _mark(chain_key: bytes, secret: str, generation: int) -> str:
-    said = f"refresh {generation} {secret}".encode()
+def _mark(chain_key: bytes, secret: str) -> str:
+    said = f"refresh {secret}".encode()
     return ids.as_text(hmac.digest(chain_key, said, hashlib.sha256)[:16])
 
 
@@ -671,6 +658,30 @@ class _ServerGrant(ClientCredentialsGrant):  # type: ignore[misc]  # Authlib has
         if not offered.lines or not offered.within(asking.read(row.scopes)):
             raise InvalidScopeError
         body = self.server.token(row, offered, SERVER_TOKEN_LASTS)
+        return 200, body, self.TOKEN_RESPONSE_HEADER
+
+
+class _ConsentGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]  # Authlib has no types
+    """A server shows a Consent (jwt-bearer as at the connectathon of 2017, sharing.md §9.1)."""
+
+    GRANT_TYPE = proof.BEARER
+    server: _Server
+
+    def validate_token_request(self) -> None:
+        """Take what was proved already; the Consent alone says which scopes there are."""
+        self.request.client = self.server.authenticate_client(self.request, ())
+        if "scope" in self.request.payload.data:
+            raise InvalidScopeError
+
+    def create_token_response(self) -> tuple[int, dict[str, Any], Any]:
+        at = self.server.at
+        row, asked = at.row(), at.session.get(ConsentAsked, at.grant_id)
+        if row is None or asked is None or at.grant() is None:
+            raise InvalidGrantError
+        body = self.server.token(row, asking.read(row.scopes), SERVER_TOKEN_LASTS)
+        if asked.used_at is None:
+            _note_connected(at)
+        asked.used_at, asked.error = at.now, None
         return 200, body, self.TOKEN_RESPONSE_HEADER
 
 
@@ -710,7 +721,7 @@ def _held(at: _At, text: str) -> _Held | None:
     refresh = None if handle is not None else _read(row, bearer.secret)
     if handle is None and refresh is None:
         return None
-    return _Held(at, row, handle, "" if refresh is None else refresh[0])
+    return _Held(at, row, handle, refresh or "")
 
 
 class _Revocation(RevocationEndpoint):  # type: ignore[misc]  # Authlib has no types
@@ -745,7 +756,7 @@ class _Introspection(IntrospectionEndpoint):  # type: ignore[misc]  # Authlib ha
             "client_id": token.row.client_id,
             "exp": int((ends or grant.ends_at).timestamp()),
             "iss": self.server.addresses.public_url,
-            "patient": _patient_id(at.vault),
+            "patient": references.patient_id(at.vault.id_key),
         }
 
 
@@ -766,7 +777,9 @@ def _id_token(server: _Server, row: Authorization, given: Wishes) -> str:
     if row.nonce:
         claims["nonce"] = row.nonce
     if asking.FHIR_USER in given.plain and _is_self(server, row):
-        claims["fhirUser"] = f"{server.addresses.fhir}/Patient/{_patient_id(at.vault)}"
+        claims["fhirUser"] = (
+            f"{server.addresses.fhir}/Patient/{references.patient_id(at.vault.id_key)}"
+        )
     return jwt.sign(claims, issuer_key(server.house))
 
 
@@ -777,16 +790,9 @@ def _is_self(server: _Server, row: Authorization) -> bool:
         return member is not None and member.role == MemberRole.SELF
 
 
-def _patient_id(vault: Vault) -> str:
-    return references.local_id_of(references.patient_key(vault.id_key))
-
-
 def issuer_key(house: House) -> Mapping[str, Any]:
     """Return the private key that signs who signed in; made at the first need."""
-    kept: Mapping[str, Any] | None = house.get_setting(ISSUER_KEY)
-    if kept is None:
-        kept = jwt.new_key("RS256")
-        house.set_setting(ISSUER_KEY, dict(kept))
+    kept: Mapping[str, Any] = house.setting_or_made(ISSUER_KEY, lambda: jwt.new_key("RS256"))
     return kept
 
 

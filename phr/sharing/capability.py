@@ -7,15 +7,32 @@ from typing import Any, Final
 import phr
 from phr import clock
 from phr.fhir.build import concept
+from phr.sharing import addresses, consents, inbox
 from phr.sharing.parameters import CHAINS, EVERYWHERE, PARAMETERS, Parameter
 from phr.sharing.search import REVINCLUDE
 
-OPERATIONS: Final = {
-    "everything": "http://hl7.org/fhir/OperationDefinition/Patient-everything",
-    "summary": "http://hl7.org/fhir/uv/ips/OperationDefinition/summary",
+_BULK: Final = "http://hl7.org/fhir/uv/bulkdata"
+OPERATIONS: Final = {  # of a type
+    "Patient": {
+        "everything": "http://hl7.org/fhir/OperationDefinition/Patient-everything",
+        "summary": "http://hl7.org/fhir/uv/ips/OperationDefinition/summary",
+        "export": f"{_BULK}/OperationDefinition/patient-export",
+    },
+    "DocumentReference": {
+        "docref": "http://hl7.org/fhir/us/core/OperationDefinition/docref",
+    },
 }
+WHOLE: Final = {"export": f"{_BULK}/OperationDefinition/export"}  # of the server itself
+_OAUTH: Final = (
+    ("authorize", addresses.AUTHORIZE),
+    ("token", addresses.TOKEN),
+    ("register", addresses.REGISTER),
+    ("introspect", addresses.INTROSPECT),
+    ("revoke", addresses.REVOKE),
+)
 _EVERYWHERE: Final = dict(zip(EVERYWHERE, ("token", "date"), strict=True))
 _VERSIONED: Final = ("read", "vread", "history-instance", "search-type")
+_WRITTEN: Final = ("create", "update", "delete")
 _LAST_UPDATED: Final = "When this server took the version in; `meta.lastUpdated` is its source's."
 _SECURITY: Final = (
     "A bearer token that stands for one patient's decision to share: one patient, what that patient"
@@ -32,6 +49,7 @@ def statement(base: str, now: datetime) -> Mapping[str, Any]:
         "kind": "instance",
         "software": {"name": "Homeport", "version": phr.__version__},
         "implementation": {"description": "A person's own health record", "url": base},
+        "instantiates": [f"{_BULK}/CapabilityStatement/bulk-data"],
         "fhirVersion": "4.0.1",
         "format": ["json", "application/fhir+json"],
         "rest": [
@@ -43,7 +61,8 @@ def statement(base: str, now: datetime) -> Mapping[str, Any]:
                     "extension": [_oauth_uris(base.removesuffix("/fhir"))],
                 },
                 "resource": [_resource(type_, rows) for type_, rows in PARAMETERS.items()]
-                + [_provenance()],
+                + [_provenance(), _binary(), consents.CAPABILITY],
+                "operation": _operations(WHOLE),
             }
         ],
     }
@@ -51,10 +70,9 @@ def statement(base: str, now: datetime) -> Mapping[str, Any]:
 
 def _oauth_uris(issuer: str) -> Mapping[str, Any]:
     """Return where apps authorize, for those that read it here (SMART App Launch 1.0 §4.1)."""
-    names = ("authorize", "token", "register", "introspect", "revoke")
     return {
         "url": "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris",
-        "extension": [{"url": name, "valueUri": f"{issuer}/oauth/{name}"} for name in names],
+        "extension": [{"url": name, "valueUri": f"{issuer}{path}"} for name, path in _OAUTH],
     }
 
 
@@ -76,11 +94,18 @@ def _resource(type_: str, rows: Mapping[str, Parameter]) -> Mapping[str, Any]:
             *(_parameter(row) for row in rows.values()),
         ],
     }
-    if is_patient:
-        made["operation"] = [
-            {"name": name, "definition": definition} for name, definition in OPERATIONS.items()
+    if type_ in inbox.TYPES:
+        made["interaction"] += [
+            {"code": code, "documentation": inbox.CAPABILITY} for code in _WRITTEN
         ]
-    return {name: value for name, value in made.items() if value}
+        made |= {"conditionalCreate": False, "updateCreate": False}
+    if type_ in OPERATIONS:
+        made["operation"] = _operations(OPERATIONS[type_])
+    return {name: value for name, value in made.items() if value or value is False}
+
+
+def _operations(known: Mapping[str, str]) -> list[Mapping[str, str]]:
+    return [{"name": name, "definition": definition} for name, definition in known.items()]
 
 
 def _said(name: str) -> Mapping[str, str]:
@@ -102,4 +127,13 @@ def _provenance() -> Mapping[str, Any]:
         "documentation": "One for each record: where it came from, and when.",
         "versioning": "no-version",
         "conditionalRead": "not-match",
+    }
+
+
+def _binary() -> Mapping[str, Any]:
+    return {
+        "type": "Binary",
+        "interaction": [{"code": "read"}],
+        "documentation": "The files of documents: as they are, or as a Binary where FHIR is asked.",
+        "versioning": "no-version",
     }

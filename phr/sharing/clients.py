@@ -155,7 +155,7 @@ def _with_keys(
     return Registration(
         name=one_line(str(given.get("client_name") or ""), limit=NAME_LENGTH) or "An app",
         redirect_uris=redirects,
-        jwks=_public_keys(jwks) if keyed and jwks is not None else None,
+        jwks=public_keys(jwks) if keyed and jwks is not None else None,
         jwks_uri=_https(jwks_uri, "jwks_uri") if keyed and jwks_uri is not None else None,
         scope=_scope(given.get("scope")),
         launch_url=_https(given.get("initiate_login_uri"), "initiate_login_uri"),
@@ -180,7 +180,8 @@ def redirect_fits(address: str) -> bool:
     return "." in parts.scheme  # of a domain its maker holds, §7.1; never javascript: or data:
 
 
-def _public_keys(jwks: Any) -> Mapping[str, Any]:
+def public_keys(jwks: Any) -> Mapping[str, Any]:
+    """Return a JWK Set with what is needed of its public keys. Raises BadRegistration."""
     listed = jwks.get("keys") if isinstance(jwks, dict) else None
     if not isinstance(listed, list) or not 0 < len(listed) <= jwt.MAX_KEYS:
         raise BadRegistration("jwks is a JWK Set with at least one key.")
@@ -263,6 +264,35 @@ def find(house: House, client_id: str) -> App | None:
     with house.read() as session:
         row = session.get(Client, client_id)
         return None if row is None or row.state == ClientState.BLOCKED else _app(row)
+
+
+def server_with(house: House, *, jwks_uri: str | None, kid: str | None = None) -> App | None:
+    """Return a server known by where its keys lie, or by its one key; None: unknown or blocked."""
+    with house.read() as session:
+        known = select(Client).where(Client.state == ClientState.KNOWN)
+        servers = known.order_by(Client.created_at, Client.id)
+        for row in session.scalars(servers):
+            if row.redirect_uris:
+                continue
+            held = [key.get("kid") for key in (row.jwks or {}).get("keys", ())]
+            if (row.jwks_uri == jwks_uri) if jwks_uri else (held == [kid]):
+                return _app(row)
+    return None
+
+
+def known_server(house: House, says: Registration, *, by: str) -> App:
+    """Return the server with these keys, registered now if this house never had it.
+
+    Raises Conflict where it is blocked, or there are too many apps.
+    """
+    for app in reversed(listed(house)):
+        same = app.says.jwks_uri == says.jwks_uri and app.says.jwks == says.jwks
+        if app.is_backend and same:
+            if app.state == ClientState.BLOCKED:
+                raise Conflict("This server is blocked here. Let it ask again first, at “Apps”.")
+            let_in(house, app.id, by=by)
+            return app
+    return register(house, says, by=by)
 
 
 def listed(house: House) -> list[App]:

@@ -4,7 +4,6 @@ On their own they would tell of hidden records: the name of a clinic can be a di
 leave only beside a released record that refers to them, or to one that does.
 """
 
-import re
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from weakref import WeakKeyDictionary
@@ -13,7 +12,7 @@ from phr.fhir import references
 from phr.fhir.record import Record
 from phr.sharing.provision import SUPPORTING
 
-NAMED = re.compile(f"urn:|(?:{'|'.join(SUPPORTING)})\\\\?/".encode())  # before parsing anything
+NAMED = (b"urn:", *(name.encode() for name in SUPPORTING))  # looked for before anything is read
 MOST_KEPT = 32  # sets remembered of one vault
 STEPS = 4  # a role names a practitioner, who is of an organization, which is part of another
 
@@ -27,13 +26,13 @@ class Wanted:
 
     def note(self, record: Record) -> None:
         """Remember what a released record refers to. References never cross connections."""
-        if not NAMED.search(record.body):
+        body = record.body
+        if not any(name in body for name in NAMED):
             return
-        self._targets.update(
-            (record.connection_id, target.type, target.id)
-            for target in references.targets(record.document)
-            if target.type in SUPPORTING or not target.type
-        )
+        for said in references.reference_texts(body, record.splices):
+            target = references.target(said)
+            if target is not None and (target.type in SUPPORTING or not target.type):
+                self._targets.add((record.connection_id, target.type, target.id))
 
     def __contains__(self, record: Record) -> bool:
         """Say whether a record was referred to."""

@@ -11,6 +11,7 @@ from datetime import datetime
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from phr import clock
 from phr.chart import allergies, medications, people, problems, results
 from phr.chart.allergies import Knowledge
 from phr.chart.decision import Decision
@@ -23,6 +24,8 @@ from phr.sharing.provision import Provision
 from phr.views import KIND, VIEWS, Context, View, show
 from phr.views.evidence import how
 from phr.views.frame import day, with_demo
+
+minute = clock.minute_here  # one way to write an instant, here and on the pages around it
 
 CHOSEN = "The patient chose what to share. This may be incomplete. Not listed does not mean absent."
 NEWEST_TESTS = 12
@@ -214,12 +217,6 @@ def _spread(origins: Collection[Origin]) -> str:
     return f"{len(origins)} places, {first}" + ("" if first == last else f" to {last}")
 
 
-def minute(at: datetime) -> str:
-    """Return an instant as people read it, in the zone of this box: "9 Nov 2026, 03:12"."""
-    here = at.astimezone()
-    return f"{here.day} {here:%b %Y}, {here:%H:%M}"
-
-
 def _shares(provision: Provision, type_: str) -> bool:
     return any(type_ in rule.types for rule in provision.rules)
 
@@ -303,8 +300,8 @@ def _tests(records: Sequence[Record], context: Context) -> tuple[Test, ...]:
         if record.type != "Observation" or not reading.categories(record.document) & _NOT_A_TEST
     ]
     series = results.by_test(wanted, how(context))
-    newest = [one.results[0] for one in series if one.results]
-    sound = [one for one in newest if not one.marks.mistaken and (one.value.words or one.parts)]
+    newest = [next((each for each in one.results if not each.void), None) for one in series]
+    sound = [one for one in newest if one is not None and (one.value.words or one.parts)]
     sound.sort(
         key=lambda one: one.record.when.timestamp() if one.record.when else 0.0, reverse=True
     )
@@ -314,10 +311,12 @@ def _tests(records: Sequence[Record], context: Context) -> tuple[Test, ...]:
 
 
 def _test(one: results.Result) -> Test:
-    before = one.earlier[0] if one.earlier else None
+    before = next((each for each in one.earlier if not each.void), None)
+    parts = (joined(p.name, p.value.words, p.value.unit, by=" ") for p in one.parts)
+    name = joined(one.name, f"({one.status.casefold()})" if one.status else "", by=" ")
     return Test(
-        name=one.name,
-        value=one.value.words or joined(*(f"{p.name} {p.value.words}" for p in one.parts)),
+        name=name,
+        value=one.value.words or joined(*parts),
         unit=one.value.unit,
         mark=one.word.mark,
         words=one.word.words,

@@ -31,7 +31,10 @@ from phr.store.models import (
 from phr.store.vault import Vault
 
 LONGEST = timedelta(days=30)
-LONGEST_OF = {"app": timedelta(days=366)}  # by role: what asks again and again is not a visit
+LONGEST_OF = {  # by role: what asks again and again, or lies in a wallet, is not a visit
+    "app": timedelta(days=366),
+    "card": timedelta(days=366),
+}
 FRESH = timedelta(minutes=5)  # DESIGN §7.10
 REASON_LENGTH = 200
 USES_AT_MOST = 1000
@@ -73,7 +76,9 @@ def looking(session: Session) -> int:
         .select_from(Grant)
         .join(Recipient, Recipient.id == Grant.recipient_id)
         .where(Grant.state == GrantState.ACTIVE)
-        .where(Recipient.kind.in_((RecipientKind.LINK, RecipientKind.APP)))
+        .where(
+            Recipient.kind.in_((RecipientKind.LINK, RecipientKind.APP, RecipientKind.HEALTH_LINK))
+        )
     )
     return int(session.scalar(query) or 0)
 
@@ -104,10 +109,12 @@ def create(
     uses: int | None,
     now: datetime,
     purpose: str = "TREAT",
+    for_errands: bool = False,
 ) -> Grant:
     """Draft a grant from now until `ends_at`; it gives nothing until it is approved.
 
-    A grant runs 30 days at most, one for an app a year.
+    A grant runs 30 days at most, one for an app a year. `for_errands`: it may cover no record at
+    all, as what it is for is asking the patient.
 
     Raises InvalidInput where role, time, uses or provision make no sense, Conflict where this id
     was used before (a form sent twice).
@@ -119,7 +126,7 @@ def create(
     _check_end(ends_at, now, role)
     if uses is not None and not 1 <= uses <= USES_AT_MOST:
         raise InvalidInput("Please choose how often it may be opened.")
-    if not policy.compiled(provision).grants_something:
+    if not (for_errands or policy.compiled(provision).grants_something):
         raise InvalidInput("Please choose at least one kind of record to share.")
     grant = Grant(
         id=grant_id,
@@ -261,7 +268,7 @@ def end(
     session.execute(
         update(Handle)
         .where(Handle.grant_id == grant_id)
-        .values(state=HandleState.ENDED)
+        .values(state=HandleState.ENDED, content_key=None)
         .execution_options(synchronize_session=False)
     )
     session.execute(

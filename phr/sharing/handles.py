@@ -1,14 +1,15 @@
-"""The secrets under a grant: a link with its code and browsers, access tokens, push and print.
+"""The secrets under a grant: link, Health Link, emergency card, access tokens, push and print.
 
 Only SHA-256 values are kept, in the vault; the routing id in house.db says which vault. Every
 function runs in the caller's transaction. Whether a handle opens anything: `gate`.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from phr import ids
@@ -23,6 +24,9 @@ BROWSERS_AT_MOST = 10
 SALT_BYTES = 16
 TOKEN_LASTS = timedelta(minutes=15)  # an access token at most (sharing.md §3.3)
 TOKENS_AT_MOST = 200  # live ones of one grant
+FILE_LASTS = timedelta(hours=1)  # the address of a Health Link's file at most (SHL "location")
+FILES_AT_MOST = 200  # such addresses of one grant
+KEY_BYTES = 32  # of a Health Link's files (A256GCM)
 LONGEST_TOKEN = 200  # characters
 UNKNOWN = ids.fingerprint(ids.new_secret())  # compared with where there is nothing to compare
 
@@ -35,6 +39,17 @@ class Link:
     grant_id: str
     url: str
     code: str
+
+
+@dataclass(frozen=True, slots=True)
+class HealthLink:
+    """A SMART Health Link as it is shown once: the secret of its address, key and passcode."""
+
+    handle_id: str
+    grant_id: str
+    secret: str = field(repr=False)
+    key: bytes = field(repr=False)
+    passcode: str  # "": none is asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +150,85 @@ def make_inner(session: Session, grant_id: str, kind: HandleKind, *, now: dateti
     return handle
 
 
+def make_health_link(
+    session: Session, grant_id: str, routing_id: str, *, has_passcode: bool, now: datetime
+) -> HealthLink:
+    """Issue a SMART Health Link: 256-bit secret and content key, and a passcode if one is asked.
+
+    The content key stays, for each fetch is encrypted anew; it is wiped when the grant ends.
+    """
+    secret, key = ids.new_secret(), ids.random_bytes(KEY_BYTES)
+    handle = Handle(
+        id=routing_id,
+        grant_id=grant_id,
+        kind=HandleKind.HEALTH_LINK,
+        state=HandleState.LIVE,
+        secret_hash=ids.fingerprint(secret),
+        content_key=key,
+        tries_left=TRIES if has_passcode else 0,
+        devices_left=0,
+        created_at=now,
+    )
+    passcode = _set_code(handle) if has_passcode else ""
+    session.add(handle)
+    session.flush()
+    return HealthLink(routing_id, grant_id, secret, key, passcode)
+
+
+def make_files(
+    session: Session, link: Handle, names: Sequence[str], *, now: datetime
+) -> dict[str, str]:
+    """Return an address for each file of a Health Link, good for one hour and for one fetch.
+
+    Those that ran out or were used are swept away; of too many the oldest stop working.
+    """
+    of_link = (Handle.grant_id == link.grant_id, Handle.kind == HandleKind.HEALTH_FILE)
+    dead = or_(Handle.expires_at <= now, Handle.tries_left == 0)
+    oldest = select(Handle.id).where(*of_link).order_by(Handle.created_at.desc(), Handle.id)
+    crowded = oldest.offset(max(0, FILES_AT_MOST - len(names)))
+    for unwanted in (dead, Handle.id.in_(crowded)):
+        session.execute(
+            delete(Handle).where(*of_link, unwanted).execution_options(synchronize_session=False)
+        )
+    secrets = {name: ids.new_secret() for name in names}
+    session.add_all(
+        Handle(
+            id=ids.new_id(),
+            grant_id=link.grant_id,
+            kind=HandleKind.HEALTH_FILE,
+            state=HandleState.LIVE,
+            secret_hash=ids.fingerprint(secret),
+            scopes=name,
+            tries_left=1,
+            devices_left=0,
+            expires_at=now + FILE_LASTS,
+            created_at=now,
+        )
+        for name, secret in secrets.items()
+    )
+    session.flush()
+    return secrets
+
+
+def make_card(session: Session, grant_id: str, routing_id: str, *, now: datetime) -> str:
+    """Issue the address of an emergency card and return it: no code, no browser bound yet."""
+    secret = ids.new_secret()
+    session.add(
+        Handle(
+            id=routing_id,
+            grant_id=grant_id,
+            kind=HandleKind.CARD,
+            state=HandleState.LIVE,
+            secret_hash=ids.fingerprint(secret),
+            tries_left=0,
+            devices_left=0,
+            created_at=now,
+        )
+    )
+    session.flush()
+    return f"{routing_id}.{secret}"
+
+
 def make_token(
     session: Session,
     grant_id: str,
@@ -225,10 +319,15 @@ def _must_stand(handle: Handle) -> None:
 # ------------------------------------------------------------------ what is presented
 
 
-def presented(session: Session, handle_id: str, secret: str) -> Handle:
-    """Return the link that this secret opens. Raises NotFound, alike for unknown and for wrong."""
+def presented(
+    session: Session, handle_id: str, secret: str, kind: HandleKind = HandleKind.LINK
+) -> Handle:
+    """Return the handle of this kind that this secret opens.
+
+    Raises NotFound, alike for unknown and for wrong.
+    """
     handle = session.get(Handle, handle_id)
-    known = handle is not None and handle.kind == HandleKind.LINK
+    known = handle is not None and handle.kind == kind
     expected = handle.secret_hash if handle is not None and known else UNKNOWN
     if not ids.same(ids.fingerprint(secret), expected) or handle is None or not known:
         raise NotFound
@@ -279,6 +378,28 @@ def token_of(session: Session, grant_id: str, secret: str) -> Handle | None:
             Handle.secret_hash == ids.fingerprint(secret),
         )
     ).first()
+
+
+def file_of(session: Session, grant_id: str, secret: str, *, now: datetime) -> Handle | None:
+    """Return the address of a Health Link's file with this secret, used up by this call; or None.
+
+    One UPDATE decides, so that two fetches at once are one.
+    """
+    taken = session.execute(
+        update(Handle)
+        .where(
+            Handle.grant_id == grant_id,
+            Handle.kind == HandleKind.HEALTH_FILE,
+            Handle.secret_hash == ids.fingerprint(secret),
+            Handle.state == HandleState.LIVE,
+            Handle.tries_left > 0,
+            Handle.expires_at > now,
+        )
+        .values(tries_left=0)
+        .execution_options(synchronize_session=False)
+        .returning(Handle.id)
+    ).first()
+    return None if taken is None else session.get(Handle, taken[0], populate_existing=True)
 
 
 def browser_of(session: Session, handle_id: str, cookie: str) -> ClaimedBrowser:
@@ -343,6 +464,24 @@ def bind_browser(session: Session, handle: Handle, browser: str, *, now: datetim
             handle_id=handle.id,
             browser=browser,
             claimed_at=now,
+        )
+    )
+    session.flush()
+    return cookie
+
+
+def open_card(
+    session: Session, handle: Handle, browser: str, *, until: datetime, now: datetime
+) -> str:
+    """Bind a browser to an emergency card until then, by a fresh random cookie, and return it."""
+    cookie = ids.new_secret()
+    session.add(
+        ClaimedBrowser(
+            cookie_hash=ids.fingerprint(cookie),
+            handle_id=handle.id,
+            browser=browser,
+            claimed_at=now,
+            ends_at=until,
         )
     )
     session.flush()

@@ -6,7 +6,7 @@ author ourselves (the composed Patient, Provenance, Consent) is little and says 
 
 import json
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from itertools import chain
@@ -18,9 +18,10 @@ from phr.fhir import document, references
 from phr.fhir.build import authored
 from phr.fhir.labels import Label
 from phr.fhir.record import Origin, Record
-from phr.sharing import consent, cover
+from phr.sharing import consent, cover, signing
 from phr.sharing.channels.base import Parcel, Part
 from phr.sharing.gate import Owned, Released
+from phr.sharing.signing import Archive, Seal
 from phr.store import records
 
 CHUNK = 256 * 1024  # bytes; between two chunks the grant is looked at again
@@ -53,11 +54,19 @@ class Trail:
         self, name: str, connection: int, at: datetime, targets: list[str]
     ) -> Mapping[str, Any]:
         origin = self._origins.get(connection)
-        return provenance(name, "an unknown source" if origin is None else origin.name, at, targets)
+        if origin is None:
+            return provenance(name, "an unknown source", at, targets)
+        return provenance(name, origin.name, at, targets, address=origin.address)
 
 
-def provenance(name: str, place: str, at: datetime, targets: Iterable[str]) -> Mapping[str, Any]:
-    """Return a Provenance (R4 §5.4): the place that some records came from, and when."""
+def provenance(
+    name: str, place: str, at: datetime, targets: Iterable[str], *, address: str = ""
+) -> Mapping[str, Any]:
+    """Return a Provenance (R4 §5.4): the place that some records came from, and when.
+
+    `address` is the endpoint's, where it was pulled from one.
+    """
+    known = {"identifier": {"system": "urn:ietf:rfc:3986", "value": address}} if address else {}
     role = {"coding": [{"system": f"{SYSTEM}provenance-participant-type", "code": "assembler"}]}
     return {
         "resourceType": "Provenance",
@@ -65,7 +74,7 @@ def provenance(name: str, place: str, at: datetime, targets: Iterable[str]) -> M
         "target": [{"reference": target} for target in targets],
         "recorded": clock.instant(at),
         "agent": [{"type": role, "who": {"display": "Homeport, the patient's own record"}}],
-        "entity": [{"role": "source", "what": {"display": place}}],
+        "entity": [{"role": "source", "what": {**known, "display": place}}],
     }
 
 
@@ -95,7 +104,7 @@ def _resources(released: Released) -> Iterator[tuple[str, bytes]]:
     """Yield ("Type/id", bytes): what we composed, then what was received, then where it is from."""
     vault = released.vault
     trail = Trail(released.origins())
-    patient_id = records.patient_local_id(vault)
+    patient_id = references.patient_id(vault.id_key)
     yield f"Patient/{patient_id}", _composed(patient_id, released.identity())
     yield _authored(consent.resource(released.terms, released.provision, patient_id))
     yield _authored(_WITHHELD)
@@ -151,15 +160,41 @@ def composed_patient(patient_id: str, identity: Iterable[Record]) -> Mapping[str
 
 
 def parcel(released: Released, delivery_id: str, *, base_url: str, now: datetime) -> Parcel:
-    """Return what a channel carries: the Bundle, and a page that a person can read."""
+    """Return what a channel carries: the Bundle, a page that a person can read, the signature.
+
+    Parts are read in their order: the signature is over those before it.
+    """
     page = cover.page(released, now=now)
+    seal = Seal(released.vault.house, now)
+    whole = seal.noted("record.json", bundle(released, base_url=base_url, now=now))
+    shown = seal.noted("record.html", released.guarded([page]))
     return Parcel(
         delivery_id,
         (
-            Part("record.json", FHIR_JSON, bundle(released, base_url=base_url, now=now)),
-            Part("record.html", "text/html; charset=utf-8", released.guarded([page])),
+            Part("record.json", FHIR_JSON, whole),
+            Part("record.html", "text/html; charset=utf-8", shown),
+            Part(signing.LIST, "application/json", later(seal.listed)),
+            Part(signing.SIGNATURE, signing.JOSE, later(seal.signature)),
         ),
     )
+
+
+def later(make: Callable[[], bytes]) -> Iterator[bytes]:
+    """Yield what is made when it is asked for, not before."""
+    yield make()
+
+
+def zipped(parcel: Parcel) -> Iterator[bytes]:
+    """Yield the parts of a parcel as one zip, in pieces."""
+    outlet = _Outlet()
+    with zipfile.ZipFile(cast("IO[bytes]", outlet), "w", zipfile.ZIP_DEFLATED) as archive:
+        for part in parcel.parts:
+            with archive.open(part.name, "w", force_zip64=True) as file:
+                for chunk in part.chunks:
+                    file.write(chunk)
+                    if piece := outlet.take(CHUNK):
+                        yield piece
+    yield outlet.take()
 
 
 # ------------------------------------------------------------------ the owner's copy
@@ -192,13 +227,16 @@ def export(owned: Owned, *, now: datetime) -> Iterator[bytes]:
 
     One folder for each connection, one file for each type, the received bytes with local ids, so
     that importing it anywhere gives the same records; earlier versions, attachments by hash,
-    Provenance, and a manifest that says what belongs to what and what is private or withdrawn.
+    Provenance, a manifest that says what belongs to what and what is private or withdrawn, and
+    the appliance's signature over all of it.
     """
     outlet = _Outlet()
-    with zipfile.ZipFile(cast("IO[bytes]", outlet), "w", zipfile.ZIP_DEFLATED) as archive:
+    with Archive(cast("IO[bytes]", outlet), "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.seal = Seal(owned.vault.house, now)
         for _ in _export(owned, archive, now):
             if piece := outlet.take(CHUNK):
                 yield piece
+        archive.sign()
     yield outlet.take()
 
 

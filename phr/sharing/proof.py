@@ -1,4 +1,4 @@
-"""How an app proves who it is at the token endpoint: by being public, or with a key of its own.
+"""How an app proves who it is at the token endpoint, public or with a key; what it is refused with.
 
 `private_key_jwt` as SMART's asymmetric profile has it (RFC 7523 §3, SMART App Launch 2.2 §5.2).
 What the token then gives is `authorization`'s.
@@ -13,12 +13,13 @@ from typing import Any, Final
 
 from phr import clock, jwt
 from phr.errors import NetError, TrustError
-from phr.http import Http, Limits
-from phr.sharing import clients
+from phr.http import Http
+from phr.sharing import clients, servers
 from phr.sharing.clients import App
 from phr.store import limits
 from phr.store.house import House
 
+BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"  # RFC 7523 §2.1
 ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 ALGORITHMS: Final = frozenset(jwt.SIGNING_ALGORITHMS)
 LASTS: Final = timedelta(minutes=5) + timedelta(seconds=jwt.SKEW)  # an assertion, at most
@@ -27,11 +28,21 @@ KEPT_AT_MOST: Final = timedelta(hours=24)
 ASKED_AGAIN: Final = timedelta(minutes=1)  # for a key that is not in the set: it may be new
 MOST_SETS: Final = 100
 AT_ONCE: Final = 2  # key sets fetched at the same time
-QUICK: Final = Limits(size=256 << 10, connect=3.0, first_byte=5.0, idle=3.0, total=5.0)
 
 
 class Unproved(Exception):
     """Not shown who it is: RFC 6749 §5.2 `invalid_client`, whatever the reason was."""
+
+
+class OAuthRefused(Exception):
+    """An answer of RFC 6749 §5.2 or §4.1.2.1; `leads_to` is the app's address, where it may go."""
+
+    def __init__(
+        self, code: str, words: str = "", *, status: int = 400, leads_to: str = ""
+    ) -> None:
+        """Take the error code, words for the app's developer, and how it is said."""
+        super().__init__(code)
+        self.code, self.words, self.status, self.leads_to = code, words, status, leads_to
 
 
 class KeySets:
@@ -68,7 +79,7 @@ class KeySets:
 
     def _fetch(self, address: str, now: datetime) -> Mapping[str, Any]:
         self._keep(address, _Kept(now, now, {}))  # a failure is remembered too
-        answer = self._http.get(address, limits=QUICK)
+        answer = self._http.get(address, limits=servers.QUICK)
         try:
             found = json.loads(answer.body) if answer.status == 200 else None
         except (ValueError, RecursionError):
@@ -111,6 +122,8 @@ def prove(
     if any(len(values) > 1 for values in given.values()) or "client_secret" in given:
         raise Unproved
     one = {name: values[0] for name, values in given.items() if values}
+    if one.get("grant_type") == BEARER and "client_assertion" not in one:
+        one |= {"client_assertion": one.get("assertion", ""), "client_assertion_type": ASSERTION}
     if "client_assertion" not in one:
         app = clients.find(house, one.get("client_id", ""))
         if app is None or app.says.method != "none":
@@ -136,7 +149,7 @@ def _asserted(
     token = one["client_assertion"]
     said = jwt.header(token)
     client_id = jwt.peek(token).get("iss")
-    app = clients.find(house, client_id) if isinstance(client_id, str) else None
+    app = _named_as(house, client_id) if isinstance(client_id, str) else None
     if app is None or app.says.method != "private_key_jwt":
         raise Unproved
     if one.get("client_id", client_id) != client_id:
@@ -149,12 +162,23 @@ def _asserted(
     keys = key_sets.keys(app, kid, now) if isinstance(kid, str) else []
     if len(keys) != 1:
         raise Unproved
-    claims = _checked(token, keys, app.id, audiences, now)
+    claims = _checked(token, keys, str(client_id), audiences, now)
     until = clock.from_ms(int(claims["exp"] * 1000)) + timedelta(seconds=jwt.SKEW)
     if not clients.use_once(house, app.id, str(claims["jti"]), until):
         raise Unproved
     limits.passed(house, tries)
     return app
+
+
+def _named_as(house: House, name: str) -> App | None:
+    """Return the app with a client id, or the server that calls itself by address or key."""
+    found = clients.find(house, name)
+    if found is not None or ":" not in name:
+        return found
+    if name.startswith(servers.THUMBPRINT):
+        kid = name.removeprefix(servers.THUMBPRINT)
+        return clients.server_with(house, jwks_uri=None, kid=kid)
+    return clients.server_with(house, jwks_uri=servers.keys_of(name))
 
 
 def _checked(
@@ -176,10 +200,11 @@ def _checked(
         audience=audience,
         now=now,
         algorithms=ALGORITHMS,
-        required=("iss", "sub", "aud", "exp", "jti"),
+        required=("iss", "aud", "exp", "jti"),
     )
     too_long = claims["exp"] > (now + LASTS).timestamp()
-    if claims["sub"] != client_id or too_long or not isinstance(claims["jti"], str):
+    subject = client_id if "consent" in claims else None  # as in 2017 it may be left out there
+    if claims.get("sub", subject) != client_id or too_long or not isinstance(claims["jti"], str):
         raise Unproved
     return claims
 
@@ -202,3 +227,12 @@ def _max_age(header: str) -> timedelta:
         if name == "max-age" and value.isascii() and value.isdigit():
             return timedelta(seconds=min(int(value), 86_400))
     return KEPT
+
+
+def consent_of(given: Mapping[str, Sequence[str]]) -> str:
+    """Return the Consent that a proved request shows its assertion for (RFC 7523 §2.1), or ""."""
+    one = {name: values[0] for name, values in given.items() if values}
+    if one.get("grant_type") != BEARER:
+        return ""
+    named = jwt.peek(one.get("assertion", "")).get("consent")
+    return named if isinstance(named, str) else ""

@@ -23,16 +23,23 @@ from phr.store.records import Clause
 
 
 class Action(StrEnum):
-    """What a recipient may do with what is released."""
+    """What a recipient may do: with what is released, or send something to the patient."""
 
     VIEW = "view"
     PRINT = "print"
     DOWNLOAD = "download"
+    CONTRIBUTE = "contribute"  # it waits in the inbox (`sharing.inbox`); never given by itself
+
+
+READING = frozenset({Action.VIEW, Action.PRINT, Action.DOWNLOAD})
 
 
 @dataclass(frozen=True, slots=True)
 class Permit:
     """Yes."""
+
+
+PERMIT = Permit()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +120,7 @@ def compiled(provision: Provision) -> Compiled:
         where=_all(guard, _any(named, *covered)),
         counted=_all(guard, _any(*covered), _not(named)),
         supporting=_all(guard, _types_clause(SUPPORTING)),
-        permits=lambda record: permits(provision, record),
+        permits=_check_of(provision),
         grants_something=True,
     )
 
@@ -122,27 +129,50 @@ def permits(provision: Provision, record: Record) -> Permit | Deny:
     """Check one record against a provision. The default is Deny."""
     if not (provision.understood and provision.rules):
         return Deny("not understood, or nothing is granted")
-    reason = _objection(provision, record)
-    if reason:
-        return Deny(reason)
-    if record.type in IDENTITY or record.type in SUPPORTING:
-        return Permit()
-    if any(_covers(rule, record) for rule in provision.rules):
-        return Permit()
-    return Deny("no rule covers it")
+    return _check_of(provision)(record)
+
+
+def _check_of(provision: Provision) -> Callable[[Record], Permit | Deny]:
+    """Return the check of a record, with the rules sorted by type: it is made for every record."""
+    by_type: dict[str, list[_Bounds]] = {}
+    for rule in provision.rules:
+        bounds = _Bounds(
+            kinds.category_mask(rule.categories),
+            kinds.category_mask(rule.without),
+            rule.since,
+            rule.until,
+        )
+        for type_ in rule.types:
+            by_type.setdefault(type_, []).append(bounds)
+    named = {*IDENTITY, *SUPPORTING}
+
+    def check(record: Record) -> Permit | Deny:
+        reason = objection(provision, record)
+        if reason:
+            return Deny(reason)
+        if record.type in named or _is_covered(by_type.get(record.type, ()), record):
+            return PERMIT
+        return Deny("no rule covers it")
+
+    return check
 
 
 def _refuse(_record: Record) -> Permit | Deny:
     return Deny("not understood, or nothing is granted")
 
 
-def _objection(provision: Provision, record: Record) -> str | None:
+def objection(provision: Provision, record: Record) -> str | None:
+    """Return why a record stays whatever rule covers it, or None."""
     if record.withdrawn:
         return "withdrawn by its source"
     if record.local_id in provision.excluded:
         return "taken away by the patient"
     if provision.connections and record.connection_id not in provision.connections:
         return "from another place"
+    return _objection_to_labels(provision, record) if record.labels else None
+
+
+def _objection_to_labels(provision: Provision, record: Record) -> str | None:
     if record.labels & Label.PRIVATE and record.local_id not in provision.ticked:
         return "private"
     if record.labels & ~(provision.labels | Label.PRIVATE):
@@ -150,11 +180,29 @@ def _objection(provision: Provision, record: Record) -> str | None:
     return None
 
 
-def _covers(rule: Rule, record: Record) -> bool:
-    if record.type not in rule.types:
-        return False
-    if not _in_categories(rule, record):
-        return False
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """What a rule asks of a record of one of its types; the masks are 0 where all will do."""
+
+    categories: int
+    without: int
+    since: datetime | None
+    until: datetime | None
+
+
+def _is_covered(rules: Sequence[_Bounds], record: Record) -> bool:
+    bits = None
+    for rule in rules:
+        if rule.categories or rule.without:
+            bits = reading.categories(record.document) if bits is None else bits
+            if bits & rule.without or (rule.categories and not bits & rule.categories):
+                continue
+        if _is_within(rule, record):
+            return True
+    return False
+
+
+def _is_within(rule: _Bounds, record: Record) -> bool:
     if rule.since is None and rule.until is None:
         return True
     if record.when is None:
@@ -169,14 +217,6 @@ def _last(record: Record) -> datetime:
     moment = reading.when(record.document)
     end = None if moment is None else moment.end
     return clock.from_ms(end) if end is not None else record.when or NEVER
-
-
-def _in_categories(rule: Rule, record: Record) -> bool:
-    if not (rule.categories or rule.without):
-        return True
-    bits = reading.categories(record.document)
-    wanted = not rule.categories or bits & kinds.category_mask(rule.categories)
-    return bool(wanted) and not bits & kinds.category_mask(rule.without)
 
 
 # ------------------------------------------------------------------ SQL
@@ -457,6 +497,14 @@ PARTS: dict[str, Share] = {
         (Rule(("CareTeam", "RelatedPerson", "Coverage")),),
         dated=False,
     ),
+    "directives": Share(
+        "Advance directives",
+        (
+            Rule(("Consent",)),
+            Rule(("DocumentReference", "Observation"), ("advance-directive",)),
+        ),
+        dated=False,
+    ),
 }
 
 
@@ -468,13 +516,14 @@ class Role:
     words: str
     parts: tuple[str, ...]
     days: int | None = None  # how far back the dated parts go; None: all
-    actions: frozenset[Action] = frozenset(Action)
+    actions: frozenset[Action] = READING
     offered: bool = True  # on the share page
 
 
 _BASICS = ("allergies", "medicines", "problems")
 _SUMMARY = (*_BASICS, "vaccines", "implants", "people", "plans")
 _DATED = ("results", "vitals", "visits", "procedures", "letters")
+_EMERGENCY = (*_BASICS, "implants", "people", "directives")
 _YEAR = 365
 
 ROLES: dict[str, Role] = {
@@ -492,14 +541,22 @@ ROLES: dict[str, Role] = {
     ),
     "emergency": Role(
         "Emergency",
-        "Only allergies, medicines, problems, implants and whom to call",
-        (*_BASICS, "implants", "people"),
+        "Only allergies, medicines, problems, implants, advance directives and whom to call",
+        _EMERGENCY,
     ),
     "pharmacist": Role(
         "For a pharmacist", "Allergies, medicines, problems and vaccines", (*_BASICS, "vaccines")
     ),
     "results": Role("Only test results", "Every result with its range and report", ("results",)),
     "chosen": Role("I choose", "The kinds of records you tick, and how far back they go", ()),
+    "card": Role(
+        "Emergency card",
+        "Whoever holds the card, for an hour: allergies, medicines, problems, implants, advance"
+        " directives and whom to call",
+        _EMERGENCY,
+        actions=frozenset({Action.VIEW}),
+        offered=False,
+    ),
     "contributor": Role(
         "May add to the record",
         "Allergies and medicines, so that what they add is safe",

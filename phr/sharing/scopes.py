@@ -94,6 +94,11 @@ def types_within(text: str, letters: str) -> frozenset[str]:
     return frozenset(found)
 
 
+def covers(text: str, letters: str, record: Record) -> bool:
+    """Tell whether the scopes of a token reach a record by all these letters."""
+    return _reach(text, letters).objection(record) is None
+
+
 def narrowed(compiled: Compiled, text: str, letters: str) -> Compiled:
     """Return a compiled provision with only what the scopes of a token reach by these letters."""
     reach = _reach(text, letters)

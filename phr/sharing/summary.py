@@ -14,13 +14,12 @@ from phr.chart.decision import Decision
 from phr.chart.evidence import How
 from phr.chart.people import of_the_person
 from phr.chart.summary import SELECTIONS, Gap, Section, summary
-from phr.fhir import document
+from phr.fhir import document, references
 from phr.fhir.build import LOINC, authored, concept, narrative
 from phr.fhir.record import Record
 from phr.sharing import closure, cover
 from phr.sharing.gate import Owned, Released, person_of
 from phr.sharing.package import Trail, composed_patient
-from phr.store import records
 from phr.views import Context, paper
 from phr.views import summary as view
 
@@ -52,7 +51,7 @@ def bundle(source: Released | Owned, *, base_url: str, now: datetime) -> bytes:
     leaving = source.bodies(_named(found, sections))
     for record, _ in leaving:
         trail.note(record)
-    patient_id = records.patient_local_id(source.vault)
+    patient_id = references.patient_id(source.vault.id_key)
     composition = _composition(sections, Context(origins=origins, now=now), patient_id)
     entries = chain(
         (_named_bytes(composition, authored(composition)),),

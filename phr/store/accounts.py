@@ -6,7 +6,7 @@ Who is a member of a patient's record is `members`; sessions of browsers are `se
 import logging
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -31,7 +31,7 @@ from phr.store.models import (
 )
 from phr.store.models import Session as Browser
 from phr.store.slots import Cost, KeyPair
-from phr.store.vault import Founder, Vaults, keep_person
+from phr.store.vault import Founder, Vaults, is_made, keep_person
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ LONGEST_NAME = 100
 COLOURS = range(1, 5)
 STEP_SECONDS = 30  # RFC 6238 §4
 ENROL_MINUTES = timedelta(minutes=15)
+KIT_WAITS = "kit_waits"  # the house's fact: the account whose kit of set-up is not confirmed yet
 COMMON = frozenset(  # of those that pass the other rules
     {
         "123456789abc",
@@ -120,11 +121,13 @@ def create_account(
     password: str,
     *,
     administrator: bool = False,
+    kit_first: bool = False,
     cost: Cost | None = None,
 ) -> str:
     """Create an account with a fresh key pair and return its id.
 
-    The first account's `cost` (calibrated here when None) becomes the house's. Raises InvalidInput
+    With `kit_first` it confirms a recovery kit before it fills a record (`waits_for_kit`). The
+    first account's `cost` (calibrated here when None) becomes the house's. Raises InvalidInput
     (name or password) or Conflict (the name is taken).
     """
     shown = _name(name)
@@ -145,6 +148,8 @@ def create_account(
             raise Conflict("There is an account of this name already.")
         session.add(row)
         session.flush()
+        if kit_first:
+            put_setting(session, KIT_WAITS, account_id)
         audit.append_house(session, house, "account.created", account=account_id)
     return account_id
 
@@ -215,16 +220,8 @@ def check_password(password: str, name: str = "") -> None:
 
 
 def _house_cost(house: House, cost: Cost | None = None) -> Cost:
-    kept = house.get_setting("password_cost")
-    if cost is None and kept is not None:
-        return slots.bounded(Cost(**kept))
-    chosen = cost or slots.calibrated()
-    if kept is None:
-        house.set_setting(
-            "password_cost",
-            {"memory": chosen.memory, "passes": chosen.passes, "lanes": chosen.lanes},
-        )
-    return slots.bounded(chosen)
+    kept = house.setting_or_made("password_cost", lambda: asdict(cost or slots.calibrated()))
+    return slots.bounded(cost or Cost(**kept))
 
 
 # ---------------------------------------------------------------------- signing in
@@ -438,7 +435,15 @@ def confirm_kit(house: House, account_id: str) -> None:
             raise Conflict("There is no recovery kit that waits. Please make one.")
         row.kit_wrap, row.kit_confirmed_at = waiting.value, clock.now()
         session.delete(waiting)
+        first = session.get(Setting, KIT_WAITS)
+        if first is not None and first.value == account_id:
+            session.delete(first)
         audit.append_house(session, house, "kit.confirmed", account=account_id)
+
+
+def waits_for_kit(house: House, account_id: str) -> bool:
+    """Tell whether this account fills no record yet, as its recovery kit was never confirmed."""
+    return bool(house.get_setting(KIT_WAITS) == account_id)
 
 
 def recover(
@@ -589,6 +594,7 @@ def create_patient(
         session.flush()
         session.add(Membership(account_id=account_id, patient_id=patient_id, role=first, since=now))
         session.flush()
+        is_made(session, patient_id)
         audit.append_house(session, house, "patient.created", patient=patient_id)
     actor = {"kind": "account", "id": account_id, "name": account.name}
     with vault.write() as session:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from phr import clock
 from phr.errors import Conflict, NotFound
+from phr.fhir import record as origin
 from phr.fhir.record import Origin
 from phr.store.database import rows
 from phr.store.models import (
@@ -27,9 +28,10 @@ from phr.store.models import (
     record,
 )
 
-OWN = "own"  # the kind of the place that the patient's own statements belong to
-UPLOAD = "upload"  # the kind of the place that the files of one name belong to
-PLACES = (OWN, UPLOAD)  # no server stands behind these: nothing to ask, pause, sign in at or check
+OWN, UPLOAD = origin.OWN, origin.UPLOAD
+CONTRIBUTED = "contributed"  # of the place of what one recipient sent and the patient accepted
+# No server stands behind these: nothing to ask, pause, sign in at or check.
+PLACES = (OWN, UPLOAD, CONTRIBUTED)
 RESUME_WITHIN = timedelta(hours=6)  # a run that an outage ended goes on where it stopped
 
 
@@ -55,10 +57,11 @@ def get(session: Session, connection_id: int) -> Connection:
 def listed(session: Session, *, kind: str | None = None) -> list[Connection]:
     """Return the connections that were not removed, oldest first.
 
-    Without a kind: hospitals and files, not the place that the patient's own statements belong to.
+    Without a kind: hospitals and files, not the places of what people here or recipients stated.
     """
     query = select(Connection).where(Connection.state != ConnectionState.REMOVED)
-    query = query.where(Connection.kind != OWN if kind is None else Connection.kind == kind)
+    stated = Connection.kind.not_in((OWN, CONTRIBUTED))
+    query = query.where(stated if kind is None else Connection.kind == kind)
     return list(session.scalars(query.order_by(Connection.id)))
 
 

@@ -27,6 +27,7 @@ NOT_LISTED: Final = 2
 _FROM: Final = "entries_from"  # the first record that waits to be joined
 _TOUCHED: Final = "entries_touched"  # older ones that wait: they changed
 _HITS: Final = 600  # records that are looked through for other entries that have some words
+_AHEAD: Final = 3000  # records that an import holds for joining: about 10 MB
 _MANY: Final = 5000  # older ones that are noted one by one; more: all wait
 
 
@@ -72,20 +73,13 @@ _VARIES: Final = {
 
 
 def add(session: Session, rows: Sequence[New]) -> None:
-    """Write the entries of new records: each its own, and waiting.
-
-    `rows` come in the order of pk, and no other entry lies between them.
-    """
+    """Write the entries of new records, given in the order of pk: each its own, and waiting."""
     made = [
         (pk, section_of(type_, categories) if type_ in _VARIES else _SECTIONS[type_], LISTED, time)
         for pk, type_, categories, time in rows
     ]
     driver: Any = session.connection().connection.driver_connection
     driver.executemany("INSERT INTO entry(pk, section, state, time) VALUES (?, ?, ?, ?)", made)
-    driver.execute(
-        "INSERT INTO evidence(entry, record) SELECT pk, pk FROM entry WHERE pk BETWEEN ? AND ?",
-        (made[0][0], made[-1][0]),
-    )
     driver.execute(
         "INSERT OR IGNORE INTO vault_fact(name, value) VALUES (?, ?)",
         (_FROM, str(made[0][0]).encode()),
@@ -118,22 +112,31 @@ def remove(session: Session, pks: Sequence[int]) -> None:
 
     An entry whose first record goes is founded anew by the next one, under that record's pk.
     """
+    heirs = [_leave(session, pk) for pk in pks]
+    touch(session, [heir for heir in heirs if heir is not None])  # what joined the rest may be gone
+
+
+def _leave(session: Session, pk: int) -> int | None:
+    """Take a record out of its entry; return the first of the records that stay there, if any."""
     run = session.connection().exec_driver_sql
-    heirs = []
-    for pk in pks:
-        home = run("SELECT entry FROM evidence WHERE record = ?", (pk,)).scalar()
+    home = _home(session, pk)
+    if home is not None:
         run("DELETE FROM evidence WHERE record = ?", (pk,))
-        if home is None:
-            continue
-        heir = run("SELECT min(record) FROM evidence WHERE entry = ?", (home,)).scalar()
-        if heir is None:
-            run("DELETE FROM entry WHERE pk = ?", (home,))
-            continue
-        heirs.append(heir)  # what joined the rest may be gone
-        if home == pk:
-            run("UPDATE entry SET pk = ? WHERE pk = ?", (heir, pk))
-            run("UPDATE evidence SET entry = ? WHERE entry = ?", (heir, pk))
-    touch(session, heirs)
+        return home
+    heir: int | None = run("SELECT min(record) FROM evidence WHERE entry = ?", (pk,)).scalar()
+    if heir is None:
+        run("DELETE FROM entry WHERE pk = ?", (pk,))
+        return None
+    run("DELETE FROM evidence WHERE record = ?", (heir,))
+    run("UPDATE evidence SET entry = ? WHERE entry = ?", (heir, pk))
+    run("UPDATE entry SET pk = ? WHERE pk = ?", (heir, pk))
+    return heir
+
+
+def _home(session: Session, pk: int) -> int | None:
+    """Return the entry that a record belongs to without being its first; else None."""
+    found = database.rows(session, "SELECT entry FROM evidence WHERE record = ?", (pk,))
+    return int(found[0][0]) if found else None
 
 
 def rebuild(session: Session) -> int:
@@ -279,20 +282,55 @@ def all_of(session: Session, types: Sequence[str]) -> set[int]:
     return {row[0] for row in database.rows(session, sql, numbers)}
 
 
+class JustWritten:
+    """Records that an import just wrote, read already: joining them needs no way to the disk.
+
+    Equal elements are held once. When there are too many all are let go: then the vault is read.
+    Each is given out only while the vault's record has the hash that it was written with.
+    """
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.elements = records.Elements()
+        self._held: dict[int, tuple[bytes, Record]] | None = {}
+
+    def add(self, row: records.Row, hash_: bytes, body: bytes) -> Record | None:
+        """Take a record as it was written (`records.as_written`); None: they are too many."""
+        if self._held is None or len(self._held) >= _AHEAD:
+            self._held = None
+            return None
+        made = self.elements.read(records.as_written(row, body))
+        self._held[row[0]] = hash_, made
+        return made
+
+    def current(self, session: Session, pks: Iterable[int]) -> dict[int, Record]:
+        """Return those of these records that are held and are what the vault has now."""
+        held = self._held or {}
+        listed = [pk for pk in pks if pk in held]
+        found: dict[int, Record] = {}
+        for begin in range(0, len(listed), 1000):
+            some = tuple(listed[begin : begin + 1000])
+            sql = f"SELECT pk, hash FROM record WHERE pk IN ({','.join('?' * len(some))})"
+            for pk, hash_ in database.rows(session, sql, some):
+                if held[pk][0] == hash_:
+                    found[pk] = held[pk][1]
+        return found
+
+
 def loaded(
-    session: Session, vault: Vault, pks: Iterable[int], *, compact: bool = False
+    session: Session, vault: Vault, pks: Iterable[int], *, ahead: JustWritten | None = None
 ) -> list[Record]:
-    """Return records by pk, in the order of pk; `compact`: read now, equal elements held once."""
-    found: list[Record] = []
-    read = records.Elements().read if compact else None
+    """Return records by pk, in the order of pk; with `ahead` (it may be empty) read already."""
     listed = sorted(pks)
-    for begin in range(0, len(listed), 500):
-        some = tuple(listed[begin : begin + 500])
+    found = {} if ahead is None else ahead.current(session, listed)
+    missing = [pk for pk in listed if pk not in found]
+    for begin in range(0, len(missing), 500):
+        some = tuple(missing[begin : begin + 500])
         marks = ",".join("?" * len(some))
         where = records.Clause(f"record.pk IN ({marks})", some)
         some_found = records.scan(session, vault, where=where, limit=len(some))
-        found += some_found if read is None else map(read, some_found)
-    return found
+        found |= {one.pk: one if ahead is None else ahead.elements.read(one) for one in some_found}
+    return [found[pk] for pk in listed if pk in found]
 
 
 def write(session: Session, groups: Sequence[Group]) -> int:
@@ -303,34 +341,66 @@ def write(session: Session, groups: Sequence[Group]) -> int:
     driver: Any = session.connection().connection.driver_connection
     before = driver.total_changes
     have = siblings(session, [pk for group in groups for pk in group.records])
-    moved = [
-        (group.pk, pk)
-        for group in groups
-        for pk in group.records
-        if pk in have and have[pk] != group.pk
-    ]
-    left = {have[pk] for _, pk in moved}
-    driver.executemany("UPDATE OR IGNORE evidence SET entry = ? WHERE record = ?", moved)
-    founders = {group.pk for group in groups}
+    wanted = [(one, [pk for pk in one.records if pk in have]) for one in groups]
+    there = [(one, pks) for one, pks in wanted if pks]
+    alone = [(pk, pks[0]) for _, pks in there for pk in pks[1:] if have[pk] == pk]
+    joined = _join_lone(session, alone)
+    for _, pks in there:
+        for pk in pks:
+            if have[pk] != pks[0] and pk not in joined:
+                _move(session, pk, pks[0])
+    standing = _standing(session, [pks[0] for _, pks in there])
     driver.executemany(
-        "INSERT OR IGNORE INTO entry(pk, section, state, time) SELECT record.pk, ?, ?, record.time"
-        " FROM record WHERE record.pk = ?",
+        "UPDATE entry SET state = ?, time = ? WHERE pk = ?",
         [
-            (_section(session, group.pk), LISTED, group.pk)
-            for group in groups
-            if have.get(group.pk, group.pk) != group.pk
+            (one.state, one.time, pks[0])
+            for one, pks in there
+            if standing.get(pks[0]) != (one.state, one.time)
         ],
     )
-    driver.executemany(
-        "DELETE FROM entry WHERE pk = ? AND NOT EXISTS"
-        " (SELECT 1 FROM evidence WHERE evidence.entry = entry.pk)",
-        [(pk,) for pk in left - founders],
-    )
-    driver.executemany(
-        "UPDATE entry SET state = ?, time = ? WHERE pk = ? AND (state != ? OR time IS NOT ?)",
-        [(one.state, one.time, one.pk, one.state, one.time) for one in groups],
-    )
     return int(driver.total_changes - before)
+
+
+def _standing(session: Session, pks: Sequence[int]) -> dict[int, tuple[int, int | None]]:
+    """Return state and time of entries."""
+    found: dict[int, tuple[int, int | None]] = {}
+    for begin in range(0, len(pks), 1000):
+        some = tuple(pks[begin : begin + 1000])
+        sql = f"SELECT pk, state, time FROM entry WHERE pk IN ({','.join('?' * len(some))})"
+        found.update((pk, (state, at)) for pk, state, at in database.rows(session, sql, some))
+    return found
+
+
+def _join_lone(session: Session, moves: Sequence[tuple[int, int]]) -> set[int]:
+    """Make (record, entry) evidence where the record was an entry without others; return which."""
+    taken = set[int]()
+    for begin in range(0, len(moves), 1000):
+        some = tuple(pk for pk, _ in moves[begin : begin + 1000])
+        sql = f"SELECT entry FROM evidence WHERE entry IN ({','.join('?' * len(some))})"
+        taken.update(row[0] for row in database.rows(session, sql, some))
+    lone = [(pk, entry) for pk, entry in moves if pk not in taken]
+    driver: Any = session.connection().connection.driver_connection
+    driver.executemany("DELETE FROM entry WHERE pk = ?", [(pk,) for pk, _ in lone])
+    driver.executemany("INSERT INTO evidence(record, entry) VALUES (?, ?)", lone)
+    return {pk for pk, _ in lone}
+
+
+def _move(session: Session, pk: int, entry: int) -> None:
+    """Let a record belong to an entry, as far as it does not; an own one is made where it lacks."""
+    home = _home(session, pk)
+    if home == entry:
+        return
+    run = session.connection().exec_driver_sql
+    if home is not None or pk != entry:
+        _leave(session, pk)
+    if pk != entry:
+        run("INSERT INTO evidence(record, entry) VALUES (?, ?)", (pk, entry))
+        return
+    run(
+        "INSERT INTO entry(pk, section, state, time) SELECT pk, ?, ?, time FROM record"
+        " WHERE pk = ? ON CONFLICT(pk) DO UPDATE SET section = excluded.section",
+        (_section(session, pk), LISTED, pk),
+    )
 
 
 def _section(session: Session, pk: int) -> int:
@@ -354,21 +424,24 @@ def siblings(session: Session, pks: Iterable[int]) -> dict[int, int]:
     for begin in range(0, len(listed), 1000):
         some = tuple(listed[begin : begin + 1000])
         marks = ",".join("?" * len(some))
-        sql = f"SELECT record, entry FROM evidence WHERE record IN ({marks})"
-        found.update((row[0], row[1]) for row in database.rows(session, sql, some))
+        sql = (
+            f"SELECT pk, pk FROM entry WHERE pk IN ({marks})"
+            f" UNION ALL SELECT record, entry FROM evidence WHERE record IN ({marks})"
+        )
+        found.update((row[0], row[1]) for row in database.rows(session, sql, (*some, *some)))
     return found
 
 
 def evidence(session: Session, pks: Iterable[int]) -> dict[int, list[int]]:
     """Return, by entry, the pks of all evidence of the entries that these records belong to."""
-    found: dict[int, list[int]] = {}
-    homes = list(dict.fromkeys(siblings(session, pks).values()))
+    found = {home: [home] for home in siblings(session, pks).values()}
+    homes = list(found)
     for begin in range(0, len(homes), 1000):
         some = tuple(homes[begin : begin + 1000])
         marks = ",".join("?" * len(some))
         sql = f"SELECT entry, record FROM evidence WHERE entry IN ({marks}) ORDER BY record"
         for entry, record in database.rows(session, sql, some):
-            found.setdefault(entry, []).append(record)
+            found[entry].append(record)
     return found
 
 
@@ -437,8 +510,8 @@ def others(
         found = sorted(loaded(session, vault, pks), key=lambda one: place[one.pk])
         return found[:limit], len(found) > limit
     where = records.Clause(
-        "record.pk IN (SELECT evidence.record FROM evidence JOIN entry"
-        f" ON entry.pk = evidence.entry WHERE {shown})",
+        "EXISTS (SELECT 1 FROM entry WHERE entry.pk = coalesce((SELECT evidence.entry FROM evidence"
+        f" WHERE evidence.record = record.pk), record.pk) AND {shown})",
         params,
     )
     hits = records.search(session, vault, words, limit=_HITS, where=where)

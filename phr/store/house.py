@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import resource
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,10 +64,10 @@ class House:
         """
         lock = _take_folder(data)
         try:
-            path = data / "house.db"
-            fresh = not path.exists() or path.stat().st_size == 0
+            fresh = not begun(data)
             key = _house_key(data, key_file, fresh=fresh)
-            return cls(data, key, _open_database(path, key, fresh=fresh), lock)
+            database = _open_database(data / "house.db", key, fresh=fresh)
+            return cls(data, key, database, lock)
         except BaseException:
             os.close(lock)
             raise
@@ -109,6 +110,23 @@ class House:
         """Keep a small fact (a JSON value); None forgets it."""
         with self.write() as session:
             put_setting(session, name, value)
+
+    def setting_or_made(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return a small fact; the first time `make` gives it and it is kept.
+
+        Whoever needs it at the same moment gets the one that was kept first. `make` may take long:
+        it runs before the writer's turn, and what it made is dropped where another was quicker.
+        """
+        kept = self.get_setting(name)
+        if kept is not None:
+            return kept
+        made = make()
+        with self.write() as session:
+            row = session.get(Setting, name)
+            if row is not None:
+                return row.value
+            put_setting(session, name, made)
+            return made
 
     # ------------------------------------------------------------------ high-water marks
 
@@ -187,6 +205,12 @@ def bury(session: Session, kind: Buried, identifier: str) -> None:
     if session.get(Tombstone, (kind, identifier)) is None:
         session.add(Tombstone(kind=kind, id=identifier, at=clock.now()))
         session.flush()
+
+
+def begun(data: Path) -> bool:
+    """Tell whether a Homeport has begun in this folder. Looks and makes nothing."""
+    path = data / "house.db"
+    return path.exists() and path.stat().st_size > 0
 
 
 def harden_process() -> None:

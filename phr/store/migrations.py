@@ -10,6 +10,9 @@ from sqlalchemy import Connection
 
 from phr.errors import NewerSchema
 from phr.store.models import (
+    FACET_BEGIN,
+    FACET_CHANGED_DDL,
+    FACET_GONE_DDL,
     PAPER_GONE_DDL,
     PAPER_SEARCH_DDL,
     SEARCH_DDL,
@@ -31,6 +34,9 @@ def create(connection: Connection, kind: Kind) -> None:
         connection.exec_driver_sql(VOCABULARY_DDL)
         connection.exec_driver_sql(PAPER_SEARCH_DDL)
         connection.exec_driver_sql(PAPER_GONE_DDL)
+        connection.exec_driver_sql(FACET_CHANGED_DDL)
+        connection.exec_driver_sql(FACET_GONE_DDL)
+        connection.exec_driver_sql(FACET_BEGIN)
 
 
 # Step n brings a file from version n to n + 1. Version 1 is the first release: a new file is made

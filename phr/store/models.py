@@ -495,6 +495,8 @@ class RecipientKind(StrEnum):
     FOLDER = "folder"
     PAPER = "paper"  # printed or saved by the patient, to be handed over
     APP = "app"  # asks the FHIR API itself
+    HEALTH_LINK = "health_link"  # opens a SMART Health Link with software of its own
+    CARD = "card"  # whoever holds the printed emergency card
 
 
 class Recipient(VaultBase):
@@ -543,6 +545,22 @@ class Grant(VaultBase):
     uses_left: Mapped[int | None]  # None: not limited by number
 
 
+class Export(VaultBase):
+    """What an app asked to have exported (FHIR Bulk Data): the question, never a record."""
+
+    __tablename__ = "export"
+    __table_args__ = (STRICT,)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    grant_id: Mapped[str] = mapped_column(ForeignKey("grant.id", ondelete="CASCADE"), index=True)
+    request: Mapped[str]  # the address as it was asked for
+    types: Mapped[list[str]] = mapped_column(Json)
+    since: Mapped[datetime | None]
+    at: Mapped[datetime]  # what this server took in later is not part of it
+    counts: Mapped[dict[str, int] | None] = mapped_column(Json)  # None: not looked through yet
+    ends_at: Mapped[datetime]
+
+
 class Approval(VaultBase):
     """Who confirmed a grant, when, with which factor, and the hash of exactly what was shown."""
 
@@ -566,6 +584,9 @@ class HandleKind(StrEnum):
     PUSH = "push"
     PRINT = "print"
     TOKEN = "token"  # noqa: S105 - the name of a kind: an access token of the FHIR API
+    HEALTH_LINK = "health_link"  # a SMART Health Link: the address of its manifest
+    HEALTH_FILE = "health_file"  # one file of a Health Link, to be fetched once
+    CARD = "card"  # the address on the emergency card; each opening is bound to a browser
 
 
 class HandleState(StrEnum):
@@ -589,6 +610,7 @@ class Handle(VaultBase):
     secret_hash: Mapped[bytes]
     code_salt: Mapped[bytes | None]
     code_hash: Mapped[bytes | None]  # of the 6-digit code, salted
+    content_key: Mapped[bytes | None]  # of a Health Link: its files are encrypted with it
     tries_left: Mapped[int] = mapped_column(default=5)
     devices_left: Mapped[int] = mapped_column(default=1)  # how many browsers may still claim it
     scopes: Mapped[str | None]  # of a token: the OAuth scopes granted, as they were said back
@@ -607,6 +629,7 @@ class ClaimedBrowser(VaultBase):
     browser: Mapped[str]
     claimed_at: Mapped[datetime]
     visit_at: Mapped[datetime | None]  # last page of the running visit; a visit is one use
+    ends_at: Mapped[datetime | None]  # of an opened emergency card; the grant's own end counts too
 
 
 class Authorization(VaultBase):
@@ -633,8 +656,44 @@ class Authorization(VaultBase):
     nonce: Mapped[str | None]
     chain_key: Mapped[bytes]
     refresh_hash: Mapped[bytes | None]  # of the newest
-    generation: Mapped[int] = mapped_column(default=0)
     refreshed_at: Mapped[datetime | None]
+
+
+class ConsentAsked(VaultBase):
+    """A grant that an app proposed as a FHIR Consent, for a server to fetch by itself.
+
+    One Consent may be given to several servers: each is a grant of its own with its own answer.
+    """
+
+    __tablename__ = "consent_asked"
+    __table_args__ = (STRICT,)
+
+    grant_id: Mapped[str] = mapped_column(
+        ForeignKey("grant.id", ondelete="CASCADE"), primary_key=True
+    )
+    consent_id: Mapped[str] = mapped_column(index=True)  # the first of its grants
+    client_id: Mapped[str]  # the app that proposed it
+    body: Mapped[str]  # the Consent as it came, which is read again for each server
+    address: Mapped[str | None]  # of the server that it is for; None: none is named yet
+    jwks: Mapped[dict[str, Any] | None] = mapped_column(Json)  # its keys, where they were given
+    server_id: Mapped[str | None]  # client id of that server, once a patient approved
+    error: Mapped[str | None]  # why the last token was refused; for the patient alone
+    used_at: Mapped[datetime | None]  # when the last token was given
+    created_at: Mapped[datetime]
+
+
+class FetchAsked(VaultBase):
+    """Another server from which an app asks this record to fetch, until the patient answers."""
+
+    __tablename__ = "fetch_asked"
+    __table_args__ = (STRICT,)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    client_id: Mapped[str]  # the app that asks
+    url: Mapped[str]  # FHIR base of the other server
+    consent: Mapped[str]  # id of the Consent there
+    connection_id: Mapped[int | None]  # once the patient agreed
+    created_at: Mapped[datetime]
 
 
 class DeliveryState(StrEnum):
@@ -666,6 +725,76 @@ class Delivery(VaultBase):
     created_at: Mapped[datetime]
     claimed_at: Mapped[datetime | None]  # when it began to be sent
     settled_at: Mapped[datetime | None]
+
+
+class ArrivalKind(StrEnum):
+    """What an arrival is, as its bytes say: words, a file, FHIR resources; or that one is void."""
+
+    NOTE = "note"
+    FILE = "file"
+    RECORDS = "records"
+    WITHDRAWAL = "withdrawal"  # the sender takes back what was accepted before
+
+
+class ArrivalState(StrEnum):
+    """waiting -> accepted | rejected -> waiting; waiting | accepted | rejected -> withdrawn.
+
+    What the next one of its sender replaced is withdrawn too, until that one is taken back.
+    """
+
+    WAITING = "waiting"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    WITHDRAWN = "withdrawn"
+
+
+class Arrival(VaultBase):
+    """Something received, in quarantine until it is accepted. Only `sharing.inbox` writes here."""
+
+    __tablename__ = "arrival"
+    __table_args__ = (
+        known("kind", ArrivalKind),
+        known("state", ArrivalState),
+        Index("arrival_state", "state", "received_at"),
+        STRICT,
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    chain: Mapped[str] = mapped_column(index=True)  # id of the first of those that amend another
+    recipient_id: Mapped[str] = mapped_column(ForeignKey("recipient.id"), index=True)
+    grant_id: Mapped[str | None] = mapped_column(ForeignKey("grant.id"), index=True)
+    handle_id: Mapped[str | None]  # by which it came
+    way: Mapped[str]  # "link", "api"
+    kind: Mapped[str]
+    what: Mapped[list[Any]] = mapped_column(Json)  # "note", "file", or the FHIR types in it
+    media_type: Mapped[str]  # decided from the bytes
+    title: Mapped[str]  # what follows is as the sender said, and nobody checked it
+    name: Mapped[str]
+    signed: Mapped[str]
+    hash: Mapped[bytes]  # SHA-256 of the received bytes
+    size: Mapped[int]
+    content: Mapped[bytes | None] = mapped_column(deferred=True)  # as received; None: erased
+    place: Mapped[int | None] = mapped_column(ForeignKey("connection.id"))  # its records, later
+    state: Mapped[str] = mapped_column(default=ArrivalState.WAITING)
+    received_at: Mapped[datetime]
+    decided_at: Mapped[datetime | None]
+    decided_by: Mapped[str | None]  # a name
+    rule_id: Mapped[int | None]  # the rule that let it in
+    replaced_by: Mapped[str | None]  # the arrival that took its place
+
+
+class ArrivalRule(VaultBase):
+    """What a patient lets in without being asked: one kind of thing, of one recipient."""
+
+    __tablename__ = "arrival_rule"
+    __table_args__ = (STRICT,)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    recipient_id: Mapped[str] = mapped_column(ForeignKey("recipient.id"), index=True)
+    what: Mapped[str]  # as in `Arrival.what`
+    made_at: Mapped[datetime]
+    made_by: Mapped[str]
+    ended_at: Mapped[datetime | None]
 
 
 class AuditEntry(VaultBase):
@@ -834,6 +963,38 @@ attachment_link = Table(  # (record, url as it stands in the record) -> attachme
     sqlite_strict=True,
     sqlite_with_rowid=False,
 )
+facet = Table(  # what software searches by, in the order of its pages: see sharing.facets
+    "facet",
+    VaultBase.metadata,
+    Column("parameter", Integer, nullable=False, primary_key=True),
+    Column("value", Integer, nullable=False, primary_key=True),
+    Column("time", Integer, nullable=False, primary_key=True),  # of the record, as it was then
+    Column("record", Integer, nullable=False, primary_key=True),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+facet_due = Table(  # records that changed since they were looked at for that
+    "facet_due",
+    VaultBase.metadata,
+    Column("record", Integer, primary_key=True),
+    sqlite_strict=True,
+)
+facet_state = Table(  # one row: up to which record, and by which rules
+    "facet_state",
+    VaultBase.metadata,
+    Column("upto", Integer, nullable=False),
+    Column("rules", Integer, nullable=False),
+    sqlite_strict=True,
+)
+FACET_CHANGED_DDL = (
+    "CREATE TRIGGER facet_changed AFTER UPDATE OF body, time ON record"
+    " BEGIN INSERT OR IGNORE INTO facet_due(record) VALUES (new.pk); END"
+)
+FACET_GONE_DDL = (  # its pk may be given again
+    "CREATE TRIGGER facet_gone AFTER DELETE ON record"
+    " BEGIN UPDATE facet_state SET upto = min(upto, old.pk - 1); END"
+)
+FACET_BEGIN = "INSERT INTO facet_state(upto, rules) VALUES (0, 0)"
 entry = Table(  # what a person reads; one or more records are its evidence
     "entry",
     VaultBase.metadata,
@@ -846,15 +1007,14 @@ entry = Table(  # what a person reads; one or more records are its evidence
     sqlite_strict=True,
 )
 Index("entry_section", entry.c.section, entry.c.state, entry.c.time)
-evidence = Table(
+evidence = Table(  # what an entry has beside its first record; most entries are one record
     "evidence",
     VaultBase.metadata,
-    Column("entry", Integer, nullable=False, primary_key=True),
-    Column("record", Integer, nullable=False, primary_key=True),
+    Column("record", Integer, primary_key=True),
+    Column("entry", Integer, nullable=False),
     sqlite_strict=True,
-    sqlite_with_rowid=False,
 )
-Index("evidence_record", evidence.c.record)
+Index("evidence_entry", evidence.c.entry)
 decision = Table(  # the patient's word: two records are about the same thing, or are not
     "decision",
     VaultBase.metadata,

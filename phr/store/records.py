@@ -16,7 +16,8 @@ from phr.fhir import document, references, synonyms
 from phr.fhir.check import Note
 from phr.fhir.kinds import BY_NUMBER, KINDS, category_mask
 from phr.fhir.labels import Label
-from phr.fhir.record import UNSAID, Record, Selection
+from phr.fhir.older import as_r4
+from phr.fhir.record import UNSAID, UPLOAD, Record, Selection
 from phr.fhir.references import key_of, local_id_of
 from phr.store import bodies, database, index, spelling
 from phr.store.vault import Vault
@@ -28,6 +29,7 @@ Row = tuple[Any, ...]  # a stored record, in the order of _COLUMNS
 UNDATED: Final = -(1 << 62)  # stands for "no date" in `Selection.before`
 _REPEATS: Final = 512  # bytes; longer elements are mostly narrative, each its own
 _REMEMBERED: Final = 8192  # elements
+_HEADS: Final = 40  # types or concepts that are each asked by their own index
 _MANY: Final = 2000  # from so many on, the timeline itself leads to the newest of them quickest
 _COLUMNS: Final = (
     "record.pk, record.key, record.connection, record.type, record.remote_id, record.version,"
@@ -66,7 +68,7 @@ def select(
     session: Session, vault: Vault, selection: Selection, *, where: Clause | None = None
 ) -> list[Record]:
     """Return the records of a Selection in its order (undated ones last when newest first)."""
-    sql, params = statement(selection, where)
+    sql, params = statement(selection, where, concepts(session, selection))
     if sql is None:
         return []
     return _records(session, vault, sql, params)
@@ -77,10 +79,15 @@ def stored(session: Session, selection: Selection) -> tuple[list[Row], Callable[
 
     For a list that has drawn most of its rows before: only the others are unpacked and parsed.
     """
-    sql, params = statement(selection)
+    sql, params = statement(selection, concepts=concepts(session, selection))
     found: list[Row] = [] if sql is None else database.rows(session, sql, params)
     opened = bodies.unpacker(session)
     return found, lambda row: _record(row, opened)
+
+
+def as_written(row: Row, body: bytes) -> Record:
+    """Return the Record of a row that was just written; `row` ends before its body and splices."""
+    return _record((*row, b"", b""), lambda _: body)
 
 
 def seen_of(row: Row) -> Row:
@@ -93,37 +100,59 @@ def place_of(row: Row) -> tuple[int, int]:
     return (UNDATED if row[7] is None else row[7], row[0])
 
 
+def concepts(session: Session, selection: Selection) -> Sequence[int] | None:
+    """Return the numbers of the concepts that have one of a Selection's codes; None: any will do.
+
+    Known beforehand they lead into the index; as a part of the statement they would let SQLite
+    guess how many there are, and read every record instead.
+    """
+    if not selection.codes:
+        return None
+    pairs = [code.rpartition("|")[::2] for code in selection.codes]
+    marks = ",".join(["(?, ?)"] * len(pairs))
+    sql = f"SELECT DISTINCT concept FROM coding WHERE (system, code) IN (VALUES {marks})"
+    rows = database.rows(session, sql, tuple(part for pair in pairs for part in pair))
+    return [row[0] for row in rows]
+
+
 def statement(
-    selection: Selection, where: Clause | None = None
+    selection: Selection, where: Clause | None = None, concepts: Sequence[int] | None = None
 ) -> tuple[str | None, tuple[object, ...]]:
     """Return the SQL and parameters of a Selection; None when it can select nothing.
 
-    With several types and a limit each type is asked by its own index and the heads are merged:
-    an IN list would make SQLite sort all of them.
+    With several types or concepts and a limit each is asked by its own index and the heads are
+    merged: an IN list would make SQLite sort all of them. `concepts` are those of the codes.
     """
     types = [KINDS[type_].number for type_ in selection.types if type_ in KINDS]
-    if selection.types and not types:
+    if (selection.types and not types) or (selection.codes and not concepts):
         return None, ()
     column = "timeline" if selection.timeline else "time"
     order = _order(column, selection.order)
     shared = _conditions(selection, column, where)
     limit = "" if selection.limit is None else f" LIMIT {int(selection.limit)}"
-    if selection.timeline or selection.codes or len(types) < 2 or not limit:
-        condition = shared
-        if types:
-            marks = ",".join("?" * len(types))
-            name = "+record.type" if selection.timeline or selection.codes else "record.type"
-            condition = Clause(f"{name} IN ({marks})", tuple(types)) & shared
-        sql = f"SELECT {_COLUMNS} FROM record WHERE {condition.sql} {order}{limit}"
-        return sql, condition.params
-    part = (
-        f"SELECT pk FROM (SELECT record.pk FROM record WHERE record.type = ? AND ({shared.sql})"
-        f" {order}{limit})"
-    )
-    union = " UNION ALL ".join([part] * len(types))
-    params = tuple(value for type_ in types for value in (type_, *shared.params))
-    sql = f"SELECT {_COLUMNS} FROM record WHERE record.pk IN ({union}) {order}{limit}"
-    return sql, params
+    split, values = "record.type", types
+    if concepts is not None:
+        split, values = "record.concept", list(concepts)
+        shared = _in("+record.type", types) & shared if types else shared
+    if not selection.timeline and 1 < len(values) <= _HEADS and limit:
+        part = (
+            f"SELECT pk FROM (SELECT record.pk FROM record WHERE {split} = ? AND ({shared.sql})"
+            f" {order}{limit})"
+        )
+        union = " UNION ALL ".join([part] * len(values))
+        params = tuple(value for each in values for value in (each, *shared.params))
+        sql = f"SELECT {_COLUMNS} FROM record WHERE record.pk IN ({union}) {order}{limit}"
+        return sql, params
+    condition = shared
+    if values:
+        name = "+record.type" if selection.timeline and concepts is None else split
+        condition = _in(name, values) & shared
+    sql = f"SELECT {_COLUMNS} FROM record WHERE {condition.sql} {order}{limit}"
+    return sql, condition.params
+
+
+def _in(name: str, values: Sequence[int]) -> Clause:
+    return Clause(f"{name} IN ({','.join('?' * len(values))})", tuple(values))
 
 
 def _order(column: str, order: str) -> str:
@@ -134,8 +163,6 @@ def _order(column: str, order: str) -> str:
 
 def _conditions(selection: Selection, column: str, where: Clause | None) -> Clause:
     found = [Clause(f"record.{column} IS NOT NULL") if selection.timeline else Clause("1")]
-    if selection.codes:
-        found.append(_with_codes(selection.codes))
     if selection.categories:
         found.append(_in_categories(selection.categories))
     if selection.since:
@@ -164,15 +191,6 @@ def _in_categories(categories: Sequence[str]) -> Clause:
     mask = category_mask(one for one in categories if one != UNSAID)
     unsaid = " OR COALESCE(record.category, 0) = 0" if UNSAID in categories else ""
     return Clause(f"(record.category & ? != 0{unsaid})", (mask,))
-
-
-def _with_codes(codes: Sequence[str]) -> Clause:
-    pairs = [code.rpartition("|")[::2] for code in codes]
-    marks = ",".join(["(?, ?)"] * len(pairs))
-    return Clause(
-        f"record.concept IN (SELECT concept FROM coding WHERE (system, code) IN (VALUES {marks}))",
-        tuple(part for pair in pairs for part in pair),
-    )
 
 
 def _before(column: str, ms: int, pk: int, *, oldest: bool) -> Clause:
@@ -276,14 +294,16 @@ def _newest(
 def count(session: Session, selection: Selection, where: Clause | None = None) -> int:
     """Return how many records a Selection has (its limit and order do not matter)."""
     types = [KINDS[type_].number for type_ in selection.types if type_ in KINDS]
-    if selection.types and not types:
+    coded = concepts(session, selection)
+    if (selection.types and not types) or coded == []:
         return 0
     condition = _conditions(selection, "timeline" if selection.timeline else "time", None)
     if where is not None:  # here the policy may choose the index: there is no order to keep
         condition &= where
     if types:
-        marks = ",".join("?" * len(types))
-        condition &= Clause(f"record.type IN ({marks})", tuple(types))
+        condition &= _in("record.type", types)
+    if coded:
+        condition &= _in("record.concept", coded)
     sql = f"SELECT count(*) FROM record WHERE {condition.sql}"
     return int(session.connection().exec_driver_sql(sql, condition.params).scalar_one())
 
@@ -331,8 +351,8 @@ def in_files_since(session: Session, type_: str, since: datetime) -> int:
     before are the records themselves looked at.
     """
     after = clock.to_ms(since)
-    sql = "SELECT id, created_at >= ? FROM connection WHERE kind = 'upload' AND last_pull_at >= ?"
-    files = database.rows(session, sql, (after, after))
+    sql = "SELECT id, created_at >= ? FROM connection WHERE kind = ? AND last_pull_at >= ?"
+    files = database.rows(session, sql, (after, UPLOAD, after))
     many = sum(counts(session, pk).get(type_, 0) for pk, is_new in files if is_new)
     for pk in (pk for pk, is_new in files if not is_new):
         sql = "SELECT count(*) FROM record WHERE type = ? AND connection = ? AND received >= ?"
@@ -378,13 +398,13 @@ def versions(session: Session, vault: Vault, type_: str, local_id: str) -> list[
 
 def _records(session: Session, vault: Vault, sql: str, params: tuple[object, ...]) -> list[Record]:
     del vault  # the session is the vault's own; the argument keeps the two together at the call
-    rows = session.connection().exec_driver_sql(sql, params).fetchall()
     opened = bodies.unpacker(session)
-    return [_record(row, opened) for row in rows]
+    return [_record(row, opened) for row in database.rows(session, sql, params)]
 
 
 _WITHDRAWN: Final = int(Note.WITHDRAWN)  # arithmetic on enums is slow, and this is a hot path
 _label = lru_cache(maxsize=1024)(Label)
+_received = lru_cache(maxsize=64)(clock.from_ms)  # one for all records of an import
 
 
 def _record(row: Any, opened: Callable[[bytes], bytes]) -> Record:
@@ -399,8 +419,8 @@ def _record(row: Any, opened: Callable[[bytes], bytes]) -> Record:
         type=BY_NUMBER[type_].type,
         remote_id=remote_id,
         version=version,
-        received_at=clock.from_ms(received),
-        when=_instant(time),
+        received_at=_received(received),
+        when=None if time is None else clock.from_ms(time),
         labels=_label(labels),
         withdrawn=bool(flags & _WITHDRAWN),
         body=opened(body),
@@ -432,12 +452,8 @@ class Elements:
                     self._known.clear()
                 value = self._known[raw] = document.parse(raw)
             made[name] = value
-        record.__dict__["_document"] = made
+        record.__dict__["_document"] = as_r4(made)
         return record
-
-
-def _instant(ms: int | None) -> datetime | None:
-    return None if ms is None else clock.from_ms(ms)
 
 
 def notes(session: Session, record_pk: int) -> Note:
@@ -458,7 +474,7 @@ def local_id(vault: Vault, connection_id: int, type_: str, remote_id: str) -> st
 
 def patient_local_id(vault: Vault) -> str:
     """Return the id of the vault's one composed Patient, to which patient references lead."""
-    return local_id_of(references.patient_key(vault.id_key))
+    return references.patient_id(vault.id_key)
 
 
 def released_bytes(vault: Vault, record: Record, session: Session | None = None) -> bytes:

@@ -220,14 +220,20 @@ def _register(house: House, held: Slots, key: bytes, path: Path, patient_id: str
         row = session.get(Patient, patient_id)
         known = row is not None and row.state == PatientState.ACTIVE
         if not known:
-            _enter_patient(session, patient_id, person)
+            _enter_patient(session, patient_id, person, epoch=peek.epoch)
             wraps = {slot.account_id: slot.wraps for slot in held.current.slots}
             for member in members:
                 _enter_member(session, patient_id, member, wraps.get(member.account_id, ()))
         return not known
 
 
-def _enter_patient(session: Rows, patient_id: str, person: Mapping[str, Any]) -> None:
+def _enter_patient(
+    session: Rows, patient_id: str, person: Mapping[str, Any], *, epoch: int
+) -> None:
+    """Enter somebody who is new here, with a mark that no file fits.
+
+    A restore that is cut off from here on leaves a record that the next opening distrusts.
+    """
     session.merge(
         Patient(
             id=patient_id,
@@ -236,8 +242,9 @@ def _enter_patient(session: Rows, patient_id: str, person: Mapping[str, Any]) ->
             demo=person.get("demo", 0),
             state=PatientState.ACTIVE,
             created_at=clock.now(),
-            audit_epoch=0,
+            audit_epoch=epoch,
             audit_seq=0,
+            audit_head=b"",
         )
     )
     tombstone = session.get(Tombstone, ("vault", patient_id))

@@ -35,6 +35,7 @@ from phr.store.models import (
     PendingAuthorization,
     Route,
     SealedEvent,
+    Setting,
     VaultFact,
 )
 from phr.store.slots import KeyPair, Pinned, Slots
@@ -46,6 +47,7 @@ ROLLED_BACK = (
     " restored or exchanged it. Sharing is suspended until you confirm it again."
 )
 SLOTS_CHANGED = "The key slots of this record had been changed from outside. They were made anew."
+MAKING = "making "  # and a vault's id: files are there or coming, and nobody has them yet
 CHECK = "This record was restored. Check that this connection is still right, then resume it."
 
 
@@ -177,10 +179,11 @@ class Vaults:
     ) -> Vault:
         """Make the files of a new vault: database first, slots last. It is not registered yet.
 
-        The caller adds the Patient row and then calls `register`; a crash before that leaves
-        files that the next start sweeps away.
+        The caller adds the Patient row, in the same transaction calls `is_made`, and then
+        `register`; a crash before that leaves files that the next start sweeps away.
         """
         with self._changing:
+            self.house.set_setting(f"{MAKING}{vault_id}", value=True)
             key, box = ids.random_bytes(slots.KEY_BYTES), slots.new_key_pair()
             database = Database.open(self.path(vault_id), key, kind="vault", create=True)
             with database.write() as session:
@@ -222,20 +225,27 @@ class Vaults:
         return vault
 
     def _sweep(self) -> None:
-        """Finish what a crash left: files of shredded vaults, files that never got their slots."""
+        """Finish what a crash left: files of shredded vaults, files of vaults nobody has."""
         known = set(self.ids())
         for vault_id in self.house.buried("vault") - known:
             if self.path(vault_id).exists() or (self.house.backups_folder / vault_id).exists():
                 self.shred_files(vault_id)
-        for path in self.folder.glob("*.db"):
-            if path.stem not in known and not self.slots_path(path.stem).exists():
-                remove(path)
+        for vault_id in self._never_made():
+            self.slots_path(vault_id).unlink(missing_ok=True)
+            remove(self.path(vault_id))
+            self.house.set_setting(f"{MAKING}{vault_id}", None)
         for ready in self.folder.glob("*.coming-slots"):
             self.swap_in(ready.stem)
         for left in {*self.folder.glob("*.new"), *self.folder.glob("*.coming*")}:
             left.unlink()
         for part in self.house.backups_folder.glob("*/.*.part*"):
             shutil.rmtree(part) if part.is_dir() else part.unlink()
+
+    def _never_made(self) -> list[str]:
+        with self.house.read() as session:
+            begun = Setting.name.startswith(MAKING, autoescape=True)
+            names = list(session.scalars(select(Setting.name).where(begun)))
+        return [name.removeprefix(MAKING) for name in names]
 
     # ------------------------------------------------------------------ opening and sealing
 
@@ -584,6 +594,11 @@ class Vaults:
             connections = _pause_connections(session)
             audit.append(session, vault, event, audit.APPLIANCE, **detail)
         return grants, connections
+
+
+def is_made(session: Session, vault_id: str) -> None:
+    """Say in the house's transaction that somebody has this vault now (`Vaults.create`)."""
+    put_setting(session, f"{MAKING}{vault_id}", None)
 
 
 def person_of(vault: Vault) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from phr.chart.allergies import Allergies, Allergy, Knowledge, allergies
 from phr.chart.plain import counted, joined, moment_words, sentence_case
 from phr.fhir.record import Record, Selection
-from phr.views.evidence import PERSONS, how, with_evidence
+from phr.views.evidence import PERSONS, contradiction, how, with_evidence
 from phr.views.frame import (
     CAREGIVERS,
     Context,
@@ -91,7 +91,12 @@ def _unknown(context: Context) -> str:
 def _row(one: Allergy, context: Context, *, struck: bool = False) -> Row:
     reactions = sentence_case(joined(*one.reactions))
     severity = one.severity.removeprefix("severe").removeprefix(", ")  # the mark says it
-    details = (reactions, sentence_case(joined(severity, one.kind, one.status)), *one.notes)
+    details = (
+        reactions,
+        sentence_case(joined(severity, one.kind, one.status)),
+        contradiction(one.record.document.get("code")),
+        *one.notes,
+    )
     noted = moment_words(one.noted)
     row = Row(
         title=one.name,

@@ -26,9 +26,7 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     nobody = nothing(context, ("Coverage", *STATEMENTS), "insurance")
     return sheets(
         context,
-        f"{counted(len(billed), 'statement')} and {counted(len(insured), 'cover')}"
-        if insured or billed
-        else "No insurance on record",
+        _heading(len(insured), len(billed)),
         "Amounts as the source gave them; nothing is added up here." if billed else "",
         Sheet(
             "Cover",
@@ -43,6 +41,14 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
             types=STATEMENTS,
         ),
     )
+
+
+def _heading(insured: int, billed: int) -> str:
+    if not insured and not billed:
+        return "No insurance on record"
+    cover = counted(insured, "insurance cover") if insured else "no insurance cover"
+    bills = counted(billed, "bill or claim", "bills and claims") if billed else "no bills or claims"
+    return sentence_case(f"{cover}, {bills}")
 
 
 def _cover(one: Cover, context: Context) -> Row:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from phr.chart.evidence import Evidence, How
+from phr.chart.ingredients import at_odds
 from phr.chart.plain import clip, counted, joined, moment_words
 from phr.chart.reconcile import Conflict
 from phr.chart.titles import when_text
@@ -43,6 +44,12 @@ def with_evidence(row: Row, evidence: Evidence, context: Context) -> Row:
         aside=(*aside, count),
         links=(*row.links, *links(evidence.records, context)),
     )
+
+
+def contradiction(concept: object) -> str:
+    """Say where the codes of one medicine or allergen name different substances."""
+    odd = at_odds(concept)
+    return f"Its source's own codes do not agree: it also says {joined(*odd)}." if odd else ""
 
 
 def remarked(records: Sequence[Record], context: Context) -> list[str]:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from phr.chart.decision import Decision
 from phr.chart.marks import Marks
 from phr.chart.plain import MONTHS, joined, visible
-from phr.chart.remarks import NO_REMARKS, Remarks
+from phr.chart.remarks import NO_REMARKS, Remarks, labelled
 from phr.chart.titles import list_words
 from phr.fhir.record import Origin, Record, Selection
 from phr.views.compiled import Compiled
@@ -162,7 +162,7 @@ _ENVIRONMENT = Environment(
 
 def show(view: View, records: Sequence[Record], context: Context) -> Shown:
     """Build and render a view; any FHIR-shaped JSON gives HTML."""
-    return framed(view, view.build(records, context))
+    return framed(view, view.build(labelled(records, context.remarks), context))
 
 
 def framed(view: View, built: Mapping[str, Any]) -> Shown:

@@ -4,6 +4,7 @@ from phr.chart.plain import clip, joined, mapping, string
 from phr.chart.results import Result
 from phr.chart.vitals import GROWTH, Setting, setting
 from phr.chart.whose import GROWN, Whose, age_words
+from phr.fhir.record import OWN
 from phr.views.frame import Context
 
 _BY = {Setting.OWN: "Own reading, not by a clinic", Setting.CLINIC: "At a clinic"}
@@ -12,7 +13,7 @@ _BY = {Setting.OWN: "Own reading, not by a clinic", Setting.CLINIC: "At a clinic
 def setting_words(one: Result, context: Context) -> str:
     """Return who measured and with what, as far as somebody says it."""
     origin = context.origins.get(one.record.connection_id)
-    said = Setting.OWN if origin and origin.kind == "own" else setting(one.record.document)
+    said = Setting.OWN if origin and origin.kind == OWN else setting(one.record.document)
     device = string(mapping(one.record.document.get("device")).get("display"))
     return joined(_BY.get(said, ""), f"device: {clip(device, 60)}" if device else "")
 

@@ -6,7 +6,7 @@ from typing import Any
 from phr.chart.medications import GIVEN, LISTED, Medicine, Standing, medications
 from phr.chart.plain import counted, joined, moment_words, sentence_case
 from phr.fhir.record import Record, Selection
-from phr.views.evidence import PERSONS, how, with_evidence
+from phr.views.evidence import PERSONS, contradiction, how, with_evidence
 from phr.views.frame import (
     CAREGIVERS,
     Context,
@@ -70,6 +70,7 @@ def row(one: Medicine, context: Context) -> Row:
         *(one.doses or (() if one.standing is Standing.GIVEN else (_NO_DOSE,))),
         f"For: {reasons}" if reasons else "",
         _handed(one),
+        contradiction(one.record.document.get("medicationCodeableConcept")),
     )
     made = Row(
         title=one.name,

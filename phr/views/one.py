@@ -1,14 +1,15 @@
 """One record, readable: its fields as labelled rows, its marks, where it came from."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from phr.chart.book import Book
 from phr.chart.documents import attachments, described
 from phr.chart.fields import Field, fields
-from phr.chart.marks import marks
+from phr.chart.marks import is_transcribed, marks
 from phr.chart.plain import joined, moment_words
-from phr.chart.titles import kind_words, record_title, when_text
+from phr.chart.titles import kind_words, record_title, state_words, when_text
 from phr.fhir.record import Record, Selection
 from phr.views.frame import Context, Link, View, minute
 
@@ -23,11 +24,13 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     when = moment_words(when_text(document))
     return {
         "heading": record_title(record),
-        "lead": joined(kind_words(record.type), when, context.origin(record)),
+        "lead": joined(
+            kind_words(record.type), state_words(document), when, context.origin(record)
+        ),
         "rows": [_row(one, record, book, context) for one in told.rows],
         "left_out": told.left_out,
         "narrative": told.narrative,
-        "marks": found.words,
+        "marks": replace(found, transcribed=False).words,
         "struck": found.mistaken,
         "files": _files(record, context),
         "origin": _origin(record, context),
@@ -55,8 +58,10 @@ def _files(record: Record, context: Context) -> list[tuple[str, Link | None]]:
 
 
 def _origin(record: Record, context: Context) -> list[tuple[str, str]]:
+    made = [("Made here", "Transcribed from a document")] if is_transcribed(record) else []
     return [
         ("From", context.origin(record)),
+        *made,
         ("Received", minute(record.received_at)),
         ("Known there as", f"{record.type}/{record.remote_id}"),
         ("Version here", str(record.version)),

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from phr.chart.marks import marks
-from phr.chart.plain import counted, moment_words
-from phr.chart.titles import kind_words, list_words, record_title, when_text
+from phr.chart.plain import counted, joined, moment_words
+from phr.chart.titles import kind_words, list_words, record_title, state_words, when_text
 from phr.fhir.record import Record, Selection
 from phr.views.frame import MOST_ROWS, Context, Row, Sheet, View, said_by, sheets, with_marks
 
@@ -51,7 +51,13 @@ def row(record: Record, context: Context) -> Row:
     return Row(
         title=record_title(record),
         href=context.link(record),
-        details=with_marks((kind_words(record.type), *context.remarks.words(record)), found),
+        details=with_marks(
+            (
+                joined(kind_words(record.type), state_words(record.document)),
+                *context.remarks.words(record),
+            ),
+            found,
+        ),
         aside=said_by(context, record, moment_words(when_text(record.document)) or "no date given"),
         struck=found.mistaken,
     )

@@ -43,7 +43,7 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
             tuple(row(one, context) for one in found.unclear),
             ("no source says plainly that these are active",),
         ),
-        Sheet("Listed as over", tuple(row(one, context) for one in found.over)),
+        Sheet("Listed as over or inactive", tuple(row(one, context) for one in found.over)),
         Sheet(
             "Diagnoses of visits",
             tuple(_diagnosis(one, context) for one in found.diagnoses),

@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 
 from phr.chart.marks import NO_MARKS
 from phr.chart.plain import visible
+from phr.chart.remarks import labelled
 from phr.chart.timeline import Event, event
 from phr.fhir.record import Record, Selection
 from phr.views.frame import Context, Shown, View, framed, nothing
@@ -38,7 +39,7 @@ def lines(records: Sequence[Record], context: Context) -> list[Line]:
     if not records:
         return []
     names = {key: context.origin_name(key) for key in context.origins}
-    events = [event(record) for record in records]
+    events = [event(record) for record in labelled(records, context.remarks)]
     texts: list[str] = []
     for one in events:
         origin = names.get(one.record.connection_id, "Source unknown")

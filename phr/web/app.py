@@ -3,6 +3,7 @@
 Each is one Litestar application behind a host check; every answer gets its headers in one place.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,23 +22,39 @@ from phr.appliance import Appliance
 from phr.errors import NotFound
 from phr.settings import Settings, is_loopback
 from phr.web import faults
-from phr.web.doors import fhir, keys, links, oauth, wellknown
+from phr.web.doors import (
+    consents,
+    fhir,
+    health_links,
+    keys,
+    links,
+    oauth,
+    packages,
+    sending,
+    wellknown,
+    writes,
+)
+from phr.web.doors import emergency as emergency_door
 from phr.web.look import look_at
 from phr.web.pages import (
     account,
     admin,
     apps,
+    brought,
     catalogue,
     chart,
     connections,
     demo,
+    emergency,
     files,
     find,
     grants,
     home,
     household,
+    inbox,
     own,
     papers,
+    proposals,
     same,
     setup,
     shares,
@@ -53,15 +70,18 @@ MAX_HEADERS = 32 * 1024  # bytes of all request headers together
 WELL_KNOWN = "/.well-known/"
 # Where programs in other people's pages ask (Fetch §3.2): by token, never by cookie.
 FOREIGN_PAGES = ("/fhir/", "/oauth/token", "/oauth/revoke", "/oauth/introspect",
-                 "/oauth/keys.json", WELL_KNOWN)  # fmt: skip
+                 "/oauth/keys.json", WELL_KNOWN, "/h/")  # fmt: skip
 OPEN_TO_PAGES = {
     "access-control-allow-origin": "*",
-    "access-control-expose-headers": "ETag, Last-Modified, Location, Retry-After, WWW-Authenticate",
+    "access-control-expose-headers": (
+        "Content-Location, ETag, Expires, Last-Modified, Location, Retry-After, WWW-Authenticate,"
+        " X-Progress"
+    ),
     "cross-origin-resource-policy": "cross-origin",
 }
 PREFLIGHT = {
     "access-control-allow-headers": "Authorization, Content-Type, Accept, Prefer, If-None-Match",
-    "access-control-allow-methods": "GET, HEAD, POST, OPTIONS",
+    "access-control-allow-methods": "GET, HEAD, POST, PUT, DELETE, OPTIONS",
     "access-control-max-age": "600",
 }
 ALWAYS_HERE = frozenset({"/healthz", "/readyz"})  # asked by name-less watchers
@@ -71,6 +91,7 @@ CSP = (
     "font-src 'self'; manifest-src 'self'; frame-src 'self'; form-action 'self'{}; "
     "base-uri 'none'; frame-ancestors 'none'"
 )
+_HOST = re.compile(r"(?P<name>[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5})?)?")
 OPENER = b"cross-origin-opener-policy"
 HEADERS = {
     "content-security-policy": CSP.format(""),
@@ -141,9 +162,13 @@ HOME: list[HTTPRouteHandler] = [
     *connections.ROUTES,
     *find.ROUTES,
     *files.ROUTES,
+    *brought.ROUTES,
     *shares.ROUTES,
     *grants.ROUTES,
+    *emergency.ROUTES,
     *apps.ROUTES,
+    *proposals.ROUTES,
+    *inbox.ROUTES,
     *summary.ROUTES,
     *own.ROUTES,
     *papers.ROUTES,
@@ -158,10 +183,16 @@ HOME: list[HTTPRouteHandler] = [
 PUBLIC: list[HTTPRouteHandler] = [
     *EVERYWHERE,
     *links.ROUTES,
+    *sending.ROUTES,
     *keys.ROUTES,
+    *packages.ROUTES,
     *oauth.ROUTES,
     *wellknown.ROUTES,
+    *consents.ROUTES,
     *fhir.ROUTES,
+    *writes.ROUTES,
+    *health_links.ROUTES,
+    *emergency_door.ROUTES,
 ]
 
 
@@ -238,9 +269,7 @@ class Application(Litestar):
         if len(given) != 1:
             return False
         host = given[0].decode("latin-1").lower()
-        if "@" in host:
-            return False
-        return host in self.hosts or _is_this_machine(host)
+        return host in self.hosts or is_loopback(_called(host)[0])
 
     def _proper_address(self, scope: Scope) -> str | None:
         """Return where a page asked for as `localhost` lies under the configured name, if it does.
@@ -256,7 +285,7 @@ class Application(Litestar):
         if (
             not self.same_machine
             or host in self.hosts
-            or _port(host) != proper.port
+            or _called(host)[1] != proper.port
             or scope["path"] in ALWAYS_HERE
         ):
             return None
@@ -272,13 +301,6 @@ class _Refusal:
     close: bool = False
 
 
-def _port(host: str) -> int | None:
-    try:
-        return urlsplit(f"//{host}").port
-    except ValueError:
-        return None
-
-
 def _too_many_headers(scope: Scope) -> bool:
     headers = list(scope["headers"])
     return len(headers) > 100 or sum(len(k) + len(v) for k, v in headers) > MAX_HEADERS
@@ -291,18 +313,15 @@ def _is_framed_twice(scope: Scope) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _is_this_machine(host: str) -> bool:
-    return is_loopback(_host_name(host))
+def _called(host: str) -> tuple[str, int | None]:
+    """Return name and port of a Host header (RFC 9110 §7.2); no name for what is none.
 
-
-def _host_name(host: str) -> str:
-    """Return the name in a Host header; "" for what is none, `127.0.0.1:80.elsewhere` too."""
-    try:
-        parts = urlsplit(f"//{host}")
-        name, _ = parts.hostname, parts.port  # what is no number raises
-    except ValueError:
-        return ""
-    return name or ""
+    Read by its own rule: a parser of whole addresses finds a host in "127.0.0.1/x" too.
+    """
+    found = _HOST.fullmatch(host)
+    if found is None:
+        return "", None
+    return found["name"].strip("[]"), int(found["port"]) if found["port"] else None
 
 
 def _is_odd(path: str) -> bool:

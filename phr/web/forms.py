@@ -119,12 +119,14 @@ async def read(receive: Receive, headers: Mapping[str, str]) -> Form:
     return Form()
 
 
-async def read_machine(receive: Receive, headers: Mapping[str, str]) -> tuple[bytes, Form]:
-    """Read what a program posted: the bytes as they are, and as a form where they are one."""
+async def read_machine(
+    receive: Receive, headers: Mapping[str, str], most: int = MAX_BODY
+) -> tuple[bytes, Form]:
+    """Read what a program sent: at most `most` bytes as they are, and as a form if they are one."""
     body = bytearray()
     async for chunk in chunks_of(receive):
         body += chunk
-        if len(body) > MAX_BODY:
+        if len(body) > most:
             raise InvalidInput(TOO_LARGE)
     encoded = kind_of(headers)[0] == "application/x-www-form-urlencoded"
     return bytes(body), Form(_url_encoded(bytes(body)) if encoded else [])

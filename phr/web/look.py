@@ -9,7 +9,6 @@ import hashlib
 import mimetypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined
 from markupsafe import Markup
 
+from phr import clock
 from phr.chart.plain import visible
 from phr.store.accounts import PatientView
 from phr.views.compiled import Compiled
@@ -74,17 +74,6 @@ def _version(files: Mapping[str, StaticFile]) -> str:
     return state.hexdigest()[:16]
 
 
-def day(at: datetime) -> str:
-    """Return a date as people read it: 9 Nov 2026 (in the zone of this box)."""
-    here = at.astimezone()
-    return f"{here.day} {here:%b %Y}"
-
-
-def moment(at: datetime) -> str:
-    """Return a date and time as people read it: 9 Nov 2026, 03:12 (in the zone of this box)."""
-    return f"{day(at)}, {at.astimezone():%H:%M}"
-
-
 @cache
 def look_at(base: str) -> "Look":
     """Return the look of an application below `base`; files are read and compiled only once."""
@@ -114,7 +103,7 @@ class Look:
             lstrip_blocks=True,
             bytecode_cache=Compiled(WEB / "templates"),
         )
-        self.environment.filters.update(day=day, moment=moment)
+        self.environment.filters.update(day=clock.day_here, moment=clock.minute_here)
         scripts = [self.static(name) for name in (HTMX, *SCRIPTS) if name in self.files]
         self.environment.globals.update(
             url=self.url,
@@ -137,23 +126,27 @@ class Look:
         """Return the address of a static file, its version in the path."""
         return f"{self.base}/static/{self.version}/{name}"
 
-    def nav(self, patient_id: str, path: str, administrator: bool) -> Markup:
+    def nav(self, patient_id: str, path: str, administrator: bool, waiting: int = 0) -> Markup:
         """Return the navigation of a record (of the household, without one), marked for `path`.
 
         It is the same on every page of a place: a third of the layout's time, so it is kept.
+        `waiting` is how many arrivals are in the inbox.
         """
         base = f"/p/{patient_id}" if patient_id else ""
         inside = path == base or path.startswith(base + "/")
         place, more, _ = path[len(base) + 1 :].partition("/") if inside else ("-", "", "")
-        return self._nav(patient_id, place, not more, administrator)
+        return self._nav(patient_id, place, not more, administrator, waiting)
 
-    def _draw_nav(self, patient_id: str, place: str, exact: bool, administrator: bool) -> Markup:
+    def _draw_nav(
+        self, patient_id: str, place: str, exact: bool, administrator: bool, waiting: int
+    ) -> Markup:
         given = {
             "patient_id": patient_id,
             "base": f"/p/{patient_id}" if patient_id else "",
             "place": place,
             "exact": exact,
             "administrator": administrator,
+            "waiting": waiting,
         }
         return Markup(self.draw("nav.html", given))  # noqa: S704 (autoescaped)
 

@@ -19,6 +19,7 @@ CODES = {  # R4 issue-type
     405: "not-supported",
     406: "not-supported",
     409: "conflict",
+    412: "conflict",
     415: "not-supported",
     429: "throttled",
     503: "transient",
@@ -28,6 +29,7 @@ SENTENCES = {
     404: "There is no such thing here, or it is not shared.",
     405: "That is not offered here.",
     406: "Only JSON is spoken here: application/fhir+json.",
+    412: "This has changed since; read it again first.",
     415: "That media type is not taken here.",
     410: TokenRefused.sentence,
 }

@@ -8,6 +8,7 @@ import gzip
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -23,7 +24,8 @@ from markupsafe import Markup
 
 from phr import clock, ids
 from phr.appliance import Appliance
-from phr.errors import InvalidInput, NotFound, NotSignedIn, StepUpNeeded
+from phr.errors import InvalidInput, NotFound, NotSignedIn, Sealed, StepUpNeeded
+from phr.sharing import inbox
 from phr.store import accounts, sessions
 from phr.store.accounts import PatientView
 from phr.store.house import House
@@ -176,6 +178,15 @@ class Visit:
         if self.patient is None:
             raise NotFound
         return self.appliance.vault(self.patient.id)
+
+    @property
+    def waiting(self) -> int:
+        """How many arrivals wait in the inbox of the patient in the path; none while sealed."""
+        if self.patient is None or not self.patient.is_open:
+            return 0
+        with suppress(Sealed, NotFound):
+            return inbox.waiting(self.vault)
+        return 0
 
     @property
     def actor(self) -> dict[str, str]:
@@ -369,9 +380,20 @@ def action(path: str | Sequence[str], *, access: Access, **options: Any) -> Deco
     """Declare a POST; it runs in a thread, after Origin and CSRF token were checked.
 
     Options: `uploads=True` streams files (`form.uploads()`; the csrf field must come first),
-    `sealed=True` also lets in while the patient's vault is sealed, `csrf=False` is for machines.
+    `sealed=True` also lets in while the patient's vault is sealed, `csrf=False` is for machines,
+    whose body may have `most` bytes.
     """
     return _route(path, ["POST"], access, options, threaded=True)
+
+
+def replacement(path: str | Sequence[str], *, access: Access, **options: Any) -> Decorator:
+    """Declare a PUT for machines; it runs in a thread. Option: `most` bytes of its body."""
+    return _route(path, ["PUT"], access, {"csrf": False, **options}, threaded=True)
+
+
+def removal(path: str | Sequence[str], *, access: Access, **options: Any) -> Decorator:
+    """Declare a DELETE for machines; it runs in a thread."""
+    return _route(path, ["DELETE"], access, {"csrf": False, **options}, threaded=True)
 
 
 def _route(
@@ -383,8 +405,10 @@ def _route(
     threaded: bool = False,
 ) -> Decorator:
     name = options.pop("name", None)
-    if unknown := set(options) - {"sealed", "csrf", "uploads", "always"}:
+    if unknown := set(options) - {"sealed", "csrf", "uploads", "always", "most"}:
         raise TypeError(f"unknown route options: {sorted(unknown)}")
+    if not options.get("csrf", True) and access not in {Access.BEARER, Access.APP}:
+        raise TypeError("without a form token only where no cookie counts")
     opt = {"access": access, **options}
     return lambda handler: _Handler(
         path,

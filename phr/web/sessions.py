@@ -17,6 +17,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from phr import ids
 from phr.appliance import Appliance
 from phr.errors import Denied, InvalidInput, NotFound, NotSignedIn, Sealed
+from phr.sharing import handles
 from phr.store import accounts, sessions
 from phr.store.models import MemberRole
 from phr.web import forms
@@ -30,7 +31,6 @@ DOOR_COOKIE = "hp-door"  # the same at the public address (ports of one host sha
 STEP_UP_PASSWORD = "confirm.password"  # noqa: S105 - the name of a field
 STEP_UP_TOTP = "confirm.totp"
 STEP_UP_FIELDS = frozenset({STEP_UP_PASSWORD, STEP_UP_TOTP})
-KIT_WAITS = "kit_waits"  # the house's fact: the account whose kit of set-up is not confirmed yet
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 MOST_KNOWN = 200  # browsers remembered between two requests
 CHANGING_ROLES = frozenset({MemberRole.SELF, MemberRole.PROXY})
@@ -105,11 +105,14 @@ class Doorkeeper:
         if checked:
             visit.form = Form()  # who is turned away now is not led back to what was posted
         self._check_patient(visit, access, scope["path_params"], options.get("sealed", False))
+        if access is Access.LINK and options.get("uploads", False):
+            self._check_link(scope["path_params"])
         if checked:  # only now: a stranger must not keep a thread busy with an upload
             visit.form = await _read_form(visit, receive, uploads=options.get("uploads", False))
             self._check_token(visit)
         elif unsafe:  # of a program: no cookie counts there, so no form of ours can be forged
-            visit.body, visit.form = await forms.read_machine(receive, visit.headers)
+            most = options.get("most", forms.MAX_BODY)
+            visit.body, visit.form = await forms.read_machine(receive, visit.headers, most)
             return
         await self._note(visit)
 
@@ -171,7 +174,7 @@ class Doorkeeper:
             if browser is None:
                 return None
             known = Known(at, browser, accounts.patients_of(house, browser.account_id))
-            known.kit_waits = house.get_setting(KIT_WAITS) == browser.account_id
+            known.kit_waits = accounts.waits_for_kit(house, browser.account_id)
             self._known[id_hash] = known
         return known
 
@@ -220,6 +223,11 @@ class Doorkeeper:
             raise Denied("viewer", MAY_ONLY_LOOK)
         if not sealed and not found.is_open:
             raise Sealed
+
+    def _check_link(self, params: Mapping[str, Any]) -> None:
+        """Require a routing id that was given out before a file is read: they cannot be guessed."""
+        if handles.patient_of(self.appliance.house, str(params.get("routing_id"))) is None:
+            raise NotFound
 
     async def _note(self, visit: Visit) -> None:
         """Take the step-up out of the form, and remember that the browser was seen."""

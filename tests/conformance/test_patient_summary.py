@@ -12,9 +12,12 @@ import pytest
 
 from phr import clock
 from phr.bench import corpus, house
+from phr.chart.summary import SELECTIONS
+from phr.chart.summary import summary as sections_of
 from phr.fhir import document
 from phr.fhir.record import Item
 from phr.keep import Keeper
+from phr.papers import cda_entries
 from phr.sharing import summary
 from phr.sharing.gate import Owned
 from phr.store.vault import Vault
@@ -24,6 +27,16 @@ JUDGE = Path(__file__).parents[1] / "fakes" / "judge.mjs"
 pytestmark = pytest.mark.node
 BASE = "https://doors.example"
 REQUIRED = {"11450-4", "48765-2", "10160-0"}
+HELD = {  # section -> what may stand in it (IPS 2.0.0, Composition-uv-ips)
+    "11450-4": {"Condition"},
+    "11348-0": {"Condition"},
+    "48765-2": {"AllergyIntolerance"},
+    "10160-0": {"MedicationRequest", "MedicationStatement"},
+    "11369-6": {"Immunization"},
+    "47519-4": {"Procedure"},
+    "30954-2": {"Observation", "DiagnosticReport"},
+    "8716-3": {"Observation"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +85,18 @@ def check_document(body: bytes) -> None:
     assert {s["code"]["coding"][0]["code"] for s in composition["section"]} >= REQUIRED
     author = composition["author"][0]["reference"]
     assert author.startswith("Device/")
+    assert composition["status"] == "final"
+    assert composition["title"]
+    assert composition["date"] == made["timestamp"]
+    assert not [section for section in composition["section"] if "section" in section]  # flat
+    for one in resources_of(made, "Provenance"):  # every entry says where it is from
+        assert [entity for entity in one["entity"] if entity["what"]["display"]]
+    for section in composition["section"]:
+        for reason in section.get("emptyReason", {}).get("coding", ()):
+            assert reason["code"] in ("unavailable", "notasked", "withheld")  # never "nilknown"
+        code = section["code"]["coding"][0]["code"]
+        kinds_here = {one["reference"].partition("/")[0] for one in section.get("entry", ())}
+        assert kinds_here <= HELD.get(code, kinds_here), (code, kinds_here)
     said = {target["reference"] for p in resources_of(made, "Provenance") for target in p["target"]}
     for section in composition["section"]:
         assert section["text"]["div"].startswith('<div xmlns="http://www.w3.org/1999/xhtml">')
@@ -97,15 +122,39 @@ def person(index: int) -> list[Mapping[str, Any]]:
     return [patient, *made]
 
 
+def lines(vault: Vault) -> dict[str, list[tuple[str, ...]]]:
+    """Return what the sections of a record say, without where it is from."""
+    found = Owned(vault).select(*SELECTIONS)
+    return {
+        section.head.slug: sorted(line.cells for line in section.lines)
+        for section in sections_of(found, now=clock.now())
+    }
+
+
+def summarized(resources: Sequence[Mapping[str, Any]]) -> tuple[bytes, Any]:
+    """Return the summary of a record, and what its sections say."""
+    with house.opened() as vault:
+        source = filled(vault, resources)
+        return summary.bundle(source, base_url=BASE, now=clock.now()), lines(vault)
+
+
+def brought(body: bytes) -> Any:
+    """Return what the sections of a record say that was given nothing but this summary."""
+    with house.opened() as vault:
+        filled(vault, [entry["resource"] for entry in document.loads(body)["entry"]])
+        return lines(vault)
+
+
 @pytest.fixture(scope="module")
-def people() -> list[bytes]:
+def told() -> list[tuple[bytes, Any]]:
+    """Return the summaries of twenty generated people, each with what its sections say."""
+    return [summarized(person(index)) for index in range(20)]
+
+
+@pytest.fixture(scope="module")
+def people(told: list[tuple[bytes, Any]]) -> list[bytes]:
     """Return the summaries of twenty generated people."""
-    made = []
-    for index in range(20):
-        with house.opened() as vault:
-            source = filled(vault, person(index))
-            made.append(summary.bundle(source, base_url=BASE, now=clock.now()))
-    return made
+    return [body for body, _ in told]
 
 
 def test_summaries_of_twenty_people_have_no_error_in_two_validators(
@@ -117,16 +166,34 @@ def test_summaries_of_twenty_people_have_no_error_in_two_validators(
     assert judged(node, people) == [[]] * 20
 
 
+def test_summaries_of_twenty_people_brought_elsewhere_say_the_same(
+    told: list[tuple[bytes, Any]],
+) -> None:
+    for body, said in told:
+        assert brought(body) == said
+
+
 @pytest.mark.corpus
 def test_summary_of_patient_85_has_no_error_in_two_validators(node: str) -> None:
     file = shared_corpus() / "fhir/uscore-reference/uscore_bundle_patient_85.json"
     entries = document.loads(file.read_bytes())["entry"]
-    with house.opened() as vault:
-        source = filled(vault, [entry["resource"] for entry in entries])
-        body = summary.bundle(source, base_url=BASE, now=clock.now())
+    body, said = summarized([entry["resource"] for entry in entries])
     check_document(body)
     assert [str(one) for one in fhirkit.validate(body) if one.severity == "error"] == []
     assert judged(node, [body]) == [[]]
+    assert brought(body) == said
+
+
+@pytest.mark.corpus
+def test_summary_of_what_clinical_documents_say_has_no_error_in_two_validators(node: str) -> None:
+    folder = shared_corpus() / "ccda" / "vendor"
+    for path in sorted(folder.glob("*Isabella*.xml")):
+        made = cda_entries.transcribe(path.read_bytes()).resources
+        body, said = summarized([document.loads(one) for one in made])
+        check_document(body)
+        assert [str(one) for one in fhirkit.validate(body) if one.severity == "error"] == []
+        assert judged(node, [body]) == [[]]
+        assert brought(body) == said
 
 
 def test_the_judges_do_find_a_planted_fault(node: str, people: list[bytes]) -> None:

@@ -156,11 +156,15 @@ def test_fhirclient_of_smart_reads_patient_and_laboratory_results(home: Home):
     assert app.reauthorize() is not None or app.ready
 
 
-def test_smart_fetch_crawls_every_type_as_a_backend_service(home: Home, tmp_path: Path):
+TYPES = ("Patient", "Condition", "Observation", "MedicationRequest", "AllergyIntolerance")
+
+
+@pytest.fixture(scope="module")
+def backend(home: Home, tmp_path_factory: pytest.TempPathFactory) -> "Backend":
+    """Return a backend service that the patient let in, with its key in a file."""
     key = jwt.new_key("ES384")
-    file = tmp_path / "key.jwks"
+    file = tmp_path_factory.mktemp("backend") / "key.jwks"
     file.write_text(json.dumps({"keys": [{**key, "key_ops": ["sign"]}]}))
-    types = ["Patient", "Condition", "Observation", "MedicationRequest", "AllergyIntolerance"]
     client_id = home.register(
         redirect_uris=[],
         grant_types=["client_credentials"],
@@ -169,35 +173,67 @@ def test_smart_fetch_crawls_every_type_as_a_backend_service(home: Home, tmp_path
         scope="system/*.rs",
     )
     home.answer(f"/p/{home.patient_id}/apps/{client_id}")
-    base = f"{home.house.public}/fhir"
-    found = httpx.get(f"{base}/.well-known/smart-configuration").json()
+    return Backend(home, client_id, key, file)
+
+
+@dataclass
+class Backend:
+    """A backend service, and smart-fetch as its program."""
+
+    home: Home
+    client_id: str
+    key: dict[str, Any]
+    file: Path
+
+    def fetched(self, out: Path, verb: str, *more: str) -> dict[str, int]:
+        """Run smart-fetch; return how many lines of each type it has on disk."""
+        done = subprocess.run(
+            [
+                str(Path(sys.executable).with_name("smart-fetch")),
+                verb,
+                "--fhir-url", f"{self.home.house.public}/fhir",
+                "--smart-client-id", self.client_id,
+                "--smart-key", str(self.file),
+                "--type", ",".join(TYPES), "--no-compression", "--no-default-filters",
+                *more,
+                str(out),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return {
+            name: sum(path.read_text().count("\n") for path in out.rglob(f"{name}*.ndjson"))
+            for name in TYPES[1:]
+        }
+
+
+def test_smart_fetch_crawls_every_type_as_a_backend_service(
+    home: Home, backend: Backend, tmp_path: Path
+):
+    found = httpx.get(f"{home.house.public}/fhir/.well-known/smart-configuration").json()
     assert "client_credentials" in found["grant_types_supported"]
-    out = tmp_path / "out"
-    ids = _patient_id(home, key, client_id)
-
-    done = subprocess.run(
-        [
-            str(Path(sys.executable).with_name("smart-fetch")),
-            "crawl",
-            "--fhir-url", base,
-            "--smart-client-id", client_id,
-            "--smart-key", str(file),
-            "--id-list", ids,
-            "--type", ",".join(types), "--no-compression", "--no-default-filters",
-            str(out),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )  # fmt: skip
-
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    lines = {
-        name: sum(path.read_text().count("\n") for path in out.rglob(f"{name}*.ndjson"))
-        for name in ("Condition", "Observation", "MedicationRequest", "AllergyIntolerance")
-    }
+    ids = _patient_id(home, backend.key, backend.client_id)
+    lines = backend.fetched(tmp_path / "out", "crawl", "--id-list", ids)
     assert lines == {name: home.ids(name) for name in lines}
+
+
+def test_smart_fetch_takes_a_bulk_export_as_a_backend_service(
+    home: Home, backend: Backend, tmp_path: Path
+):
+    """FHIR Bulk Data 2.0.0: kick-off, status, manifest, files, and the DELETE at the end."""
+    out = tmp_path / "out"
+    lines = backend.fetched(out, "bulk")
+    assert lines == {name: home.ids(name) for name in lines}
+    told = [json.loads(line) for line in (out / "log.ndjson").read_text().splitlines()]
+    events = [each["eventId"] for each in told]
+    assert events[0] == "kickoff"
+    assert events[-1] == "export_complete"
+    assert not {"status_error", "download_error"} & set(events)
+    [patient] = (json.loads(path.read_text()) for path in out.rglob("Patient*.ndjson"))
+    assert patient["id"] == _patient_id(home, backend.key, backend.client_id)
 
 
 def _patient_id(home: Home, key: dict[str, Any], client_id: str) -> str:

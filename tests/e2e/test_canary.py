@@ -63,6 +63,8 @@ SPOKEN = {  # what may stand on the page of the person who typed it or whom it i
             "wrong address",
             "own statement",
             "hospital searched",
+            "words sent",
+            "file sent",
         ),
         1,
     )
@@ -580,7 +582,7 @@ def find_a_hospital(stage: Stage) -> None:
 def share_by_link(stage: Stage) -> None:
     person, doctor, where = stage.person, stage.doctor, f"{stage.base}/share"
     form = {"what": "everything", "whom": SPOKEN["recipient"], "why": SPOKEN["reason"]}
-    form |= {"hours": "24", "uses": "", "print": "1", "download": "1"}
+    form |= {"hours": "24", "uses": "", "print": "1", "download": "1", "send": "1"}
     form["what"] = re.findall(r'name="what" value="(\w+)"', person.see(where))[-1]
     if form["what"] == "chosen":
         form["part"] = re.findall(r'name="part" value="(\w+)"', person.see(where))
@@ -604,6 +606,25 @@ def share_by_link(stage: Stage) -> None:
     doctor.see(f"{inside}/{SPOKEN['wrong address']}?q={SPOKEN['wrong address']}", status=404)
     person.see(f"{stage.base}/grants", SPOKEN["recipient"])
     person.see(f"{stage.base}/activity", SPOKEN["recipient"])
+
+
+def send_back(stage: Stage) -> None:
+    """A doctor sends words and files; the patient reads, lets them in, and takes that back."""
+    person, doctor, where = stage.person, stage.doctor, f"{stage.made['door']}/send"
+    words, name = SPOKEN["words sent"], SPOKEN["file sent"]
+    typed = {"title": words, "note": words, "signed": words}
+    for content, status in ((b"<html>no</html>", 422), (b"%PDF-1.4 " + words.encode(), 200)):
+        form = {"csrf": csrf_in(doctor.web.get(where).text), **typed}
+        answer = doctor.web.post(where, data=form, files={"file": (f"{name}.pdf", content)})
+        assert answer.status_code == status
+    inbox = f"{stage.base}/inbox"
+    page = person.see(inbox, words)
+    for at in dict.fromkeys(re.findall(r'href="([^"]+/inbox/[0-9a-f]{32})"', page)):
+        person.see(at, words)
+        person.send(at, at, {"do": "accept"})
+        person.send(at, at, {"do": "accept"}, status=422)
+    person.see(f"{stage.base}/documents", words)
+    person.send(at, at, {"do": "undo"})
 
 
 def paper_and_stop(stage: Stage) -> None:
@@ -704,6 +725,7 @@ FEATURES = (
     take_the_summary_along,
     find_a_hospital,
     share_by_link,
+    send_back,
     paper_and_stop,
     export,
     back_up,

@@ -4,6 +4,7 @@ People go through every form of the house in this process; each page that is ans
 was sent, and drawn once more in Chromium. A form of the house that nobody sends here is named.
 """
 
+import json
 import re
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,23 +17,29 @@ import pytest
 import time_machine
 from playwright.sync_api import Route
 
-from phr import clock
+from phr import clock, consented, ids, jwt
 from phr.appliance import Appliance
+from phr.fhir import references
 from phr.settings import Settings
+from phr.sharing import clients, consent, consents, servers
+from phr.sharing.gate import Standing
 from phr.store import slots
+from phr.store.models import Grant
 from phr.web.app import create_home_app
 from phr.web.look import read_static
 from tests.cast import HOME, PASSWORDS, Browser, Cast, csrf_in, populate
 from tests.e2e.test_pages import AXE, ROOT, in_every_look, invalid_html, kind_of
+from tests.fakes import shl_host
 from tests.fakes.forms import forms, links, send
 from tests.fixtures_sharing import a_record, another_record, keep_all
+from tests.integration.test_consents import a_consent, permit
 
 STATIC = read_static()
 ROUTES = ROOT / "tests" / "integration" / "routes.txt"
 NEW_PASSWORD = "quite a few new words here"
 SHARE = {"what": "primary", "hours": "24", "whom": "Dr. Pell", "print": "1", "download": "1"}
 LATE = ("shred", "seal", "signout", "stop", "remove", "leave", "end", "drop", "block", "account")
-PROGRAMS = ("/oauth/", "/fhir/")  # answers to programs, not to people
+PROGRAMS = ("/oauth/", "/fhir/", "/h/")  # answers to programs, not to people
 
 
 @dataclass(frozen=True)
@@ -254,6 +261,72 @@ def shares(walk: Walk, doctor: Walk, second: Walk, base: str) -> None:
     doctor.see("/s/" + "0" * 32 + ".x")
 
 
+def sends(walk: Walk, doctor: Walk, base: str) -> None:
+    """A doctor sends things back; the patient reads, decides, and changes her mind."""
+    where, inbox = f"{base}/share", f"{base}/inbox"
+    made = walk.send(where, SHARE | {"do": "link", "send": "1", "whom": "Dr. Moss"}, page=where)
+    path = urlsplit(re.search(r'value="(http[^"]*/s/[^"]+)"', made.text)[1]).path
+    code = re.sub(r"\D", "", re.search(r"<b>(\d{3} \d{3})</b>", made.text)[1])
+    doctor.send(path, {"code": code}, page=path)
+    send = f"{path.rpartition('.')[0]}/send"
+    doctor.send(send, {"title": "Advice"}, page=send)
+    for note in ("Drink more", "Drink more", "Sleep more", "Walk more"):
+        doctor.send(send, {"note": note, "signed": "A. Moss"}, page=send)
+    waiting = re.findall(r'href="([^"]+/inbox/[0-9a-f]{32})"', walk.see(inbox).text)
+    first, second, third = dict.fromkeys(waiting)
+    walk.send(first, {"do": "nothing"}, page=first)
+    walk.send(first, {"do": "accept"}, page=first)
+    walk.send(first, {"do": "accept"}, page=first)
+    walk.send(second, {"do": "reject"}, page=second)
+    walk.send(third, {"do": "always"}, page=third)
+    walk.see(inbox)
+    walk.see(first)
+    mine = re.findall(r'href="([^"]+/send/[0-9a-f]{32})"', doctor.see(send).text)
+    doctor.see(mine[0])
+    doctor.send(f"{mine[0]}/withdraw", page=send)
+    walk.press_everything(inbox, skip=(*LATE, "share"))
+    rule = re.search(r'action="([^"]+/inbox/rules/\d+)"', walk.see(inbox).text)
+    walk.send(rule[1] if rule else f"{inbox}/rules/1", page=inbox)
+
+
+def health_links(walk: Walk, base: str) -> None:
+    for do in ("health", "scan"):
+        walk.send(f"{base}/share", SHARE | {"do": do}, page=f"{base}/share")
+    walk.see(f"{base}/grants")
+
+
+def emergency(walk: Walk, finder: Walk, base: str) -> None:
+    where = f"{base}/emergency"
+    walk.send(where, {"weekly": "99"}, page=where)
+    made = walk.send(where, {"weekly": "1", "also": "mental"}, page=where).text
+    address = re.search(r'value="(http[^"]*/e/[^"]+)"', made)[1]
+    walk.send(f"{base}/card", {"link": address})
+    card = urlsplit(address).path
+    for name in ("", "Dr. Quick", "Dr. Quick"):  # nobody; opened; too often
+        finder.send(card, {"name": name, "reason": "Found unconscious"}, page=card)
+    finder.see("/s/" + card.removeprefix("/e/").partition(".")[0])
+    walk.send(f"{where}/card", page=where)
+    walk.see(f"{base}/grants")
+    walk.send(f"{where}/off", page=where)
+    finder.see(card)
+
+
+def brought(walk: Walk, cast: Cast, base: str) -> None:
+    where = f"{base}/files/link"
+    shot = {"resourceType": "Immunization", "status": "completed", "vaccineCode": {"text": "Flu"}}
+    with shl_host.running() as host:
+        cast.appliance.http.guard.allow(f"127.0.0.1:{host.port}")
+        card = host.card([shot])
+        for text in ("", "shlink:/x", host.link(flag="P"), card):  # nothing, cut off, asks, doubted
+            walk.send(where, {"text": text}, page=where)
+        host.publish()
+        walk.send(where, {"text": card}, page=where)
+        walk.send(f"{where}/keep", page=where)
+        walk.send(f"{where}/keep", page=where)
+    shown = re.search(r'href="([^"]+/files/card/[^"]+)"', walk.see(where).text)
+    walk.see(shown[1])
+
+
 def sealed(walk: Walk, doctor: Walk, base: str) -> None:
     where = f"{base}/share"
     made = walk.send(where, SHARE | {"do": "link"}, page=where).text
@@ -270,6 +343,36 @@ def backups(walk: Walk) -> None:
     page = walk.send("/admin/backup").text
     where = re.search(r'href="([^"]*/admin/restore/[^"]+)"', page)[1]
     walk.send(where, {"words": "no"}, page=where)
+
+
+def proposals(walk: Walk, cast: Cast, base: str) -> None:
+    """An app proposes: one is refused, one approved, one fetch fails and is refused."""
+    vault, now, where = cast.vault("Ada"), clock.now(), f"{base}/consents"
+    says = clients.read({"client_name": "Errands", "redirect_uris": ["https://app.example.org/x"]})
+    app = clients.register(cast.appliance.house, says, by=cast.accounts["Ada"])
+    by = Standing("", app.id, Grant(id=ids.new_id()), "Errands")
+    label = {"system": consent.ACT_CODE, "code": "PSY"}
+    inside = {"type": "deny", "provision": [permit("Observation", securityLabel=[label])]}
+    body = json.dumps(a_consent(references.patient_id(vault.id_key), provision=inside)).encode()
+    first, second = (consents.propose(vault, by, body, now=now) for _ in range(2))
+    walk.see(where)
+    walk.see(f"{where}/{first}")
+    walk.send(f"{where}/{first}", {"do": "refuse"}, page=where)
+    walk.send(f"{where}/{first}", {"do": "refuse"}, page=where)
+    server = servers.with_key(json.dumps(jwt.public_half(jwt.new_key("ES384"))))
+    consents.authorize(vault, by, second, server, None, now=now)
+    page = f"{where}/{second}"
+    walk.send(page, {"do": "nothing"}, page=page)
+    walk.send(page, {"do": "allow"}, page=page)
+    walk.send(page, {"do": "allow", "line": "patient/Observation.rs"}, page=page)
+    cast.appliance.http.guard.allow("127.0.0.1:9")  # nobody listens there
+    closed = "http://127.0.0.1:9/fhir"
+    asked = consented.ask(vault, by, closed, "1", http=cast.appliance.http, now=now)
+    walk.see("/apps")
+    walk.see(where)
+    walk.send(f"{base}/fetches/{asked.id}", {"do": "allow"}, page=where)
+    walk.send(f"{base}/fetches/{asked.id}", {"do": "refuse"}, page=where)
+    walk.send(f"{base}/fetches/{asked.id}", {"do": "refuse"}, page=where)
 
 
 def own_words(walk: Walk, base: str) -> None:
@@ -336,6 +439,11 @@ def walk_a_full_house(cast: Cast, album: Album) -> None:
     mistakes(ada, base)
     files(ada, base)
     shares(ada, Walk(cast.stranger(), album), Walk(cast.stranger(), album), base)
+    sends(ada, Walk(cast.stranger(), album), base)
+    health_links(ada, base)
+    emergency(ada, Walk(cast.stranger(), album), base)
+    brought(ada, cast, base)
+    proposals(ada, cast, base)
     own_words(ada, base)
     hospitals(ada, base)
     backups(ada)

@@ -129,7 +129,8 @@ def test_crawl_reaches_every_section(crawled):
     _, _, inside, outside, _ = crawled
     found = {urlsplit(url).path.split("/")[-1] for url in inside.seen}
     sections = "timeline results medications allergies problems immunizations vitals visits"
-    others = "procedures documents people other connections files share grants activity more"
+    others = "procedures documents people other connections files link share grants activity"
+    others += " more emergency"
 
     assert set(f"{sections} {others} household account admin".split()) <= found
     assert len(outside.seen) >= 5

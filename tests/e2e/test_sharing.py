@@ -91,7 +91,9 @@ def test_files_are_saved_to_the_outbox_folder_and_the_page_follows_by_itself(sha
 
     expect(page.locator("#sendings")).to_contain_text("Saved on", timeout=40_000)
     (folder,) = (house.data / "outbox").iterdir()
-    assert sorted(each.name for each in folder.iterdir()) == ["record.html", "record.json"]
+    assert sorted(each.name for each in folder.iterdir()) == [
+        *("record.html", "record.json", "signed.json", "signed.jws")
+    ]
     assert folder.name in page.inner_text("#sendings")
     assert walk.problems == []
 

@@ -168,4 +168,11 @@ def test_doors_let_in_nobody_but_anyone_and_holders_of_links() -> None:
 
 
 def test_only_the_declared_methods_change_anything() -> None:
-    assert {method for _, method, _, _ in routes()} <= {"GET", "HEAD", "POST"}
+    every = list(routes())
+    assert {method for _, method, _, _ in every} <= {"GET", "HEAD", "POST", "PUT", "DELETE"}
+    programs = {Access.BEARER, Access.APP}  # a browser's form knows GET and POST only
+    assert {method for _, method, _, access in every if access not in programs} <= {
+        "GET",
+        "HEAD",
+        "POST",
+    }

@@ -200,22 +200,22 @@ def waited(pid: int | str = "thread-self") -> float:
 
 
 def _let_run(pid: int, seconds: float) -> None:
-    """Wait until a child has had so much time that no other program took from it."""
-    began, before = time.monotonic(), waited(pid)
+    """Wait until a child has had so much time that no other program took from it, or is over."""
+    began, before, alive = time.monotonic(), waited(pid), os.pidfd_open(pid)
     while time.monotonic() - began < 30 * seconds:
         left = seconds - (time.monotonic() - began - max(waited(pid) - before, 0.0))
-        if left <= 0:
-            return
-        select.select([], [], [], left)
+        if left <= 0 or select.select([alive], [], [], left)[0]:
+            break
+    os.close(alive)
 
 
-def run(trial: Trial) -> None:
+def run(trial: Trial, work: Callable[[Trial, int], None]) -> None:
     """Fork the child, wait (until it has begun to work, and) the random delay, kill it."""
     listening, ready = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            child(trial, ready)
+            work(trial, ready)
         except BaseException as error:  # noqa: BLE001 - the parent must hear of it
             Acks(trial["acks"])(f"ERROR {type(error).__name__}: {error}")
         finally:
@@ -228,9 +228,14 @@ def run(trial: Trial) -> None:
     os.waitpid(pid, 0)
 
 
-if __name__ == "__main__":
-    assert CHEAP
+def obey(work: Callable[[Trial, int], None]) -> None:
+    """Run the trials that are asked for, each in a process of its own."""
     for line in sys.stdin:
-        run(json.loads(line))
+        run(json.loads(line), work)
         sys.stdout.write("dead\n")
         sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    assert CHEAP
+    obey(child)

@@ -437,7 +437,7 @@ def test_any_earlier_refresh_token_is_recognised_not_only_the_last(stage: Stage)
 
 def test_made_up_refresh_token_harms_nobody(stage: Stage):
     token = stage.redeem(stage.code()).json()["refresh_token"]
-    made_up = token.partition(".")[0] + "." + ids.new_secret() + "0" + "x" * 22
+    made_up = token.partition(".")[0] + "." + ids.new_secret() + "x" * 22
 
     assert stage.refresh(made_up).json()["error"] == "invalid_grant"
     assert stage.refresh(token).status_code == 200
@@ -888,3 +888,23 @@ def test_grant_of_an_app_ends_by_itself(stage: Stage):
         assert stage.refresh(token).json()["error"] == "invalid_grant"
         gate.expire(stage.cast.vault("Ada"), now=clock.now())
         assert all(grant.state != GrantState.ACTIVE for grant in stage.standing())
+
+
+def test_app_sends_only_where_the_patient_ticked_that_it_may(stage: Stage):
+    scope = "patient/Observation.cruds patient/Condition.rs patient/DocumentReference.write"
+    page = stage.ada.get(stage.page(scope=scope)).text
+    assert page.count('name="send"') == 1
+    assert 'name="send" value="1" checked' not in page
+
+    reading = stage.redeem(stage.code(scope=scope)).json()["scope"]
+    assert reading == "patient/Observation.rs patient/Condition.rs"
+    answer = stage.answer(stage.page(scope=scope), send="1", line=["patient/Condition.rs"])
+    sending = stage.redeem(stage.back(answer)["code"]).json()["scope"]
+
+    assert sending == "patient/Condition.rs patient/Observation.cud patient/DocumentReference.write"
+    actions = {tuple(sorted(grant.provision["actions"])) for grant in stage.standing()}
+    assert actions == {("download", "view"), ("contribute", "download", "view")}
+
+
+def test_app_that_asks_for_reading_is_offered_no_sending(stage: Stage):
+    assert 'name="send"' not in stage.ada.get(stage.page()).text

@@ -1,30 +1,22 @@
 """The catalogue of a house: built-in list, signed snapshots, and that nothing phones home."""
 
+import gzip
+import json
 from datetime import timedelta
 
 import pytest
 
 from phr import clock
-from phr.catalogue import Catalogue, Lighthouse, configured
+from phr.catalogue import SEED, Catalogue, Lighthouse, configured
 from phr.errors import InvalidInput, NotFound, SettingsError, TrustError
 from phr.http import Http
 from phr.net import Guard
 from phr.settings import load
-from tests.fixtures_lighthouse import DAY, people_type
-from tests.fixtures_lighthouse import Lighthouse as Publisher
+from tests.corpus import corpus
+from tests.fixtures_lighthouse import of_today, people_type, png
 from tests.fixtures_net import plain
 
 KEY = "A" * 43
-
-
-@pytest.fixture
-def publisher(tmp_path):
-    made = Publisher(tmp_path / "published")
-    now = clock.now().replace(microsecond=0)
-    delegation = made.delegation
-    made.delegation = lambda: delegation(at=now - DAY)
-    made.publish(people_type(), at=now)
-    return made
 
 
 @pytest.fixture
@@ -41,6 +33,27 @@ def test_the_built_in_list_is_searched_with_nothing_configured(tmp_path):
     kept.close()
 
 
+@pytest.mark.corpus
+def test_each_built_in_address_stands_in_a_published_list_or_its_origin_is_named():
+    seed = json.loads(SEED.read_text(encoding="utf-8"))
+    wanted = {
+        end["url"].rstrip("/").lower(): one["id"]
+        for one in seed["organizations"]
+        for end in one["endpoints"]
+    }
+    listed = set()
+    for path in sorted((corpus() / "lighthouse").rglob("*")):
+        if path.is_file():
+            data = path.read_bytes()
+            text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode(
+                errors="replace"
+            )
+            folded = text.lower().replace("\\/", "/")
+            listed |= {url for url in wanted.keys() - listed if url in folded}
+
+    assert {wanted[url] for url in wanted.keys() - listed} == seed["origins"].keys()
+
+
 def test_a_snapshot_carried_here_is_searched_beside_the_built_in_list(tmp_path, publisher, known):
     kept = Catalogue(tmp_path / "c", [known])
     assert kept.find("lakeside") == []
@@ -54,6 +67,28 @@ def test_a_snapshot_carried_here_is_searched_beside_the_built_in_list(tmp_path, 
     assert kept.standing().kept[0].serial == 1
 
 
+def test_a_reviewed_logo_of_a_snapshot_is_shown_and_letters_else(tmp_path, publisher, known):
+    lakeside, cleveland = f"{1:032x}", b"seed-cleveland".hex()
+    now = clock.now().replace(microsecond=0)
+    publisher.publish(people_type(), at=now, logos={lakeside: png(), cleveland: png()})
+    kept = Catalogue(tmp_path / "c", [known])
+    kept.apply(publisher.folder, clock.now())
+
+    (hit, *_) = kept.find("lakeside health")
+    assert kept.logo(hit.logo) == png()
+    assert kept.logo_of(hit.organization) == hit.logo
+    assert [one.logo for one in kept.find("hillside clinic")[:1]] == [""]
+    assert kept.find("cleveland clinic")[0].logo == "", "the built-in list has no logos"
+    with pytest.raises(NotFound):
+        kept.logo("0" * 32 + ".png")
+
+    publisher.publish(people_type()[:3], at=now, logos={lakeside: png(colour=(9, 9, 9))})
+    (file,) = publisher.folder.glob(publisher.last.logos.file)
+    file.write_bytes(b"forged")
+    assert kept.apply(publisher.folder, clock.now()).serial == 3
+    assert kept.find("lakeside health")[0].logo == "", "a list without its logos is a list"
+
+
 def test_a_list_of_a_lighthouse_that_is_gone_from_the_settings_is_gone(tmp_path, publisher, known):
     Catalogue(tmp_path / "c", [known]).apply(publisher.folder, clock.now())
     assert Catalogue(tmp_path / "c").find("lakeside health system") == []
@@ -62,10 +97,7 @@ def test_a_list_of_a_lighthouse_that_is_gone_from_the_settings_is_gone(tmp_path,
 def test_a_snapshot_of_somebody_else_is_refused_and_the_old_one_stays(tmp_path, publisher, known):
     kept = Catalogue(tmp_path / "c", [known])
     kept.apply(publisher.folder, clock.now())
-    other = Publisher(tmp_path / "other")
-    now = clock.now().replace(microsecond=0)
-    delegation = other.delegation
-    other.delegation = lambda: delegation(at=now - DAY)
+    other, now = of_today(tmp_path / "other")
     other.publish(people_type()[:1], at=now, serial=9)
     with pytest.raises(TrustError, match="not signed by a key we trust"):
         kept.apply(other.folder, clock.now())

@@ -7,20 +7,19 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from phr import clock
 from phr.cli import phr
-from tests.fixtures_lighthouse import DAY, people_type
-from tests.fixtures_lighthouse import Lighthouse as Publisher
+from tests.fixtures_lighthouse import of_today, people_type
 
 
 @pytest.fixture
-def run(cheap_kdf, tmp_path, monkeypatch):
+def run(appliance, settings, monkeypatch):
     """Run one command in this process; return its exit code, objects, and what it complained of."""
+    appliance.close()  # a house that is there, and not running
     for name in ("PHR_DATA", "PHR_PORT", "PHR_LIGHTHOUSES"):
         monkeypatch.delenv(name, raising=False)
 
     def run_(*words):
-        options = [*map(str, words), "--data", str(tmp_path / "data"), "--json"]
+        options = [*map(str, words), "--data", str(settings.data), "--json"]
         ended = CliRunner().invoke(phr, options, standalone_mode=False)
         if ended.exception is not None and not isinstance(ended.exception, click.ClickException):
             raise ended.exception
@@ -37,10 +36,7 @@ def _objects(text):
 @pytest.fixture
 def published(tmp_path, monkeypatch, run):
     """A lighthouse that this house knows, with two snapshots; returns their files."""
-    made = Publisher(tmp_path / "published")
-    now = clock.now().replace(microsecond=0)
-    delegation = made.delegation
-    made.delegation = lambda: delegation(at=now - DAY)
+    made, now = of_today(tmp_path / "published")
     known = f"https://lighthouse.example.org#{made.trust.roots[0]}"
     monkeypatch.setenv("PHR_LIGHTHOUSES", known)
     folders = []

@@ -1,5 +1,6 @@
 """The list of hospitals in the browser: a newer one as a file, and addresses that moved."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,21 +13,18 @@ from phr.oauth import Client, Endpoint, Made
 from phr.store import connections
 from phr.store.models import Connection, ConnectionState
 from tests.fixtures_hospital import connected
-from tests.fixtures_lighthouse import DAY, HILL, LAKE, endpoint, organization, people_type
-from tests.fixtures_lighthouse import Lighthouse as Publisher
+from tests.fixtures_lighthouse import (
+    HILL,
+    LAKE,
+    endpoint,
+    of_today,
+    organization,
+    people_type,
+    png,
+)
 from tests.fixtures_net import plain
 
 HERE = "/admin/catalogue"
-
-
-@pytest.fixture
-def publisher(tmp_path):
-    made = Publisher(tmp_path / "published")
-    now = clock.now().replace(microsecond=0)
-    delegation = made.delegation
-    made.delegation = lambda: delegation(at=now - DAY)
-    made.publish(people_type(), at=now)
-    return made
 
 
 @pytest.fixture
@@ -68,10 +66,7 @@ def test_a_forged_old_or_broken_file_is_refused_with_the_reason(admin, publisher
     shutil.copy(packed(publisher, tmp_path), old)
     publisher.publish(people_type()[:3], at=clock.now().replace(microsecond=0))
     assert bring(admin, packed(publisher, tmp_path)).status_code == 303
-    stranger = Publisher(tmp_path / "stranger")
-    now = clock.now().replace(microsecond=0)
-    delegation = stranger.delegation
-    stranger.delegation = lambda: delegation(at=now - DAY)
+    stranger, now = of_today(tmp_path / "stranger")
     stranger.publish(people_type(), at=now)
     broken = tmp_path / "broken.zip"
     broken.write_bytes(b"PK no zip")
@@ -116,6 +111,27 @@ def test_a_moved_sign_in_address_waits_for_somebody_to_agree(cast, admin, publis
     now = kept.find("hillside clinic")[0].organization.endpoints[0]
     assert now.token == "https://elsewhere.example.net/token"
     assert mark not in admin.get(HERE).text
+
+
+def test_a_reviewed_logo_stands_beside_its_hospital_and_lies_in_this_house(
+    cast, admin, publisher, tmp_path
+):
+    at = clock.now().replace(microsecond=0)
+    publisher.publish(people_type(), at=at, logos={f"{1:032x}": png()})
+    bring(admin, packed(publisher, tmp_path))
+    here = f"/p/{cast.patients['Ada']}/find"
+
+    page = admin.submit(here, {"q": "lakeside"}, page=here).text
+
+    (src,) = re.findall(r'<img class="initial" src="([^"]+)" alt=""', page)
+    assert src.startswith(here + "/logos/")
+    given = admin.get(src)
+    assert (given.status_code, given.headers["content-type"]) == (200, "image/png")
+    assert given.content == png()
+    assert src in admin.get(f"{here}/{1:032x}").text
+    assert "<img" not in admin.submit(here, {"q": "hillside"}, page=here).text
+    assert admin.get(here + "/logos/none.png").status_code == 404
+    assert cast.browser("Cleo").get(src).status_code in {403, 404}
 
 
 # ----------------------------------------------------------------- a connection that may follow

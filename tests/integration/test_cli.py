@@ -108,6 +108,33 @@ def test_a_missing_argument_and_an_unknown_command_are_wrong_use(
     assert code(run("vaults")) == 2
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("vault", "list"),
+        ("account", "list"),
+        ("vault", "create", "Ada", "--owner", "Ada"),
+        ("pull",),
+        ("activity", "--patient", "Ada"),
+        ("backup",),
+        ("check",),
+        ("catalogue", "show"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistyped_data_folder_is_told_and_not_made(
+    run: Callable[..., Result], tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    typo, empty = tmp_path / "dta", tmp_path / "empty"
+    empty.mkdir()
+    for folder in (typo, empty):
+        result = run(*arguments, "--data", str(folder), "--json")
+        assert code(result) == 2
+        assert str(folder) in json.loads(result.stderr)["error"]
+    assert not typo.exists()
+    assert list(empty.iterdir()) == []
+
+
 def test_a_name_nobody_has_is_a_failure(household: Callable[..., Result]) -> None:
     assert code(household("activity", "--patient", "Zoe")) == 1
 

@@ -1,5 +1,6 @@
 """Instants as whole milliseconds: there and back, and dates that no calendar of ours holds."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -44,3 +45,15 @@ def test_record_with_a_date_that_stands_for_none_is_kept_and_read(cast: Cast, se
         found = records.select(session, vault, Selection(types=("Condition",)))
     assert [record.remote_id for record in found] == ["c1"]
     assert cast.browser("Ada").get(f"/p/{cast.patients['Ada']}/problems").status_code == 200
+
+
+def test_times_on_pages_are_of_this_box_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = datetime(2026, 11, 8, 23, 12, tzinfo=UTC)
+    monkeypatch.setenv("TZ", "CET-1")
+    time.tzset()
+    try:
+        assert clock.minute_here(at) == "9 Nov 2026, 00:12 CET"
+        assert clock.day_here(at) == "9 Nov 2026"
+    finally:
+        monkeypatch.undo()
+        time.tzset()

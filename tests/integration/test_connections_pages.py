@@ -13,6 +13,7 @@ from phr.fhir.record import Selection
 from phr.store import backup, connections, records
 from phr.store.models import Connection, ConnectionState, PendingAuthorization
 from phr.store.restore import restore
+from phr.web.pages import files
 from tests.fixtures_hospital import connected, observation
 from tests.fixtures_net import plain
 
@@ -311,6 +312,9 @@ def test_the_ledger_says_what_was_refused_and_what_broke(cast, ada, base, hospit
     assert "This hospital does not let apps read this." in page
     assert "server failed at this question (error 500)" in page
     assert "Answered, not complete" in ada.get(base).text
+    home = ada.get(base.removesuffix("connections")).text
+    assert "Answered, not complete" in home
+    assert "Up to date" not in home
 
 
 # ---------------------------------------------------------------------------------------- files
@@ -335,6 +339,19 @@ def test_a_file_is_kept_and_its_broken_part_set_aside_with_the_reason(cast, ada,
     with cast.vault("Ada").read() as session:
         kept = records.select(session, cast.vault("Ada"), Selection(types=("Observation",)))
     assert sorted(record.body for record in kept) == sorted([observation(1), observation(2)])
+
+
+def test_a_file_that_is_too_large_for_the_browser_is_refused_with_another_way(
+    cast, ada, base, monkeypatch
+):
+    monkeypatch.setattr(files, "MOST", len(LINES) - 1)
+    place = base.replace("/connections", "/files")
+    chosen = {"file": ("labs.ndjson", LINES, "application/x-ndjson")}
+    answer = ada.post(place, data={"csrf": ada.csrf(place)}, files=chosen)
+    assert answer.status_code == 422
+    assert "<code>phr import</code>" in answer.text or "`phr import`" in answer.text
+    with cast.vault("Ada").read() as session:
+        assert connections.listed(session, kind=connections.UPLOAD) == []
 
 
 def test_the_same_file_twice_changes_nothing(ada, base):
@@ -510,9 +527,12 @@ def test_remove_demo_takes_all_it_brought(cast, hospital):
     [
         (b"%PDF-1.7 no record", "Nothing could be read", "This file is not FHIR JSON."),
         (b"{}", "Nothing could be kept", "Everything in it was set aside."),
+        (LINES, "Not all of it could be kept", "not a well-formed JSON"),
+        (PERSON, "Read", "1 records"),
     ],
+    ids=["no FHIR", "nothing fit", "a part", "all of it"],
 )
-def test_a_file_of_which_nothing_came_is_not_up_to_date(cast, tmp_path, content, word, sentence):
+def test_a_file_is_read_and_never_up_to_date(cast, tmp_path, content, word, sentence):
     path = tmp_path / "x.pdf"
     path.write_bytes(content)
     actor = {"kind": "account", "id": cast.accounts["Ada"], "name": "Ada"}

@@ -12,16 +12,23 @@ from typing import Any
 
 import pytest
 
-from phr import clock, keep
+from phr import keep
 from phr.fhir.labels import Label
-from phr.fhir.record import Item, Selection
+from phr.fhir.record import Selection
 from phr.sharing.provision import Action, Provision, Rule
 from phr.store import records
-from phr.store.models import Pull
 from phr.store.vault import Vault
 from tests.cast import Cast
 from tests.fixtures_fhir import App, app_for, everything
-from tests.fixtures_sharing import a_record, condition, keep_all, lab, label, recent
+from tests.fixtures_sharing import (
+    a_record,
+    condition,
+    keep_all,
+    keep_more,
+    lab,
+    label,
+    recent,
+)
 
 CANARY = "Zanzibarcanary"
 CHANGING = re.compile(
@@ -85,19 +92,6 @@ def hidden() -> list[dict[str, Any]]:
          "target": [{"reference": "Condition/h4"}], "agent": [{"who": {"display": CANARY}}]},
         {"resourceType": "AuditEvent", "id": "ha", "outcomeDesc": CANARY},
     ]  # fmt: skip
-
-
-def sent(vault: Vault, connection_id: int, resources: list[dict[str, Any]]) -> None:
-    """Keep what the same hospital sends another time."""
-    now = clock.now()
-    with vault.write() as session:
-        pull = Pull(connection_id=connection_id, started_at=now)
-        session.add(pull)
-        session.flush()
-        pull_id = pull.id
-    keeper = keep.Keeper(vault, connection_id, pull_id, expected_patient=None, now=now)
-    keeper.page("all", [Item(json.dumps(each).encode()) for each in resources])
-    keeper.finish()
 
 
 def ways(vault: Vault, connection_id: int, names: list[str]) -> list[str]:
@@ -177,7 +171,7 @@ def test_nothing_changes_when_hidden_records_come(cast: Cast, name: str) -> None
     names = [f"{each['resourceType']}/{each['id']}" for each in secret]
     asked = ways(vault, connection_id, names)
     before = {path: told(app, path) for path in asked}
-    sent(vault, connection_id, secret)
+    keep_more(vault, connection_id, secret)
     after = {path: told(app, path) for path in asked}
     assert [path for path in asked if before[path] != after[path]] == []
     assert [path for path in asked if CANARY.encode() in _all_bytes(after[path], path)] == []
@@ -195,7 +189,7 @@ def _all_bytes(answers: tuple[Any, ...], path: str) -> bytes:
 def test_an_owner_who_looks_the_same_way_would_find_the_canary(cast: Cast) -> None:
     vault = cast.vault("Ada")
     connection_id = keep_all(vault, "North Quay", visible())
-    sent(vault, connection_id, hidden())
+    keep_more(vault, connection_id, hidden())
     whole = Provision(everything().rules, Label.HIV, frozenset(Action))
     app = app_for(cast, vault, whole)
     for query in (f"Observation?code={CANARY}", f"Encounter?class={CANARY}",
@@ -210,7 +204,7 @@ def test_a_version_of_before_or_after_a_label_tells_nothing(cast: Cast) -> None:
         vault, "North Quay", [*visible(), condition("x1", "Was open", onsetDateTime=recent(3)),
                               condition("x2", CANARY, onsetDateTime=recent(3), meta=label("PSY"))]
     )  # fmt: skip
-    sent(vault, connection_id, [
+    keep_more(vault, connection_id, [
         condition("x1", CANARY, onsetDateTime=recent(3), meta=label("PSY")),
         condition("x2", "Now open", onsetDateTime=recent(3)),
     ])  # fmt: skip

@@ -78,6 +78,13 @@ def test_words_inside_a_pdf_are_found_with_the_place_where_they_stand(cast, vaul
     assert "Nothing found" not in page
 
 
+def test_search_says_that_files_are_still_being_read(cast, vault, base):
+    keep_records(vault, [*juniper(), letter(pdf("Ferritin was low."))])
+    assert "still being read" in cast.browser("Ada").get(f"{base}/search?q=ferritin").text
+    transcribe.run(vault)
+    assert "still being read" not in cast.browser("Ada").get(f"{base}/search?q=ferritin").text
+
+
 def test_records_and_documents_with_a_word_stand_on_one_page(cast, vault, base):
     keep_records(vault, [*juniper(), letter(pdf("Ferritin was low."))])
     transcribe.run(vault)

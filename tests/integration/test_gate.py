@@ -408,7 +408,7 @@ def test_a_long_record_leaves_in_batches_and_nothing_twice(
     owned = gate.owner_export(share.vault, ADA, form="zip")
     (connection, *_) = owned.origins()
     mine = [record.pk for record, _ in owned.stream(connection, "Observation")]
-    monkeypatch.setattr(gate, "BATCH", 1)
+    monkeypatch.setattr("phr.sharing.released.BATCH", 1)
     assert [record.pk for record, _ in released(share).stream()] == whole
     assert [record.pk for record, _ in owned.stream(connection, "Observation")] == mine
     assert len(mine) > 1

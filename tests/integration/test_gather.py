@@ -109,7 +109,7 @@ def test_one_hospital_and_its_file_are_one_entry_with_two_pieces_of_evidence(vau
     fill(vault, hospital, lab(name))
     fill(vault, upload, lab(name))
     assert len(rows(vault, "SELECT * FROM entry")) == 1
-    assert len(rows(vault, "SELECT * FROM evidence")) == 2
+    assert rows(vault, "SELECT entry, record FROM evidence") == [(1, 2)]
 
 
 def test_a_new_version_that_says_something_else_leaves_its_entry(vault, hospital, other):
@@ -297,3 +297,114 @@ def test_what_has_not_been_looked_at_yet_counts_as_perhaps_current(vault, hospit
     with vault.read() as session:
         found, _ = entries.current(session, vault, "medications")
     assert [one.remote_id for one in found] == ["1"]
+
+
+def test_what_an_older_release_names_otherwise_is_joined_as_the_pages_read_it(
+    vault, hospital, other
+):
+    older = {
+        "resourceType": "AllergyIntolerance",
+        "id": "dstu2",
+        "status": "active",
+        "substance": {"coding": [{"system": RXNORM, "code": "7982"}]},
+    }
+    refused = {
+        "resourceType": "Immunization",
+        "id": "refused",
+        "status": "completed",
+        "wasNotGiven": True,
+        "date": "2015-10-01",
+        "vaccineCode": {"coding": [{"system": "http://hl7.org/fhir/sid/cvx", "code": "140"}]},
+    }
+    given = {
+        "resourceType": "Immunization",
+        "id": "given",
+        "status": "completed",
+        "occurrenceDateTime": "2015-10-01",
+        "vaccineCode": refused["vaccineCode"],
+    }
+    fill(vault, hospital, older, refused)
+    fill(vault, other, allergy("r4", code="7982"), given)
+    assert grouped(vault) == sets("dstu2 r4")
+    assert grouped(vault, "Immunization") == sets("given", "refused")
+    with vault.read() as session:
+        found = records.select(session, vault, Selection(types=("AllergyIntolerance",)))
+        told = reconcile(found)
+    assert [len(entry.records) for entry in told.entries] == [2]
+
+
+def test_records_that_change_places_between_entries_keep_every_entry_founded_by_its_first(
+    vault, hospital, other
+):
+    names = [f"5f0c3a52-1111-4222-8333-44445555666{number}" for number in range(4)]
+    fill(vault, hospital, *(lab(name) for name in names))
+    fill(vault, other, *(lab(name) for name in names))
+    step = [
+        entries.Group(1, (1, 6), entries.LISTED, 1),
+        entries.Group(2, (2, 3, 5), entries.LISTED, 1),
+        entries.Group(4, (4, 7, 99), entries.LISTED, 1),  # 99 is gone meanwhile
+        entries.Group(8, (8,), entries.LISTED, 1),
+    ]
+    back = [entries.Group(pk, (pk, pk + 4), entries.LISTED, 1) for pk in range(1, 5)]
+    for wanted in (step, back, step):
+        with vault.write() as session:
+            entries.write(session, wanted)
+        homes = dict(rows(vault, "SELECT record, entry FROM evidence"))
+        founders = {row[0] for row in rows(vault, "SELECT pk FROM entry")}
+        assert founders == {group.pk for group in wanted}
+        assert homes == {
+            pk: group.pk for group in wanted for pk in group.records[1:] if pk in range(1, 9)
+        }
+
+
+def problem(id_, code, onset, **more):
+    coding = {"system": "http://snomed.info/sct", "code": code, "display": f"Problem {code}"}
+    concept = {"coding": [coding], "text": f"Problem {code}"}
+    return {"resourceType": "Condition", "id": id_, "code": concept, "onsetDateTime": onset, **more}
+
+
+def test_what_an_import_read_ahead_is_joined_as_what_the_vault_holds(vault, hospital, other):
+    def listed(number):
+        return (
+            allergy(f"a{number}", code="7982"),
+            problem(f"p{number}", "38341003", f"201{number}-01-01"),
+            problem(f"q{number}", "44054006", "2015-01-01"),
+            medicine(f"m{number}", "Metformin 500 mg oral tablet"),
+        )
+
+    fill(vault, hospital, *listed(1), *listed(2))
+    fill(vault, other, *listed(3), allergy("a3", code="2670"))  # twice in one file: the last counts
+    wanted = {
+        "AllergyIntolerance": sets("a1 a2", "a3"),
+        "Condition": sets("p1", "p2", "p3", "q1 q2 q3"),
+        "MedicationRequest": sets("m1 m2 m3"),
+    }
+    assert {type_: grouped(vault, type_) for type_ in wanted} == wanted
+    with vault.write() as session:
+        entries.rebuild(session)
+    gather.settle(vault)
+    assert {type_: grouped(vault, type_) for type_ in wanted} == wanted
+
+
+def test_a_record_read_ahead_is_not_told_once_the_vault_has_another(vault, hospital):
+    fill(vault, hospital, allergy("1", code="7982"))
+    ((pk, key, number, hash_),) = rows(vault, "SELECT pk, key, type, hash FROM record")
+    row = (pk, key, hospital, number, "1", 1, 0, None, 0, 0)
+    written = entries.JustWritten()
+    held = written.add(row, hash_, b'{"resourceType":"AllergyIntolerance","id":"1"}')
+    with vault.read() as session:
+        assert entries.loaded(session, vault, [pk], ahead=written) == [held]
+    fill(vault, hospital, allergy("1", code="2670"))
+    with vault.read() as session:
+        (now,) = entries.loaded(session, vault, [pk], ahead=written)
+    assert now.document["code"]["coding"][0]["code"] == "2670"
+    assert now is not held
+
+
+def test_an_import_of_more_than_is_held_ahead_is_joined_from_the_vault(
+    vault, hospital, other, monkeypatch
+):
+    monkeypatch.setattr(entries, "_AHEAD", 2)
+    fill(vault, hospital, *(allergy(f"a{number}", code="7982") for number in range(4)))
+    fill(vault, other, allergy("b", code="7982"), allergy("c", code="2670"))
+    assert grouped(vault) == sets("a0 a1 a2 a3 b", "c")

@@ -5,6 +5,8 @@ import resource
 import stat
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -131,6 +133,26 @@ def test_small_facts_are_kept_and_forgotten(tmp_path: Path) -> None:
         home.house.set_setting("a", None)
         home.house.set_setting("a", None)
         assert home.house.get_setting("a", "gone") == "gone"
+
+
+def test_two_who_need_a_fact_at_the_same_moment_get_the_same_one(tmp_path: Path) -> None:
+    with Home(tmp_path) as home:
+        both_found_nothing = threading.Barrier(2)
+
+        def make() -> dict[str, str]:
+            both_found_nothing.wait(timeout=30)
+            return {"key": ids.new_secret()}
+
+        def ask(_: int) -> dict[str, str]:
+            got: dict[str, str] = home.house.setting_or_made("signing", make)
+            return got
+
+        with ThreadPoolExecutor(2) as pool:
+            one, other = pool.map(ask, range(2))
+        assert one == other
+        assert home.house.setting_or_made("signing", dict) == one
+        home.reopen()
+        assert home.house.get_setting("signing") == one
 
 
 def test_tombstones_stay(tmp_path: Path) -> None:

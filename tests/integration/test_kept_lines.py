@@ -19,6 +19,7 @@ from tests.fixtures_records import concept, keep_records
 KEEPERS = {
     "store/vault.py",
     "keep.py",
+    "sharing/inbox.py",
     "transcribe.py",
     "web/pages/chart.py",
     "web/pages/timeline.py",

@@ -10,6 +10,7 @@ from phr.store import audit, backup, records
 from phr.store.restore import restore
 from tests.fixtures_papers import pdf
 from tests.fixtures_records import juniper, keep_records
+from tests.walking import doctors_pages, text_of
 
 
 @pytest.fixture
@@ -291,6 +292,47 @@ def test_a_note_stands_beside_its_record_and_is_found(ada, base, cast, medicine)
     page = ada.get(f"{base}/record/MedicationRequest/{medicine.local_id}").text
     assert "Only at first" in page
     assert "Makes me dizzy" not in page
+
+
+def test_what_only_has_codes_is_called_as_the_patient_calls_it_everywhere(ada, base, cast):
+    coded = [{"system": "http://loinc.org", "code": "77147-7", "display": "GFR CKD-EPI 2021"}]
+    made = {
+        "resourceType": "Observation",
+        "id": "kidney",
+        "status": "final",
+        "code": {"coding": coded},
+        "effectiveDateTime": "2026-11-20",
+        "valueQuantity": {"value": 88, "unit": "mL/min"},
+    }
+    spoken = made | {"id": "spoken", "code": {"coding": coded, "text": "eGFR by the lab"}}
+    keep_records(cast.vault("Ada"), [made, spoken])
+    say(ada, base, of_hospital(cast, "Observation", "kidney"), name="My kidney number")
+    for page in ("results", "search?q=77147-7", "other?type=Observation"):
+        shown = text_of(ada.get(f"{base}/{page}").text)
+        assert "My kidney number" in shown, page
+    assert "eGFR by the lab" in text_of(ada.get(f"{base}/results").text)  # the text goes first
+    place = of_hospital(cast, "Observation", "kidney").local_id
+    page = ada.get(f"{base}/record/Observation/{place}").text
+    assert "<h1>My kidney number" in page
+    raw = ada.get(f"{base}/record/Observation/{place}/raw").text
+    assert "My kidney" not in raw
+
+
+def test_a_doctor_reads_notes_and_own_names_only_where_the_patient_opened_them(
+    ada, base, cast, medicine
+):
+    say(ada, base, medicine, note="I stopped telling my husband")
+    say(ada, base, medicine, name="the small white pill")
+    before = " ".join(page for _, page in doctors_pages(cast, "Ada"))
+    assert "Levothyroxine" in before
+    assert "husband" not in before
+    assert "small white pill" not in before
+    (note,) = [one for one in kept(cast, "DocumentReference") if one.document.get("context")]
+    place = f"{base}/record/DocumentReference/{note.local_id}"
+    ada.submit(f"{place}/private", {"on": "no"}, page=place)
+    after = " ".join(page for _, page in doctors_pages(cast, "Ada"))
+    assert "husband" in after
+    assert "small white pill" not in after
 
 
 def test_a_remark_on_a_private_record_is_private_too(ada, base, cast, medicine):

@@ -455,6 +455,27 @@ def test_a_renewal_interrupted_by_a_crash_is_never_repeated(vault, hospital, to_
     assert row(vault, cid).state == ConnectionState.NEEDS_REAUTHORISATION
 
 
+@pytest.mark.parametrize("rotates", [None, False], ids=["it may rotate", "it never rotated"])
+def test_a_renewal_answered_with_nonsense_leaves_nothing_in_flight(
+    vault, hospital, to_hospital, rotates
+):
+    hospital.tokens.clear()
+    hospital.token = lambda _: plain(b'{"access_token": "two words"}')
+    cid = connected(vault, hospital)
+    with vault.write() as session:
+        found = session.get_one(Connection, cid)
+        found.credentials = found.credentials | {"rotates": rotates}
+    assert go(vault, cid, to_hospital) == PullState.FAILED
+    after = row(vault, cid)
+    kept = after.credentials["refresh_token"]
+    assert after.credentials["renewing"] is False
+    assert (after.state, kept) == (
+        (ConnectionState.ACTIVE, "rt-0")
+        if rotates is False
+        else (ConnectionState.NEEDS_REAUTHORISATION, None)
+    )
+
+
 def test_a_renewal_that_the_address_guard_refuses_keeps_the_permission(
     vault, hospital, to_hospital
 ):

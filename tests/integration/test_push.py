@@ -84,7 +84,8 @@ def test_a_queued_delivery_is_sent_and_settled(
     assert done.state == DeliveryState.SENT
     assert done.receipt is not None
     assert done.receipt["folder"] == f"{NAME}-{delivery_id}"
-    page, bundle = sent_files(tmp_path)
+    page, bundle, *signed = sent_files(tmp_path)
+    assert [each.name for each in signed] == ["signed.json", "signed.jws"]
     assert json.loads(bundle.read_bytes())["resourceType"] == "Bundle"
     assert b"Juniper Sample" in page.read_bytes()
     assert b"Hidden" not in page.read_bytes() + bundle.read_bytes()
@@ -210,7 +211,7 @@ def test_a_crash_while_sending_is_tried_again_where_that_does_no_harm(
     assert row(share, delivery_id).state == DeliveryState.QUEUED
     assert deliver(share, ways, delivery_id) == DeliveryState.SENT
     assert deliver(share, ways, delivery_id) == DeliveryState.SENT
-    assert len(sent_files(tmp_path)) == 2
+    assert len(sent_files(tmp_path)) == 4
 
 
 def test_a_crash_while_sending_is_uncertain_where_twice_would_be_two(

@@ -259,7 +259,22 @@ def test_fields_before_the_token_are_bounded_together(cast: Cast):
     assert "more than this form takes" in answer.text
 
 
-@pytest.mark.parametrize("host", ["evil@127.0.0.1", "127.0.0.1/x", "localhost.evil.example", "::1"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil@127.0.0.1",
+        "127.0.0.1/x",
+        "127.0.0.1?x",
+        "127.0.0.1#x",
+        "127.0.0.1\\x",
+        "127.0.0.1:port.evil",
+        "127.0.0.1:8080:8080",
+        "localhost.evil.example",
+        "[127.0.0.1",
+        "::1",
+    ],
+    ids=str,
+)
 def test_a_host_that_only_holds_our_name_is_refused(cast: Cast, host: str):
     assert cast.browser().get("/healthz", headers={"host": host}).status_code == 400
 

@@ -475,7 +475,7 @@ def test_a_package_is_saved_to_the_outbox_folder_and_followed_on_its_page(
     deliver(cast, share)
     saved = browser.get(at).text
     assert "Saved" in saved
-    assert "2 files" in saved
+    assert "4 files" in saved
     assert "every 3s" not in saved
     (folder,) = cast.appliance.settings.outbox_path.iterdir()
     assert folder.name.startswith("Dr Muller Sohne-")

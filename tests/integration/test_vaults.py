@@ -5,6 +5,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -329,12 +330,15 @@ def test_a_member_pinned_but_without_slot_gets_it_at_the_next_opening(
         assert len(home.vaults.slots_of(patient).current.slots) == 2
 
 
+@pytest.mark.parametrize(
+    "moment", [(slots, "write_file"), (audit, "append_house")], ids=["no slots", "nobody has it"]
+)
 def test_a_vault_that_was_never_finished_is_swept_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: tuple[Any, str]
 ) -> None:
     with Home(tmp_path) as home:
         ada = home.account()
-        monkeypatch.setattr(slots, "write_file", crash)
+        monkeypatch.setattr(*moment, crash)
         with pytest.raises(Crash):
             home.patient(ada)
         monkeypatch.undo()

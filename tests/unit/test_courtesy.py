@@ -58,3 +58,12 @@ def test_an_answer_that_fails_is_over_too():
     with pytest.raises(ValueError, match="broke"), courtesy.answering():
         raise ValueError("broke")
     assert not courtesy._answering
+
+
+def test_threads_that_fetch_and_keep_take_quick_turns_and_never_slower_ones_than_before():
+    sys.setswitchinterval(0.005)
+    courtesy.take_turns()
+    assert sys.getswitchinterval() == pytest.approx(courtesy.TURNS)
+    sys.setswitchinterval(courtesy.INTERVAL)
+    courtesy.take_turns()
+    assert sys.getswitchinterval() == pytest.approx(courtesy.INTERVAL)

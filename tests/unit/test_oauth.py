@@ -561,6 +561,24 @@ def test_a_lost_answer_may_be_asked_again_where_tokens_do_not_rotate(smart, http
         renew(http, endpoint, replace(HELD, rotates=False))
 
 
+UNUSABLE = [
+    TOKENS | {"access_token": "two words"},
+    TOKENS | {"access_token": "é"},
+    TOKENS | {"token_type": "mac"},
+    TOKENS | {"refresh_token": ["rt-2"]},
+    TOKENS | {"patient": "../85"},
+]
+
+
+@pytest.mark.parametrize("given", UNUSABLE, ids=["blank", "accent", "mac", "list", "path"])
+def test_an_answer_that_cannot_be_used_counts_as_lost(smart, http, endpoint, given):
+    smart.answers["/token"] = given
+    with pytest.raises(NeedsReauthorisation, match="could not be read"):
+        renew(http, endpoint)
+    with pytest.raises(TryLater):
+        renew(http, endpoint, replace(HELD, rotates=False))
+
+
 def test_a_request_that_never_left_may_be_asked_again(http, endpoint):
     http.guard.allow("127.0.0.1:1")
     with pytest.raises(TryLater):

@@ -194,6 +194,26 @@ def test_a_full_record_draws_every_line_once_with_its_source(shared):
     assert body.count("<small>Saltmarsh</small>") == lines > 15
 
 
+def test_both_figures_of_a_blood_pressure_are_entries_of_the_summary():
+    def half(code, name, value):
+        return {
+            "resourceType": "Observation",
+            "id": code,
+            "status": "final",
+            "category": [{"coding": [{"code": "vital-signs"}]}],
+            "code": {
+                "coding": [{"system": "http://loinc.org", "code": code}],
+                "text": name,
+            },
+            "effectiveDateTime": "2026-11-20",
+            "valueQuantity": {"value": value, "unit": "mmHg"},
+        }
+
+    found = sections(half("8480-6", "Systolic", 135), half("8462-4", "Diastolic", 92))["vitals"]
+    assert [line.cells[:2] for line in found.lines] == [("Blood pressure", "135/92 mmHg")]
+    assert {one.remote_id for one in found.records} == {"8480-6", "8462-4"}
+
+
 def test_whom_to_call_is_told_once_for_all_sources():
     person = {
         "resourceType": "Patient",

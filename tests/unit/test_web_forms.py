@@ -36,6 +36,16 @@ def part(name: str, value: str, filename: str | None = None) -> bytes:
     return head.encode() + value.encode() + b"\r\n"
 
 
+def test_a_program_may_send_as_much_as_its_route_says_and_no_more():
+    def sent(most: int) -> tuple[bytes, Form]:
+        return asyncio.run(forms.read_machine(receiver(b"a=1&", b"b=2"), URL, most))
+
+    body, form = sent(7)
+    assert (body, form.get("b")) == (b"a=1&b=2", "2")
+    with pytest.raises(InvalidInput, match="more than this form takes"):
+        sent(6)
+
+
 def test_fields_come_in_order_and_the_first_of_a_name_counts():
     form = read(b"a=1&b=two+words&a=3&empty=")
     assert form.get("a") == "1"

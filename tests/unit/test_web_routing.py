@@ -1,11 +1,26 @@
 """Small pure parts of the idiom: safe paths, form tokens, browsers in words, limits' networks."""
 
+from functools import partial
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from phr.web.look import Look
-from phr.web.routing import Access, Desk, coarse_agent, csrf_tag, mask, page, safe_path, unmask
+from phr.web.routing import (
+    Access,
+    Desk,
+    action,
+    coarse_agent,
+    csrf_tag,
+    mask,
+    page,
+    removal,
+    replacement,
+    safe_path,
+    unmask,
+)
 from phr.web.sessions import network_of
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
@@ -81,6 +96,14 @@ def test_limits_count_ipv6_by_the_network_of_a_home(client: object, network: str
 def test_an_unknown_route_option_is_a_programming_error():
     with pytest.raises(TypeError, match="colour"):
         page("/x", access=Access.ANYONE, colour=1)
+
+
+@pytest.mark.parametrize("access", [Access.ACCOUNT, Access.MEMBER, Access.LINK, Access.ANYONE])
+@pytest.mark.parametrize("declare", [replacement, removal, partial(action, csrf=False)])
+def test_only_programs_are_asked_for_no_form_token(declare: Any, access: Access):
+    declare("/x", access=Access.BEARER)
+    with pytest.raises(TypeError, match="no cookie counts"):
+        declare("/x", access=access)
 
 
 def test_the_desk_keeps_little_and_not_for_long():

@@ -5,11 +5,10 @@ decisions: what is hidden is absent from whatever `phr.sharing.answers` makes.
 """
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from email.utils import format_datetime
 from functools import wraps
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
@@ -18,15 +17,32 @@ from litestar.response import Stream
 
 from phr import clock
 from phr.errors import InvalidInput, NotFound, TokenRefused
-from phr.fhir import document, reading
-from phr.sharing import answers, capability, gate, handles, search, summary
-from phr.sharing.answers import PATIENT, PROVENANCE, Resource
+from phr.fhir import document
+from phr.sharing import (
+    answers,
+    capability,
+    exports,
+    files,
+    gate,
+    handles,
+    package,
+    search,
+    summary,
+)
+from phr.sharing import operation as wanted
+from phr.sharing.answers import DOCUMENT, PATIENT, PROVENANCE, Resource
 from phr.sharing.gate import Interaction, Released
+from phr.sharing.handles import Bearer
+from phr.sharing.package import CHUNK
 from phr.sharing.parameters import PARAMETERS
+from phr.store.vault import Vault
+from phr.views import attachment
+from phr.views.picture import without_traces
 from phr.web.outcome import BASE, FHIR_JSON
-from phr.web.routing import Access, Form, Visit, action, slow_page
+from phr.web.routing import Access, Form, Visit, action, removal, slow_page
 
 JSON = ("*/*", "application/*", "application/json", FHIR_JSON, "text/json")
+FHIR_NDJSON = "application/fhir+ndjson"
 READ, SEARCH, BOTH = "r", "s", "rs"  # letters of SMART scopes
 PAIRS_AT_MOST = 100
 Asked = Request[Any, Any, Any]
@@ -57,8 +73,8 @@ def _takes_json(accept: str) -> bool:
 @door
 def metadata(visit: Visit, request: Asked) -> Response[bytes]:
     """Say what this API does (R4 §3.1.0.11); the same for everybody, so it needs no token."""
-    _pairs(request, formats_only=True)
-    return _json(document.dumps(capability.statement(_base(visit), clock.now())))
+    pairs_of(request, formats_only=True)
+    return json_answer(document.dumps(capability.statement(base_of(visit), clock.now())))
 
 
 # ------------------------------------------------------------------ one resource
@@ -72,7 +88,7 @@ def read(visit: Visit, type_: str, local_id: str, request: Asked) -> Response[by
         raise HTTPException(status_code=405)
     if local_id.startswith("$"):
         return _operation(visit, type_, None, local_id, request)
-    _pairs(request, formats_only=True)
+    pairs_of(request, formats_only=True)
     released = _read(visit, type_, local_id)
     return _resource(visit, answers.one(released, type_, local_id))
 
@@ -81,17 +97,17 @@ def read(visit: Visit, type_: str, local_id: str, request: Asked) -> Response[by
 @door
 def history(visit: Visit, type_: str, local_id: str, request: Asked) -> Response[bytes]:
     """Return the versions of one resource (R4 §3.1.0.9)."""
-    _pairs(request, formats_only=True)
+    pairs_of(request, formats_only=True)
     released = _read(visit, type_, local_id)
     found = answers.versions(released, type_, local_id)
-    return _json(answers.history(found, base=_base(visit)))
+    return json_answer(answers.history(found, base=base_of(visit)))
 
 
 @slow_page(f"{BASE}/{{type_:str}}/{{local_id:str}}/_history/{{version:str}}", access=Access.BEARER)
 @door
 def vread(visit: Visit, type_: str, local_id: str, version: str, request: Asked) -> Response[bytes]:
     """Return one version of one resource (R4 §3.1.0.2)."""
-    _pairs(request, formats_only=True)
+    pairs_of(request, formats_only=True)
     released = _read(visit, type_, local_id)
     return _resource(visit, answers.version(released, type_, local_id, version))
 
@@ -103,7 +119,7 @@ def vread(visit: Visit, type_: str, local_id: str, version: str, request: Asked)
 @door
 def search_type(visit: Visit, type_: str, request: Asked) -> Response[bytes]:
     """Search one type (R4 §3.1.0.10)."""
-    return _search(visit, type_, _pairs(request))
+    return _search(visit, type_, pairs_of(request))
 
 
 @action(f"{BASE}/{{type_:str}}/_search", access=Access.BEARER, csrf=False)
@@ -113,7 +129,7 @@ def search_by_post(visit: Visit, form: Form, type_: str, request: Asked) -> Resp
     kind = visit.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in {"", "application/x-www-form-urlencoded"}:
         raise HTTPException(status_code=415)
-    pairs = [*_pairs(request), *form.pairs()]
+    pairs = [*pairs_of(request), *form.pairs()]
     if len(pairs) > PAIRS_AT_MOST:
         raise InvalidInput
     return _search(visit, type_, pairs)
@@ -121,13 +137,146 @@ def search_by_post(visit: Visit, form: Form, type_: str, request: Asked) -> Resp
 
 def _search(visit: Visit, type_: str, pairs: list[tuple[str, str]]) -> Response[bytes]:
     if type_ not in PARAMETERS:
-        _release(visit, SEARCH, None, "api.searched")
+        release(visit, SEARCH, None, "api.searched")
         raise NotFound
-    released = _release(visit, SEARCH, type_, "api.searched", type=type_)
+    released = release(visit, SEARCH, type_, "api.searched", type=type_)
     lenient = "handling=lenient" in visit.headers.get("prefer", "").replace(" ", "")
-    base = _base(visit)
+    base = base_of(visit)
     asked = search.read(type_, pairs, base=base, now=clock.now(), lenient=lenient)
-    return _json(answers.page(released, asked, base=base))
+    return json_answer(answers.page(released, asked, base=base))
+
+
+# ------------------------------------------------------------------ files and documents
+
+
+@slow_page(f"{BASE}/{files.BINARY}/{{local_id:str}}", access=Access.BEARER)
+def binary(visit: Visit, local_id: str, request: Asked) -> Response[bytes] | Stream:
+    """Return the file of a document: as it is, or as a Binary to those who ask for FHIR (R4 §2.37).
+
+    Sandboxed like every file from outside; a browser that is led here can only save it.
+    """
+    pairs_of(request, formats_only=True)
+    detail = {"id": local_id} if files.is_name(local_id) else {}
+    released = release(visit, READ, None, "api.file", **detail)
+    record, file = released.file_named(local_id)
+    content = without_traces(file.content)  # where a picture was taken stays at home
+    media_type = files.media_type(content, file.said_type)
+    if _takes_fhir(visit.headers.get("accept", "")):
+        return json_answer(answers.binary(local_id, record, content, media_type))
+    name = attachment.file_name("file", attachment.kind_of(content).ending)
+    headers = {
+        "Content-Security-Policy": attachment.FILE_CSP,
+        "Content-Disposition": f'attachment; filename="{name}"',
+        "Content-Length": str(len(content)),
+        "X-Security-Context": f"{record.type}/{record.local_id}",
+    }
+    pieces = (content[at : at + CHUNK] for at in range(0, len(content), CHUNK))
+    return Stream(released.guarded(pieces), media_type=media_type, headers=headers)
+
+
+def _takes_fhir(accept: str) -> bool:
+    """Tell whether FHIR is what somebody wants, rather than what a file is made of."""
+    first = accept.partition(",")[0].partition(";")[0].strip().lower()
+    return first in (FHIR_JSON, "application/json")
+
+
+@slow_page(f"{BASE}/{DOCUMENT}/$docref", access=Access.BEARER)
+@door
+def docref(visit: Visit, request: Asked) -> Response[bytes]:
+    """Return the documents of a patient (US Core 6.1.0, DocumentReference/$docref)."""
+    return _docref(visit, pairs_of(request))
+
+
+@action(f"{BASE}/{DOCUMENT}/$docref", access=Access.BEARER, csrf=False)
+@door
+def docref_by_post(visit: Visit, form: Form, request: Asked) -> Response[bytes]:
+    """Do the same for one who sends Parameters (R4 §3.2.0.1)."""
+    del form  # a body of FHIR is not one
+    return _docref(visit, [*pairs_of(request), *wanted.parameters(visit.body)])
+
+
+def _docref(visit: Visit, pairs: list[tuple[str, str]]) -> Response[bytes]:
+    released = release(visit, BOTH, DOCUMENT, "api.searched", type=DOCUMENT)
+    base = base_of(visit)
+    asked, newest = wanted.docref(pairs, base=base, now=clock.now())
+    own = f"{base}/{DOCUMENT}/$docref?{urlencode(pairs)}"
+    return json_answer(answers.documents_of(released, asked, newest=newest, own=own, base=base))
+
+
+# ------------------------------------------------------------------ bulk export
+
+
+@slow_page([f"{BASE}/$export", f"{BASE}/{PATIENT}/$export"], access=Access.BEARER)
+@door
+def export(visit: Visit, request: Asked) -> Response[bytes]:
+    """Begin an export (FHIR Bulk Data 2.0.0 §2.4); both addresses mean this one patient."""
+    if request.method == "HEAD":  # asking how it would go must not begin anything
+        raise HTTPException(status_code=405)
+    _standing(visit)
+    asked = wanted.export(pairs_of(request), prefer=visit.headers.get("prefer", ""))
+    released = release(visit, BOTH, None, "api.exported")
+    types = wanted.types_for(asked, released)
+    here = f"{base_of(visit)}{visit.path.removeprefix(BASE)}"
+    query = request.scope.get("query_string", b"").decode("ascii", "replace")
+    export_id = exports.begin(
+        released,
+        types,
+        since=asked.since,
+        request=f"{here}?{query}" if query else here,
+        now=clock.now(),
+    )
+    headers = {"Content-Location": f"{base_of(visit)}/$export/{export_id}"}
+    return Response(b"", status_code=202, headers=headers, media_type=FHIR_JSON)
+
+
+@slow_page(f"{BASE}/$export/{{export_id:str}}", access=Access.BEARER)
+def export_state(visit: Visit, export_id: str) -> Response[bytes]:
+    """Say how far an export is, or what its files are (FHIR Bulk Data 2.0.0 §2.5)."""
+    found = _export(visit, export_id)
+    if found.counts is None:
+        told = exports.progress(found)
+        if told is None:  # this program was started anew meanwhile
+            exports.resume(release(visit, BOTH, None, "api.exported"), found, now=clock.now())
+        headers = {"X-Progress": told or "begun again", "Retry-After": "1"}
+        return Response(b"", status_code=202, headers=headers, media_type=FHIR_JSON)
+    body = document.dumps(exports.manifest(found, base=base_of(visit)))
+    headers = {"Expires": format_datetime(found.ends_at, usegmt=True)}
+    return Response(body, headers=headers, media_type="application/json")
+
+
+@removal(f"{BASE}/$export/{{export_id:str}}", access=Access.BEARER)
+def export_cancelled(visit: Visit, export_id: str) -> Response[bytes]:
+    """Forget an export (FHIR Bulk Data 2.0.0 §2.4.5)."""
+    found = _export(visit, export_id)
+    exports.cancel(_standing(visit)[0], found)
+    return Response(b"", status_code=202, media_type=FHIR_JSON)
+
+
+@slow_page(f"{BASE}/$export/{{export_id:str}}/{{name:str}}", access=Access.BEARER)
+def export_file(visit: Visit, export_id: str, name: str) -> Stream:
+    """Return one type of an export, a line each, made while it is sent."""
+    type_ = name.removesuffix(".ndjson")
+    known = type_ if type_ in PARAMETERS and type_ != name else None
+    released = release(visit, BOTH, known, "api.export_file", **({"type": known} if known else {}))
+    found = exports.find(released.vault, released.terms.grant_id, export_id, now=clock.now())
+    if found.counts is None or not found.counts.get(type_):
+        raise NotFound
+    lines = answers.lines(released, type_, since=found.since, until=found.at)
+    return Stream(released.guarded(package.chunked(lines)), media_type=FHIR_NDJSON)
+
+
+def _export(visit: Visit, export_id: str) -> exports.Asked:
+    """Return an export of the grant that a token stands for."""
+    vault, grant_id = _standing(visit)
+    return exports.find(vault, grant_id, export_id, now=clock.now())
+
+
+def _standing(visit: Visit) -> tuple[Vault, str]:
+    """Return the record and the grant of a token that lives; nothing is read or written down."""
+    vault, grant_id, bearer = presented(visit)
+    with vault.read() as session:
+        gate.stands(session, vault, grant_id, bearer, now=clock.now())
+    return vault, grant_id
 
 
 # ------------------------------------------------------------------ operations
@@ -135,7 +284,7 @@ def _search(visit: Visit, type_: str, pairs: list[tuple[str, str]]) -> Response[
 
 @slow_page(f"{BASE}/{{type_:str}}/{{local_id:str}}/{{operation:str}}", access=Access.BEARER)
 @door
-def operation(
+def on_one(
     visit: Visit, type_: str, local_id: str, operation: str, request: Asked
 ) -> Response[bytes] | Stream:
     """Run an operation on one resource: `$everything` or `$summary` of the patient."""
@@ -145,49 +294,32 @@ def operation(
 def _operation(
     visit: Visit, type_: str, local_id: str | None, name: str, request: Asked
 ) -> Response[bytes] | Stream:
-    if type_ != PATIENT or name.removeprefix("$") not in capability.OPERATIONS:
+    if type_ != PATIENT or name not in ("$everything", "$summary"):
         raise NotFound
     if name == "$summary":
         return _summary(visit, local_id, request)
-    types, since = _everything_asked(_pairs(request))
-    released = _release(visit, BOTH, PATIENT, "api.everything")
-    pieces = answers.everything(released, local_id, types=types, since=since, base=_base(visit))
+    asked = wanted.everything(pairs_of(request))
+    released = release(visit, BOTH, PATIENT, "api.everything")
+    pieces = answers.everything(
+        released, local_id, types=asked.types, since=asked.since, base=base_of(visit)
+    )
     return Stream(pieces, media_type=FHIR_JSON)
 
 
 def _summary(visit: Visit, local_id: str | None, request: Asked) -> Response[bytes]:
     """Return the International Patient Summary (IPS guide 2.0.0, `$summary`)."""
-    _pairs(request, formats_only=True)
-    released = _release(visit, BOTH, PATIENT, "api.summary")
+    pairs_of(request, formats_only=True)
+    released = release(visit, BOTH, PATIENT, "api.summary")
     answers.patient(released, local_id)
     base_url = visit.appliance.settings.public_url
-    return _json(summary.bundle(released, base_url=base_url, now=clock.now()))
-
-
-def _everything_asked(pairs: list[tuple[str, str]]) -> tuple[frozenset[str], datetime | None]:
-    """Read `_type` and `_since`; raises InvalidInput for anything else."""
-    types: set[str] = set()
-    since = None
-    for name, value in pairs:
-        if name == "_type":
-            types |= set(value.split(","))
-        elif name == "_since":
-            moment = reading.moment(value.replace(" ", "+"))
-            if moment.start is None:
-                raise InvalidInput("_since is no date.")
-            since = search.nearest(moment.start)
-        elif name != "_format":
-            raise InvalidInput("$everything takes _type and _since.")
-    if types - PARAMETERS.keys():
-        raise InvalidInput("_type names a type that is not offered.")
-    return frozenset(types), since
+    return json_answer(summary.bundle(released, base_url=base_url, now=clock.now()))
 
 
 # ------------------------------------------------------------------ small parts
 
 
-def _release(visit: Visit, letters: str, type_: str | None, event: str, **detail: str) -> Released:
-    """Ask the gate what the token of this request opens. Raises TokenRefused, and what it says."""
+def presented(visit: Visit) -> tuple[Vault, str, Bearer]:
+    """Return whose record a token leads to, the grant, and the token. Raises TokenRefused."""
     scheme, _, text = visit.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         raise TokenRefused(absent=not scheme)
@@ -196,9 +328,14 @@ def _release(visit: Visit, letters: str, type_: str | None, event: str, **detail
     if bearer is None or route is None:
         raise TokenRefused
     patient_id, grant_id = route
-    vault = visit.appliance.vault(patient_id)
-    wanted = Interaction(letters, type_)
-    return gate.release_to(vault, grant_id, bearer, wanted, event, now=clock.now(), **detail)
+    return visit.appliance.vault(patient_id), grant_id, bearer
+
+
+def release(visit: Visit, letters: str, type_: str | None, event: str, **detail: str) -> Released:
+    """Ask the gate what the token of this request opens. Raises TokenRefused, and what it says."""
+    vault, grant_id, bearer = presented(visit)
+    use = Interaction(letters, type_)
+    return gate.release_to(vault, grant_id, bearer, use, event, now=clock.now(), **detail)
 
 
 def _read(visit: Visit, type_: str, local_id: str) -> Released:
@@ -207,7 +344,7 @@ def _read(visit: Visit, type_: str, local_id: str) -> Released:
     detail = {} if known is None else {"type": known}
     if answers.is_id(local_id):
         detail["id"] = local_id
-    return _release(visit, READ, known, "api.read", **detail)
+    return release(visit, READ, known, "api.read", **detail)
 
 
 def _known(type_: str) -> str | None:
@@ -223,18 +360,20 @@ def _resource(visit: Visit, found: Resource) -> Response[bytes]:
     asked = visit.headers.get("if-none-match", "")
     if found.etag in [each.strip() for each in asked.split(",")] or asked == "*":
         return Response(b"", status_code=304, headers=headers, media_type=FHIR_JSON)
-    return _json(found.body, headers)
+    return json_answer(found.body, headers)
 
 
-def _json(body: bytes, headers: Mapping[str, str] | None = None) -> Response[bytes]:
+def json_answer(body: bytes, headers: Mapping[str, str] | None = None) -> Response[bytes]:
+    """Answer with FHIR JSON."""
     return Response(body, media_type=FHIR_JSON, headers=dict(headers or {}))
 
 
-def _base(visit: Visit) -> str:
+def base_of(visit: Visit) -> str:
+    """Return our FHIR base: configuration, never taken from a request."""
     return visit.appliance.settings.public_url + BASE
 
 
-def _pairs(request: Asked, *, formats_only: bool = False) -> list[tuple[str, str]]:
+def pairs_of(request: Asked, *, formats_only: bool = False) -> list[tuple[str, str]]:
     """Return every parameter of the query, in order; XML asked for by `_format` is a 406."""
     raw = request.scope.get("query_string", b"")
     try:
@@ -258,5 +397,12 @@ ROUTES: list[HTTPRouteHandler] = [
     read,
     history,
     vread,
-    operation,
+    binary,
+    docref,
+    docref_by_post,
+    export,
+    export_state,
+    export_cancelled,
+    export_file,
+    on_one,
 ]

@@ -99,7 +99,7 @@ def opened(visit: Visit, handle: str, request: Request[Any, Any, Any]) -> Respon
     routing_id, _, secret = handle.partition(".")
     if not secret:
         return _first_page(visit, routing_id, is_head=request.method == "HEAD")
-    vault = _vault(visit, routing_id)
+    vault = vault_of(visit, routing_id)
     left = links.look(vault, routing_id, secret, now=clock.now())
     if _is_bound(visit, vault, routing_id):
         return visit.redirect(f"/s/{routing_id}")
@@ -111,7 +111,7 @@ def opened(visit: Visit, handle: str, request: Request[Any, Any, Any]) -> Respon
 def claim(visit: Visit, form: Form, handle: str) -> Response[bytes]:
     """Take a typed code; the right one binds this browser and leads to the first page."""
     routing_id, _, secret = handle.partition(".")
-    vault = _vault(visit, routing_id)
+    vault = vault_of(visit, routing_id)
     code = handles.digits(form.get("code"))
     if code is None:
         links.look(vault, routing_id, secret, now=clock.now())
@@ -124,7 +124,10 @@ def claim(visit: Visit, form: Form, handle: str) -> Response[bytes]:
         return _form(visit, handle, result)
     lasts = result.ends_at - now + AFTERWARDS
     visit.set_cookie(
-        _cookie(routing_id), result.cookie, path=_path(visit), max_age=int(lasts.total_seconds())
+        cookie_of(routing_id),
+        result.cookie,
+        path=cookie_path(visit),
+        max_age=int(lasts.total_seconds()),
     )
     return visit.redirect(f"/s/{routing_id}")
 
@@ -146,7 +149,7 @@ def _form(
 
 def _first_page(visit: Visit, routing_id: str, *, is_head: bool) -> Response[bytes]:
     if is_head:  # a mail scanner or a preview that got hold of the address looks, nobody reads
-        gate.look(_vault(visit, routing_id), _presented(visit, routing_id), now=clock.now())
+        gate.look(vault_of(visit, routing_id), presented(visit, routing_id), now=clock.now())
         return Response(b"", media_type="text/html")
     released = _release(visit, routing_id, Action.VIEW, "link.viewed", section="first page")
     return _draw(
@@ -191,6 +194,23 @@ def download(
         package.bundle(released, base_url=base_url, now=clock.now()),
         media_type=package.FHIR_JSON,
         headers={"Content-Disposition": 'attachment; filename="health-record.json"'},
+    )
+
+
+@slow_page("/s/{routing_id:str}/record.zip", access=Access.LINK)
+@door
+def signed_package(
+    visit: Visit, routing_id: str, request: Request[Any, Any, Any]
+) -> Response[bytes] | Stream:
+    """Send the same Bundle with a page to read and the signature of this appliance, as one zip."""
+    _refuse_head(request)
+    released = _release(visit, routing_id, Action.DOWNLOAD, "link.downloaded", measure=True)
+    base_url, now = visit.appliance.settings.public_url, clock.now()
+    parcel = package.parcel(released, routing_id, base_url=base_url, now=now)
+    return Stream(
+        package.zipped(parcel),
+        media_type="application/zip",
+        headers={"Content-Disposition": 'attachment; filename="health-record.zip"'},
     )
 
 
@@ -314,6 +334,7 @@ def _tools(visit: Visit, routing_id: str, released: Released) -> Markup:
         "handle": routing_id,
         "may_print": Action.PRINT in may,
         "may_download": Action.DOWNLOAD in may,
+        "may_send": Action.CONTRIBUTE in may,
     }
     return Markup(visit.look.draw("doors/tools.html", given))  # noqa: S704 (autoescaped)
 
@@ -340,7 +361,7 @@ def _draw(
 async def events(visit: Visit, routing_id: str) -> ServerSentEvent:
     """Tell an open page when its grant ends (WHATWG server-sent events)."""
     visit.set_cookies.clear()
-    terms = gate.look(_vault(visit, routing_id), _presented(visit, routing_id), now=clock.now())
+    terms = gate.look(vault_of(visit, routing_id), presented(visit, routing_id), now=clock.now())
     if endings.watching(terms.grant_id) >= LISTENERS_AT_MOST:
         raise TooManyTries("Too many pages of this link are open.")
     return ServerSentEvent(_until_the_end(terms))
@@ -360,39 +381,40 @@ async def _until_the_end(terms: gate.Terms) -> AsyncIterator[ServerSentEventMess
 # ------------------------------------------------------------------ small parts
 
 
-def _vault(visit: Visit, routing_id: str) -> Vault:
+def vault_of(visit: Visit, routing_id: str) -> Vault:
+    """Return the vault that a routing id leads to. Raises NotFound, or Sealed."""
     patient_id = handles.patient_of(visit.appliance.house, routing_id)
     if patient_id is None:
         raise NotFound
     return visit.appliance.vault(patient_id)
 
 
-def _cookie(routing_id: str) -> str:
+def cookie_of(routing_id: str) -> str:
+    """Return the name of the cookie that binds a browser to a link or an emergency card."""
     return f"s-{routing_id}"
 
 
-def _path(visit: Visit) -> str:
+def cookie_path(visit: Visit) -> str:
     """Return the cookie's path: `__Host-` demands "/"; without TLS it is bound to the door."""
     return "/" if visit.secure else visit.url("/s")
 
 
-def _presented(visit: Visit, routing_id: str) -> Presented:
-    return Presented(routing_id, visit.cookie(_cookie(routing_id)))
+def presented(visit: Visit, routing_id: str) -> Presented:
+    """Return what this browser shows for a link: its cookie."""
+    return Presented(routing_id, visit.cookie(cookie_of(routing_id)))
 
 
 def _is_bound(visit: Visit, vault: Vault, routing_id: str) -> bool:
     try:
-        gate.look(vault, _presented(visit, routing_id), now=clock.now())
+        gate.look(vault, presented(visit, routing_id), now=clock.now())
     except NotFound:
         return False
     return True
 
 
 def _release(visit: Visit, routing_id: str, what: Action, event: str, **detail: Any) -> Released:
-    vault = _vault(visit, routing_id)
-    return gate.release(
-        vault, _presented(visit, routing_id), what, event, now=clock.now(), **detail
-    )
+    vault = vault_of(visit, routing_id)
+    return gate.release(vault, presented(visit, routing_id), what, event, now=clock.now(), **detail)
 
 
 def _refuse_head(request: Request[Any, Any, Any]) -> None:
@@ -406,6 +428,7 @@ ROUTES: list[HTTPRouteHandler] = [
     claim,
     printed,
     download,
+    signed_package,
     events,
     one_record,
     file,

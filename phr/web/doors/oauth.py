@@ -7,7 +7,8 @@ Authlib is loaded by the first request that needs it: most boxes never see an ap
 import json
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from litestar import Request, Response
@@ -15,10 +16,14 @@ from litestar.handlers import HTTPRouteHandler
 
 from phr import clock
 from phr.errors import Conflict, InvalidInput, PhrError, Sealed, TooManyTries
-from phr.sharing import clients, parked, proof
+from phr.sharing import addresses, advisor, clients, consents, parked, proof
 from phr.sharing.clients import App, BadRegistration
+from phr.sharing.proof import OAuthRefused
 from phr.web.faults import status_of
 from phr.web.routing import Access, Form, Visit, action, slow_page
+
+if TYPE_CHECKING:  # loaded by the first app that asks
+    from phr.sharing.authorization import Answer
 
 JSON = "application/json"
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}  # RFC 6749 §5.1
@@ -40,7 +45,7 @@ Given = Mapping[str, list[str]]
 # ------------------------------------------------------------------ the patient's browser
 
 
-@slow_page("/oauth/authorize", access=Access.APP)
+@slow_page(addresses.AUTHORIZE, access=Access.APP)
 def authorize(visit: Visit, request: Request[Any, Any, Any]) -> Response[Any]:
     """Judge what an app asks and lead to the page where its patient answers (SMART §2.1.6)."""
     if request.method == "HEAD":
@@ -48,28 +53,27 @@ def authorize(visit: Visit, request: Request[Any, Any, Any]) -> Response[Any]:
     return _parked(visit, _given(request.scope["query_string"]))
 
 
-@action("/oauth/authorize", access=Access.APP, csrf=False)
+@action(addresses.AUTHORIZE, access=Access.APP, csrf=False)
 def authorize_by_form(visit: Visit) -> Response[Any]:
     """Take the same request as a form (SMART capability `authorize-post`)."""
     return _parked(visit, _given(visit.body))
 
 
 def _parked(visit: Visit, given: Given) -> Response[Any]:
-    from phr.sharing import authorization  # noqa: PLC0415 - see above
-
+    authorization = _authorization()
     visit.set_cookies.clear()
     appliance = visit.appliance
     if not appliance.settings.public_is_safe:
         raise InvalidInput(NOT_SAFE)
-    addresses = addresses_of(visit)
+    here = addresses.of(appliance.settings)
     try:
-        asked = authorization.read_request(appliance.house, given, addresses)
-    except authorization.OAuthRefused as refused:
+        asked = authorization.read_request(appliance.house, given, here)
+    except OAuthRefused as refused:
         if not refused.leads_to:
             raise InvalidInput(UNKNOWN_APP) from None
         state = next(iter(given.get("state", [])), "")
         said = {"error": refused.code, "error_description": refused.words, "state": state}
-        return visit.leave(authorization.leading_back(refused.leads_to, addresses, **said))
+        return visit.leave(authorization.leading_back(refused.leads_to, here, **said))
     key = appliance.parking.put(asked, whose=parked.wider(visit.network), now=clock.now())
     return visit.leave(f"{appliance.settings.home_url}/apps/ask/{key}")
 
@@ -82,8 +86,6 @@ def answers(handler: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(handler)
     def guarded(visit: Visit) -> Response[Any]:
-        from phr.sharing.authorization import OAuthRefused  # noqa: PLC0415 - see above
-
         visit.set_cookies.clear()
         try:
             status, body = handler(visit)
@@ -107,46 +109,73 @@ def _error(code: str, words: str = "") -> dict[str, str]:
     return {"error": code, **({"error_description": words} if words else {})}
 
 
-@action("/oauth/token", access=Access.APP, csrf=False)
+@action(addresses.TOKEN, access=Access.APP, csrf=False)
 @answers
 def token(visit: Visit) -> tuple[int, Mapping[str, Any]]:
     """Give tokens for a code, a refresh token, or to a server that asks on its own (RFC 6749)."""
-    return _ask(visit, "give_token")
+    given = _form(visit)
+    app = _proved(visit, given)
+    if consent_id := proof.consent_of(given):
+        _vouched(visit, app, consent_id)
+    return _answered(visit, app, given, _authorization().give_token)
 
 
-@action("/oauth/revoke", access=Access.APP, csrf=False)
+def _vouched(visit: Visit, app: App, consent_id: str) -> None:
+    """Ask the adviser once more, where there is one; why it failed is told to the patient."""
+    appliance = visit.appliance
+    try:
+        advisor.vouch(appliance.http, appliance.settings.advisor, advisor.name_of(app))
+    except InvalidInput as refused:
+        patient_id = consents.whose(appliance.house, consent_id)
+        if patient_id is not None:
+            consents.note(appliance.vault(patient_id), consent_id, app.id, refused.sentence)
+        raise OAuthRefused("invalid_grant") from None
+
+
+@action(addresses.REVOKE, access=Access.APP, csrf=False)
 @answers
 def revoke(visit: Visit) -> tuple[int, Mapping[str, Any]]:
     """End a token (RFC 7009)."""
-    return _ask(visit, "revoke")
+    return _ask(visit, _authorization().revoke)
 
 
-@action("/oauth/introspect", access=Access.APP, csrf=False)
+@action(addresses.INTROSPECT, access=Access.APP, csrf=False)
 @answers
 def introspect(visit: Visit) -> tuple[int, Mapping[str, Any]]:
     """Say what a token of the asking app stands for (RFC 7662)."""
-    return _ask(visit, "introspect")
+    return _ask(visit, _authorization().introspect)
 
 
-def _ask(visit: Visit, what: str) -> tuple[int, Mapping[str, Any]]:
-    from phr.sharing import authorization  # noqa: PLC0415 - see above
-
+def _ask(visit: Visit, asked: Callable[..., "Answer"]) -> tuple[int, Mapping[str, Any]]:
     given = _form(visit)
-    app = _proved(visit, given)
+    return _answered(visit, _proved(visit, given), given, asked)
+
+
+def _answered(
+    visit: Visit, app: App, given: Given, asked: Callable[..., "Answer"]
+) -> tuple[int, Mapping[str, Any]]:
     appliance = visit.appliance
-    desk = authorization.Desk(appliance.house, appliance.vaults, addresses_of(visit), clock.now())
-    answer = getattr(authorization, what)(desk, app, given)
+    here = addresses.of(appliance.settings)
+    desk = _authorization().Desk(appliance.house, appliance.vaults, here, clock.now())
+    answer = asked(desk, app, given)
     return answer.status, answer.body
 
 
+def _authorization() -> ModuleType:
+    """Return the authorization server, loaded at the first need."""
+    from phr.sharing import authorization  # noqa: PLC0415 - Authlib comes with it
+
+    return authorization
+
+
 def _proved(visit: Visit, given: Given) -> App:
-    house, addresses = visit.appliance.house, addresses_of(visit)
-    audiences = (addresses.token, addresses.public_url)
+    house, here = visit.appliance.house, addresses.of(visit.appliance.settings)
+    audiences = (here.token, here.public_url)
     key_sets, now = visit.appliance.key_sets, clock.now()
     return proof.prove(house, key_sets, given, audiences, network=visit.network, now=now)
 
 
-@action("/oauth/register", access=Access.APP, csrf=False)
+@action(addresses.REGISTER, access=Access.APP, csrf=False)
 @answers
 def register(visit: Visit) -> tuple[int, Mapping[str, Any]]:
     """Take an app's registration (RFC 7591 §3); a patient lets it in when it first asks."""
@@ -182,14 +211,6 @@ def _object(visit: Visit) -> Mapping[str, Any]:
     if not isinstance(given, dict):
         raise BadRegistration("A registration is a JSON object.")
     return given
-
-
-def addresses_of(visit: Visit) -> Any:
-    """Return where this server is, by its settings."""
-    from phr.sharing.authorization import Addresses  # noqa: PLC0415 - see above
-
-    settings = visit.appliance.settings
-    return Addresses(settings.public_url, settings.home_url)
 
 
 def _form(visit: Visit) -> Given:

@@ -10,7 +10,8 @@ from typing import Any
 from litestar import Response
 from litestar.handlers import HTTPRouteHandler
 
-from phr.web.doors.oauth import addresses_of
+from phr import jwt
+from phr.sharing import addresses, asking, clients, proof, servers
 from phr.web.routing import Access, Visit, page, slow_page
 
 MAY_BE_KEPT = {"Cache-Control": "public, max-age=300"}
@@ -31,27 +32,25 @@ CAPABILITIES = (  # SMART App Launch 2.2 §8.1: what is true of this server, and
     "sso-openid-connect",
 )
 SCOPES = ("openid", "fhirUser", "launch", "launch/patient", "offline_access",
-          "patient/*.rs", "patient/*.read", "user/*.rs", "system/*.rs")  # fmt: skip
-GRANT_TYPES = ("authorization_code", "refresh_token", "client_credentials")
-METHODS = ("none", "private_key_jwt")
-ALGORITHMS = ("RS384", "ES384")
+          "patient/*.rs", "patient/*.read", "user/*.rs", "system/*.rs",
+          *asking.ERRANDS)  # fmt: skip
 
 
 def _configuration(visit: Visit) -> Mapping[str, Any]:
-    addresses = addresses_of(visit)
-    base = addresses.public_url
+    here = addresses.of(visit.appliance.settings)
+    base = here.public_url
     return {
         "issuer": base,
-        "jwks_uri": f"{base}/oauth/keys.json",
-        "authorization_endpoint": f"{base}/oauth/authorize",
-        "token_endpoint": addresses.token,
-        "registration_endpoint": f"{base}/oauth/register",
-        "management_endpoint": f"{addresses.home_url}/apps",
-        "introspection_endpoint": f"{base}/oauth/introspect",
-        "revocation_endpoint": f"{base}/oauth/revoke",
-        "token_endpoint_auth_methods_supported": METHODS,
-        "token_endpoint_auth_signing_alg_values_supported": ALGORITHMS,
-        "grant_types_supported": GRANT_TYPES,
+        "jwks_uri": base + addresses.KEYS,
+        "authorization_endpoint": base + addresses.AUTHORIZE,
+        "token_endpoint": here.token,
+        "registration_endpoint": base + addresses.REGISTER,
+        "management_endpoint": f"{here.home_url}/apps",
+        "introspection_endpoint": base + addresses.INTROSPECT,
+        "revocation_endpoint": base + addresses.REVOKE,
+        "token_endpoint_auth_methods_supported": clients.METHODS,
+        "token_endpoint_auth_signing_alg_values_supported": jwt.SIGNING_ALGORITHMS,
+        "grant_types_supported": (*clients.GRANT_TYPES, proof.BEARER),
         "response_types_supported": ["code"],
         "scopes_supported": SCOPES,
         "code_challenge_methods_supported": ["S256"],
@@ -63,7 +62,7 @@ def _configuration(visit: Visit) -> Mapping[str, Any]:
 @page("/fhir/.well-known/smart-configuration", access=Access.ANYONE, always=True)
 def smart(visit: Visit) -> Response[bytes]:
     """Say what SMART App Launch 2.2 §8 asks of a FHIR server, as JSON whatever was accepted."""
-    brand = f"{addresses_of(visit).public_url}/fhir/.well-known/brands.json"
+    brand = f"{addresses.of(visit.appliance.settings).fhir}/.well-known/brands.json"
     return _kept(visit, {**_configuration(visit), "user_access_brand_bundle": brand})
 
 
@@ -82,7 +81,7 @@ def issuer(visit: Visit) -> Response[bytes]:
     return _kept(visit, {**_configuration(visit), **more})
 
 
-@slow_page("/oauth/keys.json", access=Access.ANYONE, always=True)
+@slow_page(addresses.KEYS, access=Access.ANYONE, always=True)
 def keys(visit: Visit) -> Response[bytes]:
     """Publish the key that signs who signed in (RFC 7517 §5)."""
     from phr.sharing import authorization  # noqa: PLC0415 - most boxes never see an app
@@ -90,10 +89,16 @@ def keys(visit: Visit) -> Response[bytes]:
     return _kept(visit, authorization.published_keys(visit.appliance.house))
 
 
+@slow_page(servers.KEYS, access=Access.ANYONE, always=True)
+def own_keys(visit: Visit) -> Response[bytes]:
+    """Publish the key by which other servers know this one, where they look for it."""
+    return _kept(visit, servers.own_keys(visit.appliance.house))
+
+
 @page("/fhir/.well-known/brands.json", access=Access.ANYONE, always=True)
 def brands(visit: Visit) -> Response[bytes]:
     """Name this server for catalogues (SMART User-access Brands, §8.2): nobody's name is in it."""
-    base = addresses_of(visit).fhir
+    base = addresses.of(visit.appliance.settings).fhir
     organization = {
         "resourceType": "Organization",
         "id": "home",
@@ -126,4 +131,4 @@ def _kept(visit: Visit, body: Mapping[str, Any], kind: str = "application/json")
     return Response(json.dumps(body).encode(), media_type=kind, headers=dict(MAY_BE_KEPT))
 
 
-ROUTES: list[HTTPRouteHandler] = [smart, issuer, keys, brands]
+ROUTES: list[HTTPRouteHandler] = [smart, issuer, keys, own_keys, brands]

@@ -4,7 +4,7 @@ What stands between app and records is decided in `phr.sharing`; here are the pa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import reduce
 from operator import or_
@@ -14,11 +14,11 @@ from urllib.parse import urlencode, urlsplit
 from litestar import Response
 from litestar.handlers import HTTPRouteHandler
 
-from phr import clock, ids
+from phr import clock, consented, ids
 from phr.errors import Conflict, Denied, InvalidInput, NotFound
 from phr.fhir.labels import Label
-from phr.sharing import asking, clients, gate, grants
-from phr.sharing.asking import Context, Line, Wishes
+from phr.sharing import addresses, asking, clients, consents, gate, grants
+from phr.sharing.asking import Context, Wishes
 from phr.sharing.clients import App
 from phr.sharing.provision import SENSITIVE
 from phr.store.accounts import PatientView
@@ -30,7 +30,7 @@ from phr.web.routing import Access, Form, Visit, action, page, slow_page
 from phr.web.sessions import KitFirst
 
 if TYPE_CHECKING:  # Authlib comes with it: loaded when an app asks
-    from phr.sharing.authorization import Addresses, Answered, Asked, Confirmed
+    from phr.sharing.authorization import Answered, Asked, Confirmed
 
 DAYS = {1: "1 day", 30: "30 days", 90: "3 months", 365: "1 year"}
 GONE = (
@@ -42,6 +42,7 @@ BLOCKED = (
     "It may not ask any more, and nothing opens to it. What it read in your records has ended."
 )
 CHANGING = frozenset({"self", "proxy"})
+NOTHING = Wishes()
 
 
 # ------------------------------------------------------------------ an app asks
@@ -57,23 +58,29 @@ class Chosen:
     reach: str
     days: int
     once: str
+    send: bool = False
 
 
 def _first(wishes: Wishes, patient_id: str) -> Chosen:
     """Return what is ticked when the page is first shown: what was asked, and nothing sensitive."""
     lines = tuple(line.text for line in wishes.lines)
-    return Chosen(patient_id, lines, frozenset(), "", 30, ids.new_id())
+    return Chosen(patient_id, (*lines, *wishes.errands), frozenset(), "", 30, ids.new_id())
 
 
 def _chosen(form: Form, wishes: Wishes, patient_id: str) -> Chosen:
     days, ticked = form.get("days"), form.all("line")
     return Chosen(
         patient_id=form.get("patient") or patient_id,
-        lines=tuple(line.text for line in wishes.lines if line.text in ticked),
+        lines=tuple(
+            each
+            for each in (*(line.text for line in wishes.lines), *wishes.errands)
+            if each in ticked
+        ),
         also=frozenset(form.all("also")) & SENSITIVE.keys(),
         reach=form.get("reach") if form.get("reach") in REACH else "",
         days=int(days) if is_number(days) and int(days) in DAYS else 30,
         once=form.get("once") or ids.new_id(),
+        send=form.has("send"),
     )
 
 
@@ -100,7 +107,9 @@ def answer(visit: Visit, form: Form, key: str) -> Response[Any]:
             said = _said(visit, mine, form, chosen)
     except InvalidInput as error:
         return _draw_ask(visit, asked, chosen, key, sentence=error.sentence)
-    address = authorization.leading_back(asked.redirect_uri, _addresses(visit), **said)
+    address = authorization.leading_back(
+        asked.redirect_uri, addresses.of(visit.appliance.settings), **said
+    )
     return visit.leave(address)
 
 
@@ -117,7 +126,7 @@ def _allowed(visit: Visit, asked: "Asked", chosen: Chosen) -> str:
     from phr.sharing import authorization  # noqa: PLC0415 - see above
 
     person = _person(visit, chosen.patient_id)
-    answered = _answered(asked.scopes, chosen, clock.now())
+    answered = _answered(asked.scopes, chosen, clock.now(), asked.sending)
     confirmed = _confirmed(visit, asked.app, person, answered, chosen)
     return authorization.allow(visit.appliance.vault(person.id), asked, answered, confirmed)
 
@@ -125,17 +134,47 @@ def _allowed(visit: Visit, asked: "Asked", chosen: Chosen) -> str:
 def _draw_ask(
     visit: Visit, asked: "Asked", chosen: Chosen, key: str, *, sentence: str = ""
 ) -> Response[Any]:
+    return _draw_wishes(
+        visit,
+        asked.app,
+        asked.scopes,
+        chosen,
+        here=f"/apps/ask/{key}",
+        own=[person for person in visit.people if _may_answer(person)],
+        offline=asking.OFFLINE in asked.scopes.plain,
+        sending=asked.sending,
+        form_targets=[_target(asked.redirect_uri)],
+        sentence=sentence,
+    )
+
+
+def _draw_wishes(
+    visit: Visit,
+    app: App,
+    wishes: Wishes,
+    chosen: Chosen,
+    *,
+    here: str,
+    own: Sequence[PatientView],
+    offline: bool,
+    sentence: str,
+    sending: Wishes = NOTHING,
+    form_targets: Sequence[str] = (),
+) -> Response[Any]:
+    """Draw what an app or a server asks, to be ticked off."""
     return visit.render(
         "pages/apps_ask.html",
         status=422 if sentence else 200,
-        form_targets=[_target(asked.redirect_uri)],
-        here=f"/apps/ask/{key}",
-        app=asked.app,
-        fresh=_is_new(asked.app),
-        own=[person for person in visit.people if _may_answer(person)],
-        lines=asked.scopes.lines,
-        offline=asking.OFFLINE in asked.scopes.plain,
-        signs_in=asking.OPENID in asked.scopes.plain,
+        form_targets=form_targets,
+        here=here,
+        app=app,
+        fresh=app.state == ClientState.WAITING,
+        own=own,
+        lines=wishes.lines,
+        errands=wishes.errands,
+        sending=sending.lines,
+        offline=offline,
+        signs_in=asking.OPENID in wishes.plain,
         chosen=chosen,
         sentence=sentence,
         sensitive=SENSITIVE,
@@ -179,11 +218,15 @@ def _person(visit: Visit, patient_id: str) -> PatientView:
     raise NotFound
 
 
-def _answered(wishes: Wishes, chosen: Chosen, now: datetime) -> "Answered":
+def _answered(
+    wishes: Wishes, chosen: Chosen, now: datetime, sending: Wishes = NOTHING
+) -> "Answered":
     from phr.sharing.authorization import Answered  # noqa: PLC0415 - see above
 
     kept = wishes.only(chosen.lines)
-    if not kept.rules:
+    if chosen.send:
+        kept = replace(kept, lines=(*kept.lines, *sending.lines))
+    if not (kept.rules or kept.errands or kept.sends):
         raise InvalidInput(NOTHING_LEFT)
     return Answered(
         wishes=kept,
@@ -204,7 +247,12 @@ def _confirmed(
         [
             f"App: {app.host}, which calls itself “{app.says.name}” ({app.id})",
             f"Record: {person.name}",
-            *(f"May read: {line.words} ({line.text})" for line in answered.wishes.lines),
+            *(
+                f"May {'send' if line.scope.letters & asking.SENDING else 'read'}:"
+                f" {line.words} ({line.text})"
+                for line in answered.wishes.lines
+            ),
+            *(f"{words} ({scope})" for scope, words in answered.wishes.errands.items()),
             f"Sensitive: {', '.join(named) or 'left out'}",
             f"Since: {answered.since.isoformat() if answered.since else 'the beginning'}",
             f"Until: {answered.ends_at.isoformat(timespec='minutes')}",
@@ -218,17 +266,6 @@ def _target(redirect_uri: str) -> str:
     parts = urlsplit(redirect_uri)
     own = parts.scheme not in {"http", "https"}
     return f"{parts.scheme}:" if own else f"{parts.scheme}://{parts.netloc}"
-
-
-def _addresses(visit: Visit) -> "Addresses":
-    from phr.sharing.authorization import Addresses  # noqa: PLC0415 - see above
-
-    settings = visit.appliance.settings
-    return Addresses(settings.public_url, settings.home_url)
-
-
-def _is_new(app: App) -> bool:
-    return app.state == ClientState.WAITING
 
 
 # ------------------------------------------------------------------ the apps of this house
@@ -276,7 +313,7 @@ def block(visit: Visit, client_id: str) -> Response[Any]:
     for person in visit.people:
         if _may_answer(person):
             vault = visit.appliance.vault(person.id)
-            for grant_id in _grants_of(vault, client_id):
+            for grant_id in [each for each, of in _standing(vault) if of == client_id]:
                 gate.end(vault, grant_id, "patient", visit.actor, now=now)
     return visit.redirect("/apps", BLOCKED)
 
@@ -309,19 +346,18 @@ def _must_have_a_say(visit: Visit) -> None:
         raise Denied("viewer", "Only those who share a record here decide about apps.")
 
 
-def _grants_of(vault: Vault, client_id: str) -> list[str]:
+def _standing(vault: Vault) -> list[tuple[str, str]]:
+    """Return (grant id, client id) of each standing grant of an app."""
     with vault.read() as session:
-        return [
-            grant.id
+        found = (
+            (grant.id, session.get_one(Recipient, grant.recipient_id))
             for grant in grants.standing(session)
-            if _client_of(session.get_one(Recipient, grant.recipient_id)) == client_id
+        )
+        return [
+            (grant_id, str(recipient.identifiers.get("client_id")))
+            for grant_id, recipient in found
+            if recipient.kind == RecipientKind.APP
         ]
-
-
-def _client_of(recipient: Recipient) -> str | None:
-    if recipient.kind != RecipientKind.APP:
-        return None
-    return str(recipient.identifiers.get("client_id"))
 
 
 def _draw_list(
@@ -331,7 +367,7 @@ def _draw_list(
     standing = {
         (person.id, client_id)
         for person in own
-        for client_id in _clients_with_grants(visit.appliance.vault(person.id))
+        for _, client_id in _standing(visit.appliance.vault(person.id))
     }
     apps = clients.listed(visit.appliance.house)
     return visit.render(
@@ -344,19 +380,17 @@ def _draw_list(
         known=[app for app in apps if app.state == ClientState.KNOWN],
         blocked=[app for app in apps if app.state == ClientState.BLOCKED],
         own=own,
+        proposed={person.id for person in own if _has_proposals(visit, person)},
         standing=standing,
-        fhir=_addresses(visit).fhir,
+        fhir=addresses.of(visit.appliance.settings).fhir,
         safe=visit.appliance.settings.public_is_safe,
     )
 
 
-def _clients_with_grants(vault: Vault) -> Sequence[str]:
+def _has_proposals(visit: Visit, person: PatientView) -> bool:
+    vault = visit.appliance.vault(person.id)
     with vault.read() as session:
-        named = (
-            _client_of(session.get_one(Recipient, grant.recipient_id))
-            for grant in grants.standing(session)
-        )
-        return [each for each in named if each is not None]
+        return bool(consents.waiting(session, vault) or consented.waiting(session))
 
 
 # ------------------------------------------------------------------ servers, and opening an app
@@ -401,22 +435,10 @@ def _server(visit: Visit, client_id: str) -> tuple[App, Wishes]:
 def _draw_server(
     visit: Visit, app: App, wishes: Wishes, chosen: Chosen, *, sentence: str = ""
 ) -> Response[Any]:
-    lines: Sequence[Line] = wishes.lines
-    return visit.render(
-        "pages/apps_ask.html",
-        status=422 if sentence else 200,
-        here=f"{base_of(visit)}/apps/{app.id}",
-        app=app,
-        fresh=_is_new(app),
-        own=[visit.patient],
-        lines=lines,
-        offline=True,
-        signs_in=False,
-        chosen=chosen,
-        sentence=sentence,
-        sensitive=SENSITIVE,
-        reach=REACH,
-        days=DAYS,
+    own = [person for person in (visit.patient,) if person is not None]
+    here = f"{base_of(visit)}/apps/{app.id}"
+    return _draw_wishes(
+        visit, app, wishes, chosen, here=here, own=own, offline=True, sentence=sentence
     )
 
 
@@ -427,7 +449,7 @@ def launch(visit: Visit, client_id: str) -> Response[Any]:
     if app is None or app.says.launch_url is None or visit.patient is None:
         raise NotFound
     key = visit.appliance.launches.put(visit.patient.id, whose=visit.account_id, now=clock.now())
-    query = urlencode({"iss": _addresses(visit).fhir, "launch": key})
+    query = urlencode({"iss": addresses.of(visit.appliance.settings).fhir, "launch": key})
     joint = "&" if urlsplit(app.says.launch_url).query else "?"
     visit.extra_headers["form-action"] = _target(app.says.launch_url)
     return visit.leave(f"{app.says.launch_url}{joint}{query}")

@@ -40,6 +40,7 @@ class Asked:
     uses: str
     may_print: bool
     may_download: bool
+    may_send: bool
     once: str
 
 
@@ -64,7 +65,8 @@ def asked_of(form: Form) -> Asked:
         uses=form.get("uses") if form.get("uses") in USES else "",
         may_print=form.has("print"),
         may_download=form.has("download"),
-        once=once if _is_id(once) else ids.new_id(),
+        may_send=form.has("send"),
+        once=once if is_id(once) else ids.new_id(),
     )
 
 
@@ -73,7 +75,8 @@ def is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 19
 
 
-def _is_id(text: str) -> bool:
+def is_id(text: str) -> bool:
+    """Tell an id of ours, as forms carry it so that what is sent twice is made once."""
     return len(text) == 32 and set(text) <= set("0123456789abcdef")
 
 
@@ -92,6 +95,7 @@ def fields_of(asked: Asked) -> list[tuple[str, str]]:
         ("uses", asked.uses),
         *([("print", "1")] if asked.may_print else []),
         *([("download", "1")] if asked.may_download else []),
+        *([("send", "1")] if asked.may_send else []),
         ("once", asked.once),
     ]
 
@@ -105,7 +109,11 @@ def provision_of(asked: Asked, now: datetime) -> Provision:
         if chosen
         else policy.preset(asked.what, now=now).rules
     )
-    optional = ((asked.may_print, Action.PRINT), (asked.may_download, Action.DOWNLOAD))
+    optional = (
+        (asked.may_print, Action.PRINT),
+        (asked.may_download, Action.DOWNLOAD),
+        (asked.may_send, Action.CONTRIBUTE),
+    )
     return Provision(
         rules=rules,
         labels=reduce(or_, (SENSITIVE[each][1] for each in asked.also), Label.NONE),

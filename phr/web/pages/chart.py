@@ -17,18 +17,20 @@ from phr import clock, transcribe, views
 from phr import own as own_layer
 from phr.chart import remarks
 from phr.chart.changes import changes
+from phr.chart.marks import is_transcribed
 from phr.chart.plain import counted, mapping
+from phr.chart.provenance import behind
 from phr.chart.titles import list_words, record_title
 from phr.errors import NotFound
 from phr.fhir import synonyms
 from phr.fhir.kinds import KINDS
-from phr.fhir.record import Record, Selection
+from phr.fhir.record import OWN, Record, Selection
 from phr.store import connections, entries, newest, records
 from phr.store.models import LedgerState, Member
 from phr.store.vault import Vault
 from phr.views import documents as document_views
 from phr.views import during
-from phr.views.frame import CAREGIVERS, day, minute
+from phr.views.frame import CAREGIVERS, Link, day, minute
 from phr.web.pages import own, same
 from phr.web.routing import Access, Form, Visit, action, page, slow_page
 
@@ -256,6 +258,7 @@ _BESIDE = (
     ("card", "print", "Emergency card"),
     ("grants", "eye", "Who can see"),
     ("activity", "timeline", "Who saw what"),
+    ("inbox", "inbox", "Inbox"),
     ("connections", "connections", "Connections"),
     ("files", "file", "Bring or take a file"),
     ("person", "people", "Members and this person"),
@@ -284,6 +287,7 @@ def search(visit: Visit) -> Response[Any]:
             papers = transcribe.find(vault, session, instead, limit=PAPERS_LIMIT)
         around = context(visit, session)
         shown = views.show(views.HITS, found, around)
+        unread = bool(words) and transcribe.waits(vault, session)
     inside = document_views.found(papers, around)
     heading = " and ".join(one.heading for one, some in ((shown, found), (inside, papers)) if some)
     if not words:
@@ -295,6 +299,7 @@ def search(visit: Visit) -> Response[Any]:
         shown=shown if found or not papers else None,
         inside=inside if papers else None,
         instead=instead,
+        unread=unread,
         also=synonyms.also(instead or words),
     )
 
@@ -327,6 +332,21 @@ def _with_visit(
     return replace(shown, body=views.render(views.VISIT, brought, around) + shown.body)
 
 
+def _documents(visit: Visit, session: Session, found: Record) -> list[Link]:
+    """Return links to the documents that a record was transcribed from."""
+    if not is_transcribed(found):
+        return []
+    told = Selection(types=("Provenance",), connection_id=found.connection_id, limit=2000)
+    made = []
+    for one in behind(found, records.select(session, visit.vault, told)):
+        type_, place = "DocumentReference", found.connection_id
+        local_id = one.local_id or records.local_id(visit.vault, place, type_, one.remote_id)
+        if records.get(session, visit.vault, type_, local_id) is not None:
+            base = f"/p/{visit.patient.id if visit.patient else ''}"
+            made.append(Link(one.words, f"{base}/record/{type_}/{local_id}"))
+    return made
+
+
 @slow_page(_RECORD, access=Access.MEMBER)
 def record(visit: Visit, type_: str, local_id: str) -> Response[Any]:
     """Show one record readable, with its marks and where it came from."""
@@ -340,6 +360,7 @@ def record(visit: Visit, type_: str, local_id: str) -> Response[Any]:
             shown = _with_visit(session, visit.vault, found, shown, around)
         versions = records.versions(session, visit.vault, type_, local_id)
         beside = {**same.beside(visit, session, found), **own.beside(visit, session, found)}
+        papers = _documents(visit, session, found)
     origin = around.origins.get(found.connection_id)
     newest = max((one.version for one in versions), default=found.version)
     return visit.render(
@@ -347,7 +368,8 @@ def record(visit: Visit, type_: str, local_id: str) -> Response[Any]:
         shown=shown,
         found=found,
         kind=list_words(found.type),
-        own=origin is not None and origin.kind == "own",
+        papers=papers,
+        own=origin is not None and origin.kind == OWN,
         base=f"/p/{visit.patient.id if visit.patient else ''}/record/{type_}/{local_id}",
         narrative=isinstance(mapping(found.document.get("text")).get("div"), str),
         private=bool(found.labels & found.labels.PRIVATE),
@@ -387,12 +409,15 @@ def mark_private(visit: Visit, form: Form, type_: str, local_id: str) -> Respons
     with visit.vault.read() as session:
         found = records.get(session, visit.vault, type_, local_id)
         said = own.on_record(visit, session, found) if found else []
-    own_layer.mark_private(visit.vault, local_id, said, on=on)
+        made = transcribe.made_of(visit.vault, session, found) if found else []
+    own_layer.mark_private(visit.vault, local_id, [*said, *made], on=on)
     told = (
         "This record is private now. It is left out of all you share, unless you tick it there."
         if on
         else "It is not private any more."
     )
+    if on and made:
+        told = f"{told} So is what was transcribed from it: {counted(len(made), 'record')}."
     return visit.redirect(
         f"/p/{visit.patient.id if visit.patient else ''}/record/{type_}/{local_id}", flash=told
     )

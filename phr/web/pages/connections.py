@@ -42,8 +42,8 @@ def show(visit: Visit) -> Response[Any]:
     """List the connections with their health and what each offered."""
     with visit.vault.read() as session:
         rows = connections.listed(session)
-        cards = [_card(visit, session, row) for row in rows if row.kind != "upload"]
-        files = [row for row in rows if row.kind == "upload"]
+        cards = [_card(visit, session, row) for row in rows if row.kind != connections.UPLOAD]
+        files = [row for row in rows if row.kind == connections.UPLOAD]
         endings = {row.id: ending_of(row, clock.now()) for row in rows}
     head, below = ledger.answer(cards)
     return visit.render(
@@ -74,6 +74,7 @@ def one(visit: Visit, connection_id: int) -> Response[Any]:
             row=row,
             is_unread=ledger.is_unread(row, last),
             is_place=row.kind in connections.PLACES,
+            is_file=row.kind == connections.UPLOAD,
             last=last,
             lines=ledger.in_order(lines),
             empty=sorted({ledger.label_of(line) for line in lines if ledger.is_empty(line)}),
@@ -99,17 +100,16 @@ def ending_of(row: Connection, now: datetime) -> Ending | None:
     if ends is None:
         return None
     if not row.credentials.get("refresh_token"):
-        at = f"{ends.astimezone():%H:%M}"
         return Ending(
             "wait" if ends > now else "none",
-            f"This hospital's permission cannot renew itself. It is good until {ledger.day(ends)}, "
-            f"{at}.",
+            "This hospital's permission cannot renew itself. It is good until "
+            f"{clock.minute_here(ends)}.",
             "Each later update needs a new sign-in there.",
         )
     word = "wait" if ends - now < SOON else "fresh"
     return Ending(
         word,
-        f"The hospital's permission ends on {ledger.day(ends)}.",
+        f"The hospital's permission ends on {clock.day_here(ends)}.",
         "Sign in there anew before then, and nothing is missed.",
     )
 
@@ -494,7 +494,10 @@ def remove_form(visit: Visit, connection_id: int) -> Response[Any]:
     with visit.vault.read() as session:
         row = connections.get(session, connection_id)
         return visit.render(
-            "pages/connections_remove.html", row=row, card=_card(visit, session, row)
+            "pages/connections_remove.html",
+            row=row,
+            card=_card(visit, session, row),
+            is_file=row.kind == connections.UPLOAD,
         )
 
 

@@ -31,7 +31,7 @@ def show(visit: Visit) -> Response[Any]:
 def _draw(visit: Visit, sentence: str | None = None) -> Response[Any]:
     with visit.vault.read() as session:
         brought = []
-        for row in connections.listed(session, kind="upload"):
+        for row in connections.listed(session, kind=connections.UPLOAD):
             last = connections.last_pull(session, row.id)
             if last is not None:
                 brought.append((row, last, connections.lines(session, last.id)))

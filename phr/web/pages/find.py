@@ -53,6 +53,12 @@ def _draw(visit: Visit, typed: str, hits: Any) -> Response[Any]:
     )
 
 
+@page(HERE + "/logos/{name:str}", access=Access.PROXY)
+def logo(visit: Visit, name: str) -> Response[bytes]:
+    """Give a reviewed logo that lies in this house."""
+    return Response(visit.appliance.catalogue.logo(name), media_type="image/png")
+
+
 @slow_page(HERE + "/{organization_id:str}", access=Access.PROXY)
 def one(visit: Visit, organization_id: str) -> Response[Any]:
     """Show one organisation: its portals and their addresses, with what is known of each."""
@@ -66,7 +72,9 @@ def one(visit: Visit, organization_id: str) -> Response[Any]:
     known.sort(
         key=lambda pair: ("For" in pair[1], pair[0].fhir_version in catalogue.OLD, pair[0].portal)
     )
-    return visit.render("pages/find_one.html", organization=found, known=known)
+    return visit.render(
+        "pages/find_one.html", organization=found, known=known, logo=kept.logo_of(found)
+    )
 
 
 # ------------------------------------------------------------------ the ways to connect
@@ -152,6 +160,7 @@ def _ways(
         "pages/find_ways.html",
         status=422 if sentence else 200,
         organization=organization,
+        logo=visit.appliance.catalogue.logo_of(organization),
         end=end,
         known=catalogue.known_of(end, profile),
         profile=profile,
@@ -282,4 +291,4 @@ def keys_file(visit: Visit) -> Response[bytes]:
     return keys.answer(visit, {"Content-Disposition": name})
 
 
-ROUTES = [begin, search, keys_file, make_keys, one, ways, go]
+ROUTES = [begin, search, keys_file, logo, make_keys, one, ways, go]

@@ -20,6 +20,7 @@ from phr.errors import Conflict, InvalidInput
 from phr.fhir.labels import Label
 from phr.sharing import activity, cover, gate, grants, handles, links, outbox
 from phr.sharing import provision as policy
+from phr.sharing.emergency import LASTS
 from phr.sharing.provision import PARTS, ROLES, SENSITIVE, Action, Provision
 from phr.store import audit
 from phr.store.models import (
@@ -42,12 +43,17 @@ KINDS = {
     RecipientKind.FOLDER: "saved as files",
     RecipientKind.PAPER: "on paper or as a file",
     RecipientKind.APP: "by an app",
+    RecipientKind.HEALTH_LINK: "by a health link",
+    RecipientKind.CARD: "by the printed emergency card",
 }
+ASKING = {RecipientKind.APP, RecipientKind.HEALTH_LINK, RecipientKind.CARD}
+USES = ("api.", "health_link.opened", "card.opened")  # events that are a use
 BECAUSE = {
     "patient": "Ended by you",
     "time": "Time ran out",
     "uses": "Used up",
     "restored": "Ended before the restore",
+    "refused": "Refused by you",
     "app": "The app gave it back",
     "reused": "Ended because a key that was used up came again: the app must ask anew",
 }
@@ -92,13 +98,25 @@ class Standing:
     may: str
     is_link: bool
     is_app: bool
-    used: datetime | None  # when an app last asked
+    is_health: bool  # a SMART Health Link
+    is_card: bool  # the printed emergency card
+    used: datetime | None  # when an app, a viewer or a card's holder last asked
     waits: bool  # suspended by a restore, until a person confirms it
     browsers: tuple[str, ...]
     devices_left: int
     locked: bool
     confirmed: str
     sendings: tuple[Sending, ...]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a health link or the emergency card: opened by whoever holds it."""
+        return self.is_health or self.is_card
+
+    def was_opened_since(self, since: datetime) -> bool:
+        """Whether it stands, and somebody opened it after that."""
+        is_live = self.grant.state == GrantState.ACTIVE
+        return is_live and self.used is not None and self.used > since
 
     @property
     def is_moving(self) -> bool:
@@ -122,14 +140,18 @@ def _draw_grants(visit: Visit, **more: Any) -> Response[Any]:
         standing = [_standing(session, grant) for grant in grants.standing(session)]
         over = [(grant, _name(session, grant)) for grant in grants.over(session)]
         lines = _lines(session, visit, grant_id=None, limit=8, before=None)
-    seeing = [each for each in standing if each.is_link and not each.waits]
+    seeing = [each for each in standing if (each.is_link or each.is_health) and not each.waits]
     asking = [each for each in standing if each.is_app and not each.waits]
+    cards = [each for each in standing if each.is_card and not each.waits]
+    by_hand = [each for each in standing if not (each.is_link or each.is_app or each.is_open)]
     return visit.render(
         "pages/shares_grants.html",
         seeing=seeing,
         apps=asking,
-        live=sum(each.grant.state == GrantState.ACTIVE for each in (*seeing, *asking)),
-        handed=[each for each in standing if not (each.is_link or each.is_app or each.waits)],
+        live=sum(each.grant.state == GrantState.ACTIVE for each in (*seeing, *asking))
+        + sum(each.was_opened_since(clock.now() - LASTS) for each in cards),
+        cards=cards,
+        handed=[each for each in by_hand if not each.waits],
         waiting=[each for each in standing if each.waits],
         over=over,
         lines=lines,
@@ -142,10 +164,12 @@ def _draw_grants(visit: Visit, **more: Any) -> Response[Any]:
 
 def _standing(session: Session, grant: Grant) -> Standing:
     provision = policy.from_json(grant.provision)
+    recipient = session.get_one(Recipient, grant.recipient_id)
+    is_health = recipient.kind == RecipientKind.HEALTH_LINK
     handle = handles.of_grant(session, grant.id, HandleKind.LINK)
+    viewed = handles.of_grant(session, grant.id, HandleKind.HEALTH_LINK) if is_health else None
     bound = handles.browsers(session, handle.id) if handle else []
     approved = grants.approvals(session, grant.id)
-    recipient = session.get_one(Recipient, grant.recipient_id)
     return Standing(
         grant=grant,
         name=_name(session, grant),
@@ -156,11 +180,16 @@ def _standing(session: Session, grant: Grant) -> Standing:
         may=_may(provision),
         is_link=handle is not None,
         is_app=recipient.kind == RecipientKind.APP,
-        used=_last_asked(session, grant) if recipient.kind == RecipientKind.APP else None,
+        is_health=is_health,
+        is_card=recipient.kind == RecipientKind.CARD,
+        used=_last_asked(session, grant) if recipient.kind in ASKING else None,
         waits=grant.state == GrantState.SUSPENDED and _was_restored(session, grant),
         browsers=tuple(one.browser for one in bound),
         devices_left=handle.devices_left if handle else 0,
-        locked=handle is not None and handle.tries_left == 0,
+        locked=any(
+            one is not None and one.code_hash is not None and one.tries_left == 0
+            for one in (handle, viewed)
+        ),
         confirmed=activity.PASSWORD.get(approved[0].factor, "") if approved else "",
         sendings=tuple(_sending(each) for each in outbox.of_grant(session, grant.id)),
     )
@@ -172,11 +201,15 @@ def _role(role: str) -> str:
 
 def _last_asked(session: Session, grant: Grant) -> datetime | None:
     found = audit.entries(session, grant_id=grant.id, limit=50)
-    return next((entry.at for entry in found if entry.event.startswith("api.")), None)
+    return next((entry.at for entry in found if entry.event.startswith(USES)), None)
 
 
 def _may(provision: Provision) -> str:
-    also = {Action.PRINT: "print", Action.DOWNLOAD: "download"}
+    also = {
+        Action.PRINT: "print",
+        Action.DOWNLOAD: "download",
+        Action.CONTRIBUTE: "send you something",
+    }
     words = ["read", *(word for what, word in also.items() if what in provision.actions)]
     return " and ".join([", ".join(words[:-1]), words[-1]]) if words[1:] else "only read"
 
@@ -316,7 +349,7 @@ def _narrowed(before: Provision, form: Form, now: datetime) -> Provision:
     places = frozenset(int(each) for each in form.all("from")[:200] if is_number(each))
     offered = frozenset(int(one) for one in form.get("places").split(",")[:200] if is_number(one))
     kept = reduce(or_, (SENSITIVE[key][1] for key in form.all("also") if key in SENSITIVE), 0)
-    optional = {Action.PRINT: "print", Action.DOWNLOAD: "download"}
+    optional = {Action.PRINT: "print", Action.DOWNLOAD: "download", Action.CONTRIBUTE: "send"}
     fewer = policy.with_parts(before, frozenset(form.all("part")), since)
     return replace(
         fewer,

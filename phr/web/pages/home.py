@@ -9,6 +9,7 @@ from litestar import Response
 from sqlalchemy.orm import Session
 
 from phr import clock, views
+from phr.chart import remarks
 from phr.chart.allergies import Allergy, Knowledge, allergies
 from phr.chart.evidence import How
 from phr.chart.medications import Medicine, Standing, medications
@@ -22,6 +23,7 @@ from phr.store.models import (
     Connection,
     ConnectionState,
     Member,
+    PullState,
 )
 from phr.store.vault import Vault
 from phr.views import allergies as allergy_words
@@ -140,7 +142,10 @@ def _news(
             counted(measured, "new measurement") if measured else "",
         ),
         "since": day(seen) if seen else "",
-        "rows": [other.row(record, context) for record in (*found, *undated)],
+        "rows": [
+            other.row(record, context)
+            for record in remarks.labelled((*found, *undated), context.remarks)
+        ],
     }
 
 
@@ -186,7 +191,7 @@ def _whole_rows(
     place = {homes[one.record.pk]: number for number, one in enumerate(listed)}
     own = entries.evidence(session, [one.record.pk for one in listed])
     whole = {pk: entry for entry, some in own.items() for pk in some[-IN_ROW:]}
-    everything = entries.loaded(session, vault, whole)
+    everything = list(remarks.labelled(entries.loaded(session, vault, whole), context.remarks))
     named = records.pointed_to(session, vault, everything, NAMED)
     read = _current_of([*everything, *named], How(how.decisions, whole), context)
     read.sort(key=lambda one: place[whole[one.record.pk]])
@@ -227,6 +232,7 @@ def _may_be_current(session: Session, vault: Vault, section: str, context: Conte
     homes = entries.siblings(session, [one.pk for one in found])
     whole = entries.evidence(session, homes)
     cut = frozenset(entry for entry, pks in whole.items() if len(pks) > EVIDENCE)
+    found = list(remarks.labelled(found, context.remarks))
     return Candidates(found, How(context.decisions, homes), cut, more)
 
 
@@ -257,16 +263,15 @@ def _health(visit: Visit, session: Session) -> list[Health]:
 def _when(row: Connection) -> str:
     if row.last_pull_at is None:
         return ""
-    did = "brought" if row.kind == ledger.UPLOAD else "last answered"
+    did = "brought" if row.kind == connections.UPLOAD else "last answered"
     return f"{did} {minute(row.last_pull_at)}"
 
 
 def _state(session: Session, row: Connection) -> Mark:
     """Return how a connection stands, in a word with its mark."""
-    if row.kind == ledger.UPLOAD:
-        said = ledger.of_file(connections.last_pull(session, row.id))
-        if said is not None:
-            return Mark(*said, row.sentence or "")
+    last = connections.last_pull(session, row.id)
+    if row.kind == connections.UPLOAD and (said := ledger.of_file(last)) is not None:
+        return Mark(*said, row.sentence or "")
     if row.state == ConnectionState.NEEDS_REAUTHORISATION:
         return Mark("wait", "Sign in again", row.sentence or "")
     if row.state == ConnectionState.PAUSED:
@@ -275,7 +280,9 @@ def _state(session: Session, row: Connection) -> Mark:
         return Mark("wait", "The last try did not work", row.sentence or "")
     if row.last_pull_at is None:
         return Mark("none", "Not asked yet")
-    return Mark("fresh", "Up to date", row.sentence or "")
+    partly = last is not None and last.state == PullState.PARTIAL
+    word = ledger.ENDED[PullState.PARTIAL if partly else PullState.DONE]
+    return Mark(*word, row.sentence or "")
 
 
 def _sharing(session: Session) -> dict[str, Any]:

@@ -294,9 +294,12 @@ def join(visit: Visit, form: Form) -> Response[Any]:
 
 def _new_account(visit: Visit, form: Form) -> None:
     password = password_of(form)
-    account_id = accounts.create_account(
-        visit.appliance.house, form.text("name", limit=80), password
-    )
+    try:
+        account_id = accounts.create_account(
+            visit.appliance.house, form.text("name", limit=80), password
+        )
+    except Conflict as error:  # their own, perhaps: made before something broke off
+        raise Conflict(f"{error.sentence} If it is yours, sign in first.") from error
     begin(visit, account_id, "password")
     kits.offer(visit, password, "/join/kit")
 

@@ -13,7 +13,6 @@ from markupsafe import Markup
 from phr import clock, ids
 from phr.store import accounts
 from phr.web.routing import Form, Visit
-from phr.web.sessions import KIT_WAITS
 
 ALIKE = str.maketrans("OIL", "011")  # the code has no O, I or L
 GONE = "This recovery kit was not confirmed in time. Please make a new one."
@@ -80,10 +79,7 @@ def confirm(visit: Visit, form: Form) -> str | None:
         typed = "".join(form.get(f"group{number}").upper().translate(ALIKE).split())
         if not ids.same(typed, kit.groups[number - 1]):
             return WRONG.format(number)
-    house = visit.appliance.house
-    accounts.confirm_kit(house, visit.account_id)
-    if house.get_setting(KIT_WAITS) == visit.account_id:
-        house.set_setting(KIT_WAITS, None)
+    accounts.confirm_kit(visit.appliance.house, visit.account_id)
     visit.forget("kit")
     return None
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from phr import clock
 from phr.fhir.kinds import KINDS
 from phr.store import connections
 from phr.store.models import (
@@ -15,7 +16,6 @@ from phr.store.models import (
     PullState,
 )
 
-UPLOAD = "upload"
 DOCUMENT_FILES = "Documents' files"
 NOT_SIGNED_IN = "You have not signed in at this hospital yet."
 CALM = "What was fetched before is kept and shown with its date."
@@ -98,25 +98,27 @@ ENDED = {
 
 
 def of_file(pull: Pull | None) -> tuple[str, str] | None:
-    """Return what is said of a file that was not wholly kept; None of one that was."""
-    if pull is not None and pull.state == PullState.FAILED:
+    """Return what is said of a file: nobody brings it up to date, it was read once."""
+    if pull is None:
+        return None
+    if pull.state == PullState.FAILED:
         return "wait", "Nothing could be read" if pull.sentence else "Nothing could be kept"
-    if pull is not None and pull.state == PullState.PARTIAL:
+    if pull.state == PullState.PARTIAL:
         return "wait", "Not all of it could be kept"
-    return None
+    return ("fresh", "Read") if pull.state == PullState.DONE else None
 
 
 def is_unread(row: Connection, pull: Pull | None) -> bool:
     """Say whether a file was brought of which nothing could be read."""
     failed = pull is not None and pull.state == PullState.FAILED and bool(pull.sentence)
-    return row.kind == UPLOAD and failed
+    return row.kind == connections.UPLOAD and failed
 
 
 def _word(row: Connection, pull: Pull | None, *, running: bool) -> tuple[str, str]:
     standing = STANDING.get(ConnectionState(row.state))
     if standing is not None:
         return standing
-    if row.kind == UPLOAD and not running and (said := of_file(pull)) is not None:
+    if row.kind == connections.UPLOAD and not running and (said := of_file(pull)) is not None:
         return said
     if running:
         return "fresh", "Asking now"
@@ -142,7 +144,7 @@ def _headline(
     if running or pull.state == PullState.RUNNING:
         return f"{counted(lines)[0]:,} records looked at so far"
     if pull.state in {PullState.FAILED, PullState.STOPPED}:
-        if row.kind == UPLOAD:
+        if row.kind == connections.UPLOAD:
             return pull.sentence or "Everything in it was set aside."
         return pull.sentence or "The hospital did not answer."
     return _offered(row, pull, lines)
@@ -150,8 +152,8 @@ def _headline(
 
 def _offered(row: Connection, pull: Pull, lines: Sequence[LedgerLine]) -> str:
     """Return the words of DESIGN §7.14: what the interface offered on a day, N of N."""
-    (got, claimed), on = counted(lines), day(pull.started_at)
-    if row.kind == UPLOAD:
+    (got, claimed), on = counted(lines), clock.day_here(pull.started_at)
+    if row.kind == connections.UPLOAD:
         return f"Read on {on}: {got:,} records"
     missing = _missing(lines)
     if missing:
@@ -187,6 +189,8 @@ def _possible(row: Connection, *, running: bool) -> frozenset[str]:
             may.add("pull")
     if state == ConnectionState.PAUSED:
         may |= {"resume"} if row.credentials else {"sign_in"}
+    if row.client and row.client.get("consent"):  # another Homeport asks by a consent token
+        may -= {"sign_in", "sign_in_again"}
     return frozenset(may)
 
 
@@ -271,12 +275,6 @@ def _news(lines: Sequence[LedgerLine]) -> str:
         if number
     ]
     return ", " + ", ".join(parts) if parts else ""
-
-
-def day(at: datetime) -> str:
-    """Return a day in words: 21 Nov 2026 (in the zone of this box)."""
-    here = at.astimezone()
-    return f"{here.day} {here:%b %Y}"
 
 
 def answer(cards: Sequence[Card]) -> tuple[str, str]:

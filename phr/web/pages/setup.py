@@ -14,7 +14,7 @@ from phr.store import accounts, limits
 from phr.store.models import MemberRole
 from phr.web.pages import kits
 from phr.web.routing import Access, Form, Visit, action, page
-from phr.web.sessions import KIT_WAITS, begin
+from phr.web.sessions import begin
 
 WRONG_CODE = "This is not the code from the log. It looks like ABCD-EFGH-JKLM."
 COLOURS = {1: "Violet", 2: "Green", 3: "Rust", 4: "Blue"}
@@ -86,7 +86,9 @@ def _create(visit: Visit, claim: Claim) -> None:
     limits.take(house, [("setup", limits.SETUP)])
     if not appliance.setup_code_fits(claim.code):
         raise WrongSecret(WRONG_CODE)
-    account_id = accounts.create_account(house, claim.name, claim.password, administrator=True)
+    account_id = accounts.create_account(
+        house, claim.name, claim.password, administrator=True, kit_first=True
+    )
     appliance.end_setup()
     limits.passed(house, "setup")
     accounts.create_patient(
@@ -98,7 +100,6 @@ def _create(visit: Visit, claim: Claim) -> None:
         role=claim.role,
         opens_by_itself=False,
     )
-    house.set_setting(KIT_WAITS, account_id)  # no record is filled before the kit is held
     begin(visit, account_id, "password")
     kits.offer(visit, claim.password, "/setup/kit")
 

@@ -4,9 +4,10 @@ What is decided is decided in `phr.sharing`; here are the forms and the words ar
 stands already is `phr.web.pages.grants`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -19,7 +20,7 @@ from markupsafe import Markup
 from phr import clock, push
 from phr.chart.titles import title
 from phr.errors import InvalidInput, NotFound
-from phr.sharing import channels, cover, gate, handles, links, package
+from phr.sharing import channels, cover, gate, handles, health_links, links, package
 from phr.sharing import provision as policy
 from phr.sharing.channels import folder
 from phr.sharing.channels.base import Channel
@@ -47,6 +48,7 @@ START = (("what", "primary"), ("reach", "2"), ("hours", "24"), ("print", "1"), (
 NOT_REACHABLE = (
     "This box has no public address with https yet, so a doctor could not open a link safely."
 )
+HEALTH_LINK = {True: "by a health link with a passcode", False: "by a health link to scan"}
 QUEUED = "It waits in the outbox and is saved within a minute. You can still stop it."
 
 
@@ -138,13 +140,51 @@ def _send(visit: Visit, asked: Asked) -> Response[Any]:
     return visit.redirect(f"{base_of(visit)}/grants/{asked.once}", QUEUED)
 
 
-_MAKING = {"link": _make_link, "paper": _make_paper, "folder": _send}
+def _make_health_link(visit: Visit, asked: Asked, *, has_passcode: bool) -> Response[Any]:
+    """Make a SMART Health Link: to send, with a passcode, or to be scanned in the room, without."""
+    settings = visit.appliance.settings
+    if not settings.public_is_safe:
+        raise InvalidInput(NOT_REACHABLE)
+    health_links.must_fit(settings.public_url)
+    now = clock.now()
+    wish = _in_hand(asked, now)
+    if not has_passcode:
+        wish = replace(wish, ends_at=min(wish.ends_at, now + health_links.VISIT))
+    made = health_links.make(
+        visit.vault,
+        wish,
+        grant_id=asked.once,
+        has_passcode=has_passcode,
+        step_up=step_up_of(visit),
+        shown=_shown(visit, wish, HEALTH_LINK[has_passcode]),
+        actor=visit.actor,
+        now=now,
+    )
+    text = health_links.text(made, wish, public_url=settings.public_url, now=now)
+    return visit.render(
+        "pages/shares_health.html",
+        text=text,
+        passcode=made.passcode,
+        qr=qr(text),
+        wish=wish,
+        letters=health_links.MOST_DOCUMENTS,
+        loopback=not settings.public_is_https,
+    )
+
+
+_MAKING: Mapping[str, Callable[[Visit, Asked], Response[Any]]] = {
+    "link": _make_link,
+    "paper": _make_paper,
+    "folder": _send,
+    "health": partial(_make_health_link, has_passcode=True),
+    "scan": partial(_make_health_link, has_passcode=False),
+}
 
 
 def _in_hand(asked: Asked, now: datetime) -> Wish:
     """Return the wish for something handed over whole: "may print" and uses do not apply to it."""
     wish = wish_of(asked, now)
-    return replace(wish, uses=None, provision=replace(wish.provision, actions=frozenset(Action)))
+    return replace(wish, uses=None, provision=replace(wish.provision, actions=policy.READING))
 
 
 def _channels(visit: Visit) -> Mapping[str, Channel]:
@@ -230,7 +270,7 @@ def _preview(visit: Visit, asked: Asked) -> Response[Any]:
     )
 
 
-def qr(text: str) -> Markup:
+def qr(text: str, name: str = "QR code of the link") -> Markup:
     """Return a QR code as inline SVG without style attributes and with a name."""
     drawn = BytesIO()
     segno.make(text, error="m", micro=False).save(
@@ -242,7 +282,7 @@ def qr(text: str) -> Markup:
         svgclass="qr",
         lineclass=None,
         omitsize=True,
-        title="QR code of the link",
+        title=name,
     )
     return Markup(drawn.getvalue().decode())  # noqa: S704 - drawn by segno, the text is only dots
 

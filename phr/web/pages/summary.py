@@ -12,7 +12,7 @@ from phr.chart.summary import contacts_of
 from phr.chart.summary import summary as summary_of
 from phr.errors import InvalidInput, NotFound
 from phr.fhir.record import Record
-from phr.sharing import cover, gate, summary
+from phr.sharing import cover, emergency, gate, summary
 from phr.sharing.package import FHIR_JSON
 from phr.store import entries
 from phr.views import Context, paper, show
@@ -77,9 +77,15 @@ def card(visit: Visit) -> Response[Any]:
 
 @action("/p/{patient_id:str}/card", access=Access.PROXY)
 def card_with_link(visit: Visit, form: Form) -> Response[Any]:
-    """Show the card with the QR code of a link that was just made; nothing of it is kept."""
+    """Show the card with the QR code of what was just made; nothing of it is kept.
+
+    A link comes with its code; emergency access has none, it asks for a name and a reason.
+    """
     link, code = form.get("link"), form.get("code")
-    if not link.startswith(f"{visit.appliance.settings.public_url}/s/") or not code.isdigit():
+    public_url = visit.appliance.settings.public_url
+    is_link = link.startswith(f"{public_url}/s/") and code.isdigit()
+    is_card = link.startswith(f"{public_url}{emergency.PATH}/") and not code
+    if not (is_link or is_card):
         raise NotFound
     return _card(visit, link=link, code=code, qr=qr(link))
 

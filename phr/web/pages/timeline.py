@@ -62,10 +62,12 @@ def kept_lines(
     """Return a line for each stored row; those not drawn before are drawn and kept.
 
     A line is found by all that changes what it says, so a new version or a mark of the patient's
-    draws it anew; another name of a source, or another `stand`, draws all of them anew.
+    draws it anew; another name of a source or of the patient's own, or another `stand`, draws all
+    of them anew.
     """
     kept = vault.drawn
-    stand = stand, [context.origin_name(key) for key in context.origins]
+    names = tuple(sorted(context.remarks.names.items()))
+    stand = stand, [context.origin_name(key) for key in context.origins], names
     if kept.get(_STAND) != stand:
         kept.clear()
         kept[_STAND] = stand

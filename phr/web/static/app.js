@@ -12,11 +12,10 @@ document.addEventListener("htmx:after:swap", (event) => {
 const problem = document.getElementById("problem");
 if (problem) problem.focus();
 
-// <button type="button" data-copy="id of a field" hidden>: shown only where script runs.
+// <button type="button" data-copy="id of a field">: the style sheet shows it only where script runs.
 for (const button of document.querySelectorAll("[data-copy]")) {
   const field = document.getElementById(button.dataset.copy);
   if (!field) continue;
-  button.hidden = false;
   button.addEventListener("click", async () => {
     field.select();
     let done = true;
@@ -30,9 +29,8 @@ for (const button of document.querySelectorAll("[data-copy]")) {
   });
 }
 
-// <button type="button" data-print hidden>: shown only where script runs.
+// <button type="button" data-print>: the style sheet shows it only where script runs.
 for (const button of document.querySelectorAll("[data-print]")) {
-  button.hidden = false;
   button.addEventListener("click", () => window.print());
 }
 

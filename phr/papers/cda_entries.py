@@ -1,0 +1,245 @@
+"""Coded entries of a C-CDA document (Release 1.1 and 2.1) transcribed into FHIR R4 resources.
+
+Only what the document says. An id is made of what a resource says: the same file, or the same
+statement in the next file of that place, is the same record. Allergies, problems, medicines,
+immunizations, results, vital signs, procedures; all else stays in the document, which is kept as
+it came. The rules, and what they follow: `docs/decisions`.
+"""
+
+import base64
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import msgspec
+
+from phr.papers import cda, cda_lists, cda_seen
+from phr.papers import cda_values as values
+from phr.papers.cda_page import HL7, TEMPLATE, UNKNOWN, Page, coded, keyed, to
+from phr.papers.cda_values import Element, Value, attr, every, filled, first, roots, words_in
+from phr.papers.reading import TRANSCRIBED, Reading, name_of
+
+_MOST: Final = 5000  # entries of one document
+_NUMBERS: Final = msgspec.json.Encoder(decimal_format="number")
+_SEXES: Final = {"M": "male", "F": "female", "UN": "other"}
+_MAKERS: Final[Mapping[str, tuple[str, Callable[[Page, Element], Iterator[Value]]]]] = {
+    f"{TEMPLATE}7": ("Allergies", cda_lists.allergy),
+    f"{TEMPLATE}4": ("Problems", cda_lists.problem),
+    f"{TEMPLATE}16": ("Medicines", cda_lists.medicine),
+    f"{TEMPLATE}52": ("Immunizations", cda_lists.immunization),
+    f"{TEMPLATE}1": ("Results", cda_seen.battery),
+    f"{TEMPLATE}2": ("Results", cda_seen.result),
+    f"{TEMPLATE}27": ("Vital signs", cda_seen.vital),
+    f"{TEMPLATE}14": ("Procedures", cda_seen.procedure),
+    f"{TEMPLATE}12": ("Procedures", cda_seen.procedure),
+    f"{TEMPLATE}13": ("Procedures", cda_seen.procedure),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What a document says as resources (JSON): itself, then Patient, entries, Provenance.
+
+    `counts` has the entries by kind, `left` those that only the document's text tells, by section.
+    """
+
+    resources: tuple[bytes, ...]
+    counts: Mapping[str, int]
+    left: Mapping[str, int]
+
+
+def transcribe(content: bytes) -> Transcript:
+    """Return what a ClinicalDocument says as FHIR resources.
+
+    Raises what `cda.parse` raises.
+    """
+    return _Scribe(cda.parse(content), content).written()
+
+
+def read(content: bytes) -> Reading:
+    """Return the readable view of a document, with what of it was taken into the record."""
+    found = cda.read(content)
+    if found.sentence and not found.facts:
+        return found
+    made = transcribe(content)
+    told = [
+        ("Taken into the record", _counted(made.counts)),
+        ("Only in the text", _counted(made.left)),
+    ]
+    return replace(found, facts=(*found.facts, *(each for each in told if each[1])))
+
+
+def packed(content: bytes) -> bytes:
+    """Return the resources as one JSON array, for the way out of the child process."""
+    return b"[" + b",".join(transcribe(content).resources) + b"]"
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in counts.items())
+
+
+class _Scribe:
+    """Walks one document, section by section, entry by entry."""
+
+    def __init__(self, root: Element, content: bytes) -> None:
+        self._root = root
+        self._content = content
+        ids = {attr(each, "ID"): each for each in root.iter() if attr(each, "ID")}
+        self._level = _confidential(root)
+        self._page = Page(ids, _somebody(root), root, self._level)
+        self._made: dict[str, Value] = {}
+        self._names: dict[str, Value] = {}  # which entry of the document each was made of
+        self._counts: Counter[str] = Counter()
+        self._left: Counter[str] = Counter()
+
+    def written(self) -> Transcript:
+        """Return everything, in the order of the document."""
+        paper = self._paper()
+        told: list[Value] = []
+        for section in self._root.iter(f"{values.V3}section"):
+            self._page.section = section
+            self._page.security = _confidential(section) or self._level
+            made = self._of_section(section)
+            if made:
+                told.append(self._provenance(section, made, paper))
+        entries = list(self._made.values())
+        person = [self._page.patient] if self._page.patient else []
+        everything = [paper, *person, *entries, *told]
+        return Transcript(
+            tuple(_NUMBERS.encode(each) for each in everything), self._counts, self._left
+        )
+
+    def _of_section(self, section: Element) -> list[Value]:
+        found: list[Value] = []
+        for entry in every(section, "entry"):
+            made = list(self._of_entry(entry)) if len(self._made) < _MOST else []
+            if not made:
+                self._left[cda.title_of(section)] += 1
+            found += made
+        return found
+
+    def _of_entry(self, entry: Element) -> Iterator[Value]:
+        done: set[Element] = set()
+        for at in entry.iter():
+            if at in done or not isinstance(at.tag, str):
+                continue
+            maker = next((_MAKERS[one] for one in roots(at) if one in _MAKERS), None)
+            if maker is None:
+                continue
+            done.update(at.iter())  # what is inside a statement belongs to it
+            for made in maker[1](self._page, at):
+                resource = keyed(made)
+                self._names.setdefault(resource["id"], next(iter(values.identifiers(at)), {}))
+                if resource["id"] not in self._made:
+                    self._made[resource["id"]] = resource
+                    self._counts[maker[0]] += resource["resourceType"] != "DiagnosticReport"
+                yield resource
+
+    def _paper(self) -> Value:
+        """Return the document as a DocumentReference; its file is named by its hash."""
+        root, content = self._root, self._content
+        name = name_of(content)
+        digest = hashlib.sha1(content, usedforsecurity=False).digest()  # R4 Attachment.hash
+        title = words_in(first(root, "title")) or cda.display(first(root, "code"))
+        written = values.moment(attr(first(root, "effectiveTime"), "value"))
+        known = first(root, "id")
+        authors = [cda.party(first(each, "assignedAuthor")) for each in every(root, "author")]
+        custodian = "custodian/assignedCustodian/representedCustodianOrganization/name"
+        made: Value = {
+            "resourceType": "DocumentReference",
+            "id": name,
+            "meta": filled({"security": list(self._level), "tag": [TRANSCRIBED]}),
+            "status": "current",
+            "content": [
+                {
+                    "attachment": filled(
+                        {
+                            "contentType": "application/xml",
+                            "url": f"Binary/{name}",
+                            "size": len(content),
+                            "hash": base64.b64encode(digest).decode(),
+                            "title": title,
+                            "creation": written,
+                        }
+                    )
+                }
+            ],
+        }
+        more = {
+            "masterIdentifier": values.identifier(known) if known is not None else {},
+            "type": self._page.concept(first(root, "code")),
+            "subject": to(self._page.patient) if self._page.patient else {},
+            "date": written if "T" in written else "",
+            "author": [{"display": each} for each in dict.fromkeys(authors) if each],
+            "custodian": filled({"display": words_in(first(root, custodian))}),
+            "description": title,
+            "securityLabel": [{"coding": [each]} for each in self._level],
+        }
+        return made | filled(more)
+
+    def _provenance(self, section: Element, made: list[Value], paper: Value) -> Value:
+        """Return whence the entries of one section come (R4 §6.3): document, section, entry."""
+        title = cda.title_of(section)
+        name = str(paper.get("description") or "Clinical document")
+        authors = [
+            {"type": coded("provenance-participant-type", "author"), "who": each}
+            for each in paper.get("author", ())
+        ]
+        agent = {"display": "Homeport"}
+        return keyed(
+            {
+                "resourceType": "Provenance",
+                "meta": self._page.meta(),
+                "target": [
+                    to(each) | filled({"identifier": self._names.get(each["id"], {})})
+                    for each in {one["id"]: one for one in made}.values()
+                ],
+                "_recorded": {"extension": [UNKNOWN]},  # the same file again changes nothing
+                "activity": coded("iso-21089-lifecycle", "transform"),
+                "agent": [
+                    *authors,
+                    {"type": coded("provenance-participant-type", "assembler"), "who": agent},
+                ],
+                "entity": [
+                    {"role": "source", "what": {**to(paper), "display": f"{name}: {title}"}}
+                ],
+            }
+        )
+
+
+def _confidential(at: Element) -> tuple[Value, ...]:
+    level = attr(first(at, "confidentialityCode"), "code").upper()
+    if level not in ("R", "V"):
+        return ()
+    return ({"system": f"{HL7}v3-Confidentiality", "code": level},)
+
+
+def _somebody(root: Element) -> Value:
+    """Return the Patient of the head; its id follows from who it is, not where they live."""
+    role = first(root, "recordTarget/patientRole")
+    patient = first(role, "patient")
+    if role is None or patient is None:
+        return {}
+    names = [made for each in every(patient, "name") if (made := values.human_name(each))]
+    code = attr(first(patient, "administrativeGenderCode"), "code").upper()
+    born = values.moment(attr(first(patient, "birthTime"), "value")).partition("T")[0]
+    known = values.identifiers(role)
+    stable = {"identifier": known, "name": names, "gender": code, "birthDate": born}
+    said = json.dumps(stable, sort_keys=True).encode()
+    return {
+        "resourceType": "Patient",
+        "id": f"cda-{hashlib.sha256(said).hexdigest()[:32]}",
+        "meta": {"tag": [TRANSCRIBED]},
+    } | filled(
+        {
+            "identifier": known,
+            "name": names,
+            "telecom": [one for each in every(role, "telecom") if (one := values.telecom(each))],
+            "gender": _SEXES.get(code, ""),
+            "birthDate": born,
+            "address": [one for each in every(role, "addr") if (one := values.address(each))],
+        }
+    )

@@ -1,0 +1,462 @@
+"""The life of a Consent that an app proposes: waiting, given to servers, approved, refused, over.
+
+What a Consent says is read by `consent`; who a server is, by `servers`. A proposal is a draft
+grant: nothing leaves before the patient approves it, with a fresh password, at the home address.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from phr import ids
+from phr.errors import Conflict, InvalidInput, NotFound
+from phr.fhir import document, references
+from phr.fhir.labels import Label
+from phr.sharing import asking, clients, consent, gate, grants, handles, recipients
+from phr.sharing import provision as policy
+from phr.sharing.asking import Wishes
+from phr.sharing.clients import Registration
+from phr.sharing.consent import Proposal
+from phr.sharing.gate import Standing, Terms
+from phr.sharing.grants import StepUp
+from phr.sharing.servers import Server
+from phr.store import audit
+from phr.store.house import House
+from phr.store.models import (
+    Authorization,
+    ConsentAsked,
+    Grant,
+    GrantState,
+    Recipient,
+    RecipientKind,
+    Route,
+)
+from phr.store.vault import Vault
+
+ROLE: Final = "app"
+NOBODY: Final = "A server that is not named yet"
+MOST_WAITING: Final = 20  # proposals of one record that nobody has answered
+REFUSED: Final = "refused"
+FULL: Final = "Too many proposals wait for the patient's answer. Nothing was kept."
+STATUS: Final = {  # R4 consent-state-codes
+    GrantState.DRAFT: "proposed",
+    GrantState.ACTIVE: "active",
+    GrantState.SUSPENDED: "inactive",
+    GrantState.ENDED: "inactive",
+}
+
+
+CAPABILITY: Final[Mapping[str, Any]] = {  # what the CapabilityStatement says of it
+    "type": "Consent",
+    "interaction": [{"code": "read"}, {"code": "search-type"}, {"code": "create"}],
+    "versioning": "no-version",
+    "conditionalCreate": False,
+    "documentation": (
+        f"With the scope {asking.MANAGE}: what the app itself proposed. A proposal waits for its"
+        " patient. $authorize (client, publicKey or jwt, and duration) names a server for it,"
+        " $authorizations tells how each stands, $revokeAuthorization ends one (app-id or"
+        f" authorization). With {asking.CONNECT}, $connect (url, consent) asks this record to fetch"
+        " from another server under its Consent."
+    ),
+}
+
+
+class Answer(StrEnum):
+    """How the request that one server may fetch stands, as its app is told."""
+
+    WAITING = "awaiting-approval"
+    ACTIVE = "active"
+    PAUSED = "suspended"
+    REFUSED = "refused"
+    ENDED = "ended"
+
+
+OVER: Final = frozenset({Answer.REFUSED, Answer.ENDED})
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One proposal as it stands: its row, its grant, and what it asks."""
+
+    row: ConsentAsked
+    grant: Grant
+    proposal: Proposal
+
+    @property
+    def answer(self) -> Answer:
+        """How it stands, without a reason."""
+        if self.grant.state == GrantState.DRAFT:
+            return Answer.WAITING
+        if self.grant.state == GrantState.ENDED:
+            refused = self.grant.ended_because == REFUSED
+            return Answer.REFUSED if refused else Answer.ENDED
+        return Answer.ACTIVE if self.grant.state == GrantState.ACTIVE else Answer.PAUSED
+
+    @property
+    def server(self) -> Server | None:
+        """The server that it is for; None while none is named."""
+        return None if self.row.address is None else Server(self.row.address, self.row.jwks)
+
+
+# ------------------------------------------------------------------ an app proposes
+
+
+def propose(vault: Vault, by: Standing, body: bytes, *, now: datetime) -> str:
+    """Keep a Consent as a draft grant, for the patient to answer; return its id.
+
+    Raises consent.NotExpressible (nothing is kept), Conflict where too many wait.
+    """
+    found = document.loads(body)
+    proposal = consent.read(found, patient_id=references.patient_id(vault.id_key), now=now)
+    consent_id = ids.new_id()
+    with vault.write() as session:
+        text = body.decode()
+        _draft(
+            session, vault, by, text, proposal, consent_id=consent_id, grant_id=consent_id, now=now
+        )
+    handles.bearer_route(vault.house, vault.id, consent_id)
+    return consent_id
+
+
+def _draft(
+    session: Session,
+    vault: Vault,
+    by: Standing,
+    body: str,
+    proposal: Proposal,
+    *,
+    consent_id: str,
+    grant_id: str,
+    now: datetime,
+) -> ConsentAsked:
+    waiting = select(func.count()).select_from(ConsentAsked).join(Grant).where(
+        Grant.state == GrantState.DRAFT
+    )  # fmt: skip
+    if (session.scalar(waiting) or 0) >= MOST_WAITING:
+        raise Conflict(FULL)
+    longest = now + grants.LONGEST_OF[ROLE]
+    recipient = Recipient(
+        id=ids.new_id(),
+        name=proposal.named or NOBODY,
+        kind=RecipientKind.APP,
+        created_at=now,
+    )
+    session.add(recipient)
+    session.flush()
+    grants.create(
+        session,
+        grant_id=grant_id,
+        recipient_id=recipient.id,
+        role=ROLE,
+        provision=proposal.provision,
+        reason="",
+        created_by=by.client_id or "",
+        shared_by="",
+        ends_at=min(proposal.ends_at or longest, longest),
+        uses=None,
+        now=now,
+        purpose=proposal.purpose,
+    )
+    row = ConsentAsked(
+        grant_id=grant_id,
+        consent_id=consent_id,
+        client_id=by.client_id or "",
+        body=body,
+        created_at=now,
+    )
+    session.add(row)
+    actor = {"kind": "recipient", "id": by.grant.id, "name": by.recipient}
+    audit.append(session, vault, "consent.proposed", actor, grant_id=grant_id)
+    return row
+
+
+# ------------------------------------------------------------------ looking them up
+
+
+def of_app(session: Session, vault: Vault, client_id: str | None) -> list[Asked]:
+    """Return the Consents that an app proposed, the newest first: one for each, not ended."""
+    wanted = (
+        select(ConsentAsked, Grant)
+        .join(Grant, Grant.id == ConsentAsked.grant_id)
+        .where(ConsentAsked.client_id == client_id, Grant.state != GrantState.ENDED)
+        .order_by(Grant.created_at.desc(), Grant.id)
+    )
+    first: dict[str, Asked] = {}
+    for row, grant in session.execute(wanted):
+        one = Asked(row, grant, _read(vault, row, grant.created_at))
+        if row.consent_id not in first or row.grant_id == row.consent_id:
+            first[row.consent_id] = one
+    return list(first.values())
+
+
+def of_consent(
+    session: Session, vault: Vault, client_id: str | None, consent_id: str
+) -> list[Asked]:
+    """Return every request under a Consent of this app, the oldest first. Raises NotFound.
+
+    Another app's is as unknown as one that never was.
+    """
+    wanted = (
+        select(ConsentAsked, Grant)
+        .join(Grant, Grant.id == ConsentAsked.grant_id)
+        .where(ConsentAsked.consent_id == consent_id, ConsentAsked.client_id == client_id)
+        .order_by(Grant.created_at, Grant.id)
+    )
+    found = [
+        Asked(row, grant, _read(vault, row, grant.created_at))
+        for row, grant in session.execute(wanted)
+    ]
+    if not found:
+        raise NotFound
+    return found
+
+
+def foremost(known: Sequence[Asked]) -> Asked:
+    """Return which request under one Consent tells how it stands: one that gives, if any."""
+    return next((each for each in known if each.answer is Answer.ACTIVE), known[0])
+
+
+def one(session: Session, vault: Vault, grant_id: str) -> Asked:
+    """Return one proposal, for the patient. Raises NotFound."""
+    row, grant = session.get(ConsentAsked, grant_id), session.get(Grant, grant_id)
+    if row is None or grant is None:
+        raise NotFound
+    return Asked(row, grant, _read(vault, row, grant.created_at))
+
+
+def waiting(session: Session, vault: Vault) -> list[Asked]:
+    """Return what waits for the patient's answer, the newest first."""
+    return _in_state(session, vault, GrantState.DRAFT)
+
+
+def standing(session: Session, vault: Vault) -> list[Asked]:
+    """Return what was approved and still stands, the newest first, for the patient."""
+    return _in_state(session, vault, GrantState.ACTIVE)
+
+
+def _in_state(session: Session, vault: Vault, state: GrantState) -> list[Asked]:
+    wanted = (
+        select(ConsentAsked, Grant)
+        .join(Grant, Grant.id == ConsentAsked.grant_id)
+        .where(Grant.state == state)
+        .order_by(Grant.created_at.desc(), Grant.id)
+    )
+    return [
+        Asked(row, grant, _read(vault, row, grant.created_at))
+        for row, grant in session.execute(wanted)
+    ]
+
+
+def _read(vault: Vault, row: ConsentAsked, then: datetime) -> Proposal:
+    """Read a kept Consent again, as of the day when it came."""
+    found = document.loads(row.body.encode())
+    return consent.read(found, patient_id=references.patient_id(vault.id_key), now=then)
+
+
+def written(session: Session, vault: Vault, grant: Grant) -> Mapping[str, Any]:
+    """Return any grant as R4 Consent, as it stands: what the patient took away is gone.
+
+    A proposal goes by the id that its app knows.
+    """
+    row = session.get(ConsentAsked, grant.id)
+    provision = policy.from_json(grant.provision)
+    terms = Terms(
+        grant_id=grant.id if row is None else row.consent_id,
+        patient="",
+        recipient=str(gate.actor_of(session, grant)["name"]),
+        role=grant.role,
+        purpose=grant.purpose,
+        reason=None,
+        shared_by=grant.shared_by,
+        created_at=grant.created_at,
+        ends_at=grant.ends_at,
+        actions=provision.actions,
+    )
+    status = STATUS[GrantState(grant.state)]
+    if grant.ended_because == REFUSED:
+        status = "rejected"
+    patient_id = references.patient_id(vault.id_key)
+    return consent.resource(terms, provision, patient_id, status=status)
+
+
+# ------------------------------------------------------------------ for a server
+
+
+def authorize(
+    vault: Vault,
+    by: Standing,
+    consent_id: str,
+    server: Server,
+    ends_at: datetime | None,
+    *,
+    now: datetime,
+) -> Asked:
+    """Note that a server shall fetch under a Consent of this app; the patient answers it.
+
+    `ends_at` None: when the Consent ends. Raises NotFound, InvalidInput where it would last longer
+    than the Consent, Conflict where this server has it already or it has ended.
+    """
+    with vault.write() as session:
+        known = of_consent(session, vault, by.client_id, consent_id)
+        _must_fit(known, server, ends_at)
+        first = known[0]
+        if first.row.address is None and first.answer is Answer.WAITING:
+            row = first.row
+        elif all(each.answer in OVER for each in known):
+            raise Conflict("This Consent was refused, or it has ended. Propose it anew.")
+        else:
+            grant_id, body = ids.new_id(), first.row.body
+            row = _draft(
+                session,
+                vault,
+                by,
+                body,
+                first.proposal,
+                consent_id=consent_id,
+                grant_id=grant_id,
+                now=now,
+            )
+        grant = session.get_one(Grant, row.grant_id)
+        limit = min((each.grant.ends_at for each in known), default=grant.ends_at)
+        grant.ends_at = min(ends_at or limit, limit)
+        row.address, row.jwks = server.address, None if server.jwks is None else dict(server.jwks)
+        session.get_one(Recipient, grant.recipient_id).name = server.host
+        session.flush()
+        return one(session, vault, row.grant_id)
+
+
+def _must_fit(known: list[Asked], server: Server, ends_at: datetime | None) -> None:
+    first = known[0]
+    if first.proposal.server and first.proposal.server.rstrip("/") != server.address:
+        raise InvalidInput("The Consent names another server than this one.")
+    if ends_at is not None and ends_at > first.grant.ends_at:
+        raise InvalidInput("That is longer than the Consent lasts.")
+    for each in known:
+        if each.row.address == server.address and each.answer not in OVER:
+            raise Conflict("This server has been named for this Consent already.")
+
+
+def revoke(vault: Vault, by: Standing, consent_id: str, named: str, *, now: datetime) -> None:
+    """End what one server has under a Consent; `named` is its address or the request's id.
+
+    Repeating it changes nothing. Raises NotFound where no such server was ever named.
+    """
+    with vault.read() as session:
+        known = of_consent(session, vault, by.client_id, consent_id)
+        found = [each.grant.id for each in known if named in {each.row.address, each.grant.id}]
+    if not found:
+        raise NotFound
+    actor = {"kind": "recipient", "id": by.grant.id, "name": by.recipient}
+    for grant_id in found:
+        gate.end(vault, grant_id, "app", actor, now=now)
+
+
+# ------------------------------------------------------------------ the patient answers
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a patient leaves of a proposal: lines, labels, how far back, until when."""
+
+    lines: Collection[str]
+    labels: Label
+    since: datetime | None
+    ends_at: datetime
+
+
+def approve(
+    vault: Vault,
+    grant_id: str,
+    kept: Kept,
+    *,
+    step_up: StepUp,
+    shown: str,
+    actor: Mapping[str, Any],
+    now: datetime,
+) -> None:
+    """Let a server fetch what is left of a proposal. Raises StepUpNeeded, Conflict, InvalidInput.
+
+    The server becomes a known one of this house, so that it can be blocked as any app.
+    """
+    with vault.read() as session:
+        asked = one(session, vault, grant_id)
+    server = asked.server
+    if asked.answer is not Answer.WAITING or server is None:
+        raise Conflict("This was answered already, or no server is named yet.")
+    provision = asked.proposal.kept(kept.lines, kept.labels, kept.since)
+    if not provision.rules:
+        raise InvalidInput("Leave at least one line, or refuse.")
+    if kept.ends_at > asked.grant.ends_at:
+        raise InvalidInput("The app did not ask for that long.")
+    house, by = vault.house, step_up.account_id
+    says = Registration(server.host, (), server.jwks, server.jwks_uri)
+    client_id = clients.known_server(house, says, by=by).id
+    lines = tuple(part.line for part in asked.proposal.parts if part.line.text in kept.lines)
+    with vault.write() as session:
+        row, grant = session.get_one(ConsentAsked, grant_id), grants.get(session, grant_id)
+        grant.provision = policy.to_json(provision)
+        grant.ends_at, grant.starts_at = kept.ends_at, now
+        grant.created_by, grant.shared_by = by, str(actor["name"])
+        grant.recipient_id = recipients.app(session, client_id, server.host, now=now).id
+        grants.approve(session, vault, grant, step_up=step_up, shown=shown, actor=actor, now=now)
+        row.server_id = client_id
+        session.add(
+            Authorization(
+                grant_id=grant_id,
+                client_id=client_id,
+                account_id=by,
+                scopes=str(Wishes(tuple(dict.fromkeys(lines)))),
+                redirect_uri="",
+                code_challenge="",
+                chain_key=ids.random_bytes(32),
+            )
+        )
+    handles.bearer_route(house, vault.id, asked.row.consent_id)  # where a crash had left it out
+
+
+def refuse(vault: Vault, grant_id: str, actor: Mapping[str, Any], *, now: datetime) -> None:
+    """Say no to a proposal; it asks for no password. Raises NotFound, Conflict."""
+    with vault.read() as session:
+        if one(session, vault, grant_id).answer is not Answer.WAITING:
+            raise Conflict("This was answered already.")
+    gate.end(vault, grant_id, REFUSED, actor, now=now)
+
+
+# ------------------------------------------------------------------ at the token endpoint
+
+
+def whose(house: House, consent_id: str) -> str | None:
+    """Return whose record a Consent is about, or None."""
+    with house.read() as session:
+        found = select(Route.patient_id).where(Route.grant_id == consent_id, Route.bearer == 1)
+        return session.scalars(found.limit(1)).first()
+
+
+def granted(session: Session, consent_id: str, client_id: str) -> str | None:
+    """Return the active grant by which a server fetches under a Consent, or None."""
+    wanted = (
+        select(Grant.id)
+        .join(ConsentAsked, ConsentAsked.grant_id == Grant.id)
+        .where(
+            ConsentAsked.consent_id == consent_id,
+            ConsentAsked.server_id == client_id,
+            Grant.state == GrantState.ACTIVE,
+        )
+    )
+    return session.scalars(wanted.limit(1)).first()
+
+
+def note(vault: Vault, consent_id: str, client_id: str, error: str) -> None:
+    """Note for the patient why a server got no token under a Consent."""
+    with vault.write() as session:
+        for row in session.scalars(
+            select(ConsentAsked).where(
+                ConsentAsked.consent_id == consent_id, ConsentAsked.server_id == client_id
+            )
+        ):
+            row.error = error

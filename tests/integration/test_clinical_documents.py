@@ -1,0 +1,243 @@
+"""Clinical documents (C-CDA) become records: brought as a file, in a zip, or sent by a hospital."""
+
+import io
+import json
+import zipfile
+
+import pytest
+
+from phr import clock, keep, pull, transcribe
+from phr.fhir.labels import Label
+from phr.fhir.record import Selection
+from phr.papers import cda_entries
+from phr.sharing import gate, package
+from phr.store import records
+from phr.store.models import PullState
+from tests.corpus import corpus
+from tests.fixtures_clinical import RXNORM, allergy, document, medicine
+from tests.fixtures_records import keep_records
+from tests.integration.test_files_read import PATIENT, letter
+from tests.walking import doctors_pages, home_pages, text_of
+
+ACTOR = {"kind": "account", "id": "ada", "name": "Ada"}
+PENICILLIN = f'<code code="70618" displayName="Penicillin" {RXNORM}/>'
+METOPROLOL = (
+    '<statusCode code="active"/>'
+    '<effectiveTime xsi:type="IVL_TS"><low value="20260301"/></effectiveTime>'
+)
+
+
+@pytest.fixture
+def vault(cast):
+    return cast.vault("Ada")
+
+
+@pytest.fixture
+def base(cast):
+    return f"/p/{cast.patients['Ada']}"
+
+
+def bring(vault, tmp_path, content, name="summary.xml"):
+    """Take in a file as a person brings it."""
+    path = tmp_path / "brought"
+    path.write_bytes(content)
+    return pull.take_file(vault, name, path, actor=ACTOR, now=clock.now())
+
+
+def kept(vault, *types):
+    with vault.read() as session:
+        return records.select(session, vault, Selection(types=types))
+
+
+def test_a_document_that_is_brought_is_kept_as_it_came_and_becomes_records(
+    cast, vault, base, tmp_path
+):
+    content = document(allergy(PENICILLIN), medicine(METOPROLOL))
+    taken = bring(vault, tmp_path, content)
+    assert taken.state == PullState.DONE
+    assert taken.kept.new == 5  # the document, its person, an allergy, a medicine, whence they come
+    (paper,) = kept(vault, "DocumentReference")
+    with vault.read() as session:
+        (link,) = records.attachments(session, paper.pk)
+        assert records.attachment(session, link.hash)[1] == content
+    page = text_of(cast.browser("Ada").get(f"{base}/allergies").text)
+    assert "Penicillin" in page
+    assert "Transcribed from a document" in page
+    assert "Metoprolol" in text_of(cast.browser("Ada").get(f"{base}/medications").text)
+
+
+def test_the_same_document_twice_changes_nothing(vault, tmp_path):
+    content = document(allergy(PENICILLIN), medicine(METOPROLOL))
+    bring(vault, tmp_path, content)
+    again = bring(vault, tmp_path, content)
+    assert again.is_all_known
+
+
+def test_the_next_document_of_a_place_that_says_the_same_adds_only_itself(vault, tmp_path):
+    first = document(allergy(PENICILLIN, more='<id root="1.2.3" extension="one"/>'))
+    second = document(allergy(PENICILLIN, more='<id root="1.2.3" extension="two"/>'))
+    bring(vault, tmp_path, first)
+    bring(vault, tmp_path, second)
+    assert len(kept(vault, "AllergyIntolerance")) == 1
+    assert len(kept(vault, "DocumentReference")) == 2
+    assert len(kept(vault, "Provenance")) == 2  # each says whence, with the entry's own id there
+    assert {one.version for one in kept(vault, "AllergyIntolerance", "Patient")} == {1}
+
+
+def test_a_record_says_which_part_of_which_document_it_was_made_of(cast, vault, base, tmp_path):
+    bring(vault, tmp_path, document(allergy(PENICILLIN)))
+    (found,) = kept(vault, "AllergyIntolerance")
+    (paper,) = kept(vault, "DocumentReference")
+    page = cast.browser("Ada").get(f"{base}/record/AllergyIntolerance/{found.local_id}").text
+    assert "Transcribed from a document, which is kept as it came" in page
+    assert "Discharge Letter: Listed" in page
+    assert f"{base}/record/DocumentReference/{paper.local_id}" in page
+
+
+def test_documents_in_a_zip_are_taken_in_and_what_is_none_says_so(vault, tmp_path):
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as archive:
+        archive.writestr("IHE_XDM/SUBSET01/DOC0001.XML", document(allergy(PENICILLIN)))
+        archive.writestr("IHE_XDM/SUBSET01/METADATA.XML", "<SubmitObjectsRequest/>")
+    taken = bring(vault, tmp_path, held.getvalue(), "download.zip")
+    assert taken.state == PullState.PARTIAL
+    assert taken.sentence == "This is neither FHIR JSON nor a clinical document (C-CDA)."
+    assert len(kept(vault, "AllergyIntolerance")) == 1
+    (paper,) = kept(vault, "DocumentReference")
+    with vault.read() as session:
+        assert all(link.hash for link in records.attachments(session, paper.pk))
+
+
+def test_a_damaged_document_says_so_and_brings_nothing(vault, tmp_path):
+    taken = bring(vault, tmp_path, document(allergy(PENICILLIN))[:-40])
+    assert taken.state == PullState.FAILED
+    assert "damaged" in taken.sentence
+    assert not kept(vault)
+
+
+def test_a_document_of_somebody_born_on_another_day_is_not_kept_in_this_record(vault, tmp_path):
+    keep_records(vault, [PATIENT])
+    bring(vault, tmp_path, document(allergy(PENICILLIN), born="19500101"))
+    assert not kept(vault, "AllergyIntolerance")
+
+
+def test_a_document_about_somebody_with_another_name_is_flagged(cast, vault, base, tmp_path):
+    said = {"patient": {"reference": "Patient/juniper"}, "resourceType": "AllergyIntolerance"}
+    hers = [said | {"id": name, "code": {"text": name}} for name in ("Latex", "Kiwi")]
+    keep_records(vault, [PATIENT, *hers])
+    bring(vault, tmp_path, document(allergy(PENICILLIN), given="Myrtle"))
+    page = text_of(cast.browser("Ada").get(f"{base}/allergies").text)
+    assert "its source names Myrtle Sample, 17 Feb 1984" in page
+
+
+def test_a_document_that_a_hospital_sent_becomes_records_beside_it(cast, vault, base):
+    content = document(allergy(PENICILLIN))
+    hospital = keep_records(vault, [PATIENT, letter(content, "text/xml")])
+    transcribe.run(vault)
+    transcribe.run(vault)
+    (found,) = kept(vault, "AllergyIntolerance")
+    assert found.connection_id != hospital  # a full pull of the hospital does not ask for it
+    (paper,) = kept(vault, "DocumentReference")
+    assert paper.connection_id == hospital
+    page = cast.browser("Ada").get(f"{base}/record/AllergyIntolerance/{found.local_id}").text
+    assert f"{base}/record/DocumentReference/{paper.local_id}" in page
+    assert "Documents from Saltmarsh University Hospital" in text_of(page)
+
+
+def test_what_was_transcribed_from_a_private_document_is_private_too(cast, vault, base, tmp_path):
+    bring(vault, tmp_path, document(allergy(PENICILLIN)))
+    (paper,) = kept(vault, "DocumentReference")
+    page = f"{base}/record/DocumentReference/{paper.local_id}"
+    answer = cast.browser("Ada").submit(
+        f"{page}/private", {"on": "yes"}, page=page, follow_redirects=True
+    )
+    assert "what was transcribed from it: 1 record" in answer.text
+    (found,) = kept(vault, "AllergyIntolerance")
+    assert found.labels & Label.PRIVATE
+
+
+def test_what_a_private_document_says_is_private_from_the_start(vault):
+    keep_records(vault, [PATIENT, letter(document(allergy(PENICILLIN)), "text/xml")])
+    (paper,) = kept(vault, "DocumentReference")
+    keep.mark_private(vault, paper.local_id, on=True)
+    transcribe.run(vault)
+    (found,) = kept(vault, "AllergyIntolerance")
+    assert found.labels & Label.PRIVATE
+
+
+def test_a_document_that_was_replaced_speaks_no_more(vault):
+    replaced = letter(document(allergy(PENICILLIN)), "text/xml") | {"status": "superseded"}
+    keep_records(vault, [PATIENT, replaced])
+    transcribe.run(vault)
+    assert not kept(vault, "AllergyIntolerance")
+
+
+def test_the_page_of_a_document_counts_what_was_taken_into_the_record(cast, vault, base, tmp_path):
+    bring(vault, tmp_path, document(allergy(PENICILLIN), "<act><code/></act>"))
+    (paper,) = kept(vault, "DocumentReference")
+    page = text_of(
+        cast.browser("Ada").get(f"{base}/record/DocumentReference/{paper.local_id}/file/0").text
+    )
+    assert "Taken into the record" in page
+    assert "Allergies 1" in page
+    assert "Only in the text" in page
+
+
+def test_an_own_export_gives_document_and_records_back(cast, vault, base, tmp_path):
+    content = document(allergy(PENICILLIN), medicine(METOPROLOL))
+    bring(vault, tmp_path, content)
+    owned = gate.owner_export(vault, ACTOR, form="zip")
+    packed = b"".join(package.export(owned, now=clock.now()))
+    other = cast.vault("Ben")
+    bring(other, tmp_path, packed, "export.zip")
+    assert len(kept(other)) == len(kept(vault))
+    (paper,) = kept(other, "DocumentReference")
+    with other.read() as session:
+        (link,) = records.attachments(session, paper.pk)
+        assert records.attachment(session, link.hash)[1] == content
+
+
+# ------------------------------------------------------------------------------ five real systems
+
+
+def jones():
+    """Return (given name, file) of the documents about a Jones born on 1 May 1947."""
+    found = []
+    for path in sorted((corpus() / "ccda" / "vendor").glob("*.xml")):
+        made = [json.loads(one) for one in cda_entries.transcribe(path.read_bytes()).resources]
+        for one in made:
+            if one["resourceType"] == "Patient" and one.get("birthDate") == "1947-05-01":
+                name = one["name"][0]
+                if name["family"] == "Jones":
+                    found.append((name["given"][0], path))
+    return found
+
+
+@pytest.mark.corpus
+def test_isabella_of_five_systems_has_three_allergies_with_fifteen_pieces_of_evidence(
+    cast, vault, base, tmp_path
+):
+    listed = jones()
+    assert sorted(given for given, _ in listed) == ["Isabella"] * 5 + ["Myra"]
+    for given, path in listed:
+        if given == "Isabella":
+            assert bring(vault, tmp_path, path.read_bytes(), path.name).state == PullState.DONE
+    assert len(kept(vault, "AllergyIntolerance")) == 15
+    page = text_of(cast.browser("Ada").get(f"{base}/allergies").text)
+    assert page.count("from 5 sources") == 3
+    assert "somebody else" not in page
+    for given, path in listed:
+        if given == "Myra":
+            bring(vault, tmp_path, path.read_bytes(), path.name)
+    page = text_of(cast.browser("Ada").get(f"{base}/allergies").text)
+    assert page.count("from 5 sources") == 3
+    assert page.count("its source names Myra Jones, 1 May 1947") == 3
+
+
+@pytest.mark.corpus
+def test_every_page_of_isabellas_documents_is_shown_at_home_and_to_a_doctor(cast, vault, tmp_path):
+    for given, path in jones():
+        if given == "Isabella":
+            bring(vault, tmp_path, path.read_bytes(), path.name)
+    assert [path for path, _ in home_pages(cast, "Ada", cast.browser("Ada"))]
+    assert [path for path, _ in doctors_pages(cast, "Ada")]

@@ -1,0 +1,455 @@
+"""Coded entries of clinical documents as FHIR: only what is written, and nothing turned round."""
+
+import json
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from phr.fhir import document as fhir
+from phr.papers import cda_entries
+from phr.papers.cda_values import moment
+from tests.fixtures_clinical import (
+    LOINC,
+    RXNORM,
+    SNOMED,
+    allergy,
+    document,
+    medicine,
+    problem,
+    result,
+    statement,
+)
+
+PENICILLIN = f'<code code="70618" displayName="Penicillin" {RXNORM}/>'
+ASTHMA = f'<value xsi:type="CD" code="195967001" displayName="Asthma" {SNOMED}/>'
+ACTIVE = '<statusCode code="active"/>'
+DONE = '<statusCode code="completed"/>'
+GLUCOSE = f'<code code="2345-7" displayName="Glucose" {LOINC}/>'
+
+
+def made(content, type_):
+    """Return the resources of one type that a document gives, numbers with their digits."""
+    found = cda_entries.transcribe(content).resources
+    read = [json.loads(one, parse_float=Decimal) for one in found]
+    return [one for one in read if one["resourceType"] == type_]
+
+
+def only(content, type_):
+    (one,) = made(content, type_)
+    return one
+
+
+def code_of(concept):
+    return concept["coding"][0]["code"]
+
+
+# ------------------------------------------------------------------------------ allergies
+
+
+def test_an_allergy_has_its_substance_kind_and_status():
+    one = only(document(allergy(PENICILLIN)), "AllergyIntolerance")
+    assert one["code"]["coding"] == [
+        {
+            "system": "http://www.nlm.nih.gov/research/umls/rxnorm",
+            "code": "70618",
+            "display": "Penicillin",
+        }
+    ]
+    assert one["category"] == ["medication"]
+    assert code_of(one["clinicalStatus"]) == "active"
+    assert "verificationStatus" not in one
+    assert "criticality" not in one
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("419199007", "716186003"),
+        ("416098002", "409137002"),
+        ("414285001", "429625007"),
+        ("426232007", "428607008"),
+    ],
+)
+def test_a_denied_kind_without_a_substance_is_the_statement_that_none_is_known(kind, said):
+    content = document(allergy('<code nullFlavor="NA"/>', kind, negationInd="true"))
+    one = only(content, "AllergyIntolerance")
+    assert code_of(one["code"]) == said
+    assert "verificationStatus" not in one  # what is stated holds; it is not refuted
+
+
+def test_a_denied_allergy_to_one_substance_is_refuted_and_not_listed_as_held():
+    one = only(document(allergy(PENICILLIN, negationInd="true")), "AllergyIntolerance")
+    assert code_of(one["verificationStatus"]) == "refuted"
+    assert one["code"]["coding"][0]["display"] == "Penicillin"
+
+
+def test_an_allergy_with_nothing_said_about_what_stays_in_the_text():
+    made_ = cda_entries.transcribe(document(allergy('<code nullFlavor="UNK"/>')))
+    assert not made_.counts
+    assert made_.left == {"Listed": 1}
+
+
+def test_a_vendors_own_code_comes_with_its_translations():
+    code = (
+        '<code code="A-17" codeSystem="1.2.3.4"><originalText>PCN</originalText>'
+        f'<translation code="7982" displayName="Penicillin G Benzathine" {RXNORM}/></code>'
+    )
+    one = only(document(allergy(code)), "AllergyIntolerance")
+    assert [each["system"] for each in one["code"]["coding"]] == [
+        "urn:oid:1.2.3.4",
+        "http://www.nlm.nih.gov/research/umls/rxnorm",
+    ]
+    assert one["code"]["text"] == "PCN"
+
+
+def test_a_code_that_is_not_known_leaves_the_words_that_the_text_has():
+    code = '<code nullFlavor="UNK"><originalText><reference value="#a1"/></originalText></code>'
+    narrative = '<table><tbody><tr><td ID="a1">Bee  venom</td><td>Rash</td></tr></tbody></table>'
+    one = only(document(allergy(code), narrative=narrative), "AllergyIntolerance")
+    assert one["code"] == {"text": "Bee venom"}
+
+
+def test_reactions_have_their_severity_and_none_is_made_up():
+    severity = statement("observation", "8", f'<value xsi:type="CD" code="24484000" {SNOMED}/>')
+    hives = (
+        f'<value xsi:type="CD" code="247472004" displayName="Hives" {SNOMED}/>'
+        f'<entryRelationship typeCode="SUBJ">{severity}</entryRelationship>'
+    )
+    reaction = statement("observation", "9", hives)
+    more = f'<entryRelationship typeCode="MFST">{reaction}</entryRelationship>'
+    one = only(document(allergy(PENICILLIN, more=more)), "AllergyIntolerance")
+    assert one["reaction"] == [
+        {
+            "manifestation": [
+                {
+                    "coding": [
+                        {
+                            "system": "http://snomed.info/sct",
+                            "code": "247472004",
+                            "display": "Hives",
+                        }
+                    ]
+                }
+            ],
+            "severity": "severe",
+        }
+    ]
+
+
+def test_what_was_nullified_is_entered_in_error():
+    content = document(allergy(PENICILLIN, more='<statusCode code="nullified"/>'))
+    assert code_of(only(content, "AllergyIntolerance")["verificationStatus"]) == "entered-in-error"
+
+
+# ------------------------------------------------------------------------------ problems
+
+
+def test_a_problem_of_the_problem_list_is_active_since_its_month():
+    content = document(
+        problem(f'<effectiveTime><low value="201404"/></effectiveTime>{ASTHMA}'), code="11450-4"
+    )
+    one = only(content, "Condition")
+    assert one["onsetDateTime"] == "2014-04"
+    assert code_of(one["clinicalStatus"]) == "active"
+    assert code_of(one["category"][0]) == "problem-list-item"
+    assert "abatementDateTime" not in one
+
+
+def test_an_end_that_is_not_known_is_still_an_end():
+    span = '<effectiveTime><low value="2014"/><high nullFlavor="UNK"/></effectiveTime>'
+    one = only(document(problem(span + ASTHMA)), "Condition")
+    assert code_of(one["clinicalStatus"]) == "resolved"
+    assert "abatementDateTime" not in one
+
+
+def test_a_denied_problem_is_refuted():
+    one = only(document(problem(ASTHMA, negationInd="true")), "Condition")
+    assert code_of(one["verificationStatus"]) == "refuted"
+
+
+def test_no_problems_at_all_is_a_statement():
+    value = f'<value xsi:type="CD" code="55607006" {SNOMED}/>'
+    one = only(document(problem(value, negationInd="true")), "Condition")
+    assert code_of(one["code"]) == "160245001"
+    assert "verificationStatus" not in one
+
+
+def test_a_code_that_only_says_problem_never_stands_for_the_problem():
+    value = (
+        f'<value xsi:type="CD" code="55607006" displayName="Problem" {SNOMED}>'
+        '<translation code="346.10" displayName="Migraine" codeSystem="2.16.840.1.113883.6.103"/>'
+        "</value>"
+    )
+    one = only(document(problem(value)), "Condition")
+    assert [each["code"] for each in one["code"]["coding"]] == ["346.10"]
+
+
+# ------------------------------------------------------------------------------ medicines
+
+
+def test_a_medicine_has_dose_rhythm_and_span_as_written():
+    inside = (
+        f'{ACTIVE}<effectiveTime xsi:type="IVL_TS"><low value="20260301"/></effectiveTime>'
+        '<effectiveTime xsi:type="PIVL_TS"><period value="12" unit="h"/></effectiveTime>'
+        '<routeCode code="C38288" displayName="Oral" codeSystem="2.16.840.1.113883.3.26.1.1"/>'
+        '<doseQuantity value="1.50" unit="{tablet}"/>'
+    )
+    one = only(document(medicine(inside)), "MedicationStatement")
+    assert one["status"] == "active"
+    assert one["effectivePeriod"] == {"start": "2026-03-01"}
+    (dose,) = one["dosage"]
+    assert dose["timing"] == {"repeat": {"frequency": 1, "period": 12, "periodUnit": "h"}}
+    assert str(dose["doseAndRate"][0]["doseQuantity"]["value"]) == "1.50"
+    assert dose["route"]["coding"][0]["display"] == "Oral"
+
+
+def test_an_ordered_medicine_is_an_order():
+    one = only(document(medicine(ACTIVE, moodCode="INT")), "MedicationRequest")
+    assert (one["status"], one["intent"]) == ("active", "order")
+
+
+def test_completed_says_nothing_about_taking_unless_there_is_an_end():
+    assert only(document(medicine(DONE)), "MedicationStatement")["status"] == "unknown"
+    span = '<effectiveTime xsi:type="IVL_TS"><high value="20200101"/></effectiveTime>'
+    ended = only(document(medicine(DONE + span)), "MedicationStatement")
+    assert ended["status"] == "completed"
+
+
+def test_a_denied_medicine_is_not_taken():
+    one = only(document(medicine(ACTIVE, negationInd="true")), "MedicationStatement")
+    assert one["status"] == "not-taken"
+    ordered = only(
+        document(medicine(ACTIVE, negationInd="true", moodCode="INT")), "MedicationRequest"
+    )
+    assert ordered["doNotPerform"] is True
+
+
+def test_as_needed_says_for_what():
+    need = (
+        '<precondition typeCode="PRCN"><criterion>'
+        f'<value xsi:type="CD" code="56018004" displayName="Wheezing" {SNOMED}/>'
+        "</criterion></precondition>"
+    )
+    (dose,) = only(document(medicine(ACTIVE + need)), "MedicationStatement")["dosage"]
+    assert dose["asNeededCodeableConcept"]["coding"][0]["display"] == "Wheezing"
+
+
+# ------------------------------------------------------------------------------ immunizations
+
+
+def shot(inside="", **attributes):
+    what = (
+        "<consumable><manufacturedProduct><manufacturedMaterial>"
+        '<code code="140" displayName="Influenza" codeSystem="2.16.840.1.113883.12.292"/>'
+        "<lotNumberText>AB-7</lotNumberText></manufacturedMaterial></manufacturedProduct></consumable>"
+    )
+    said = {"classCode": "SBADM", **attributes}
+    return statement("substanceAdministration", "52", DONE + inside + what, **said)
+
+
+def test_a_given_vaccine_has_its_day_and_lot():
+    one = only(document(shot('<effectiveTime value="20251012"/>')), "Immunization")
+    assert (one["status"], one["occurrenceDateTime"]) == ("completed", "2025-10-12")
+    assert one["lotNumber"] == "AB-7"
+
+
+def test_a_refused_vaccine_was_not_given_and_a_planned_one_is_no_vaccination():
+    assert only(document(shot(negationInd="true")), "Immunization")["status"] == "not-done"
+    assert not made(document(shot(moodCode="INT")), "Immunization")
+
+
+# ------------------------------------------------------------------------------ results
+
+
+def test_a_result_keeps_its_digits_unit_range_and_flag():
+    inside = (
+        f'{GLUCOSE}{DONE}<effectiveTime value="20260301081500-0500"/>'
+        '<value xsi:type="PQ" value="5.40" unit="mmol/L"/>'
+        '<interpretationCode code="H" codeSystem="2.16.840.1.113883.5.83"/>'
+        '<referenceRange><observationRange><value xsi:type="IVL_PQ">'
+        '<low value="3.90" unit="mmol/L"/><high value="5.30" unit="mmol/L"/></value>'
+        "</observationRange></referenceRange>"
+    )
+    one = only(document(result(inside)), "Observation")
+    assert str(one["valueQuantity"]["value"]) == "5.40"
+    assert one["valueQuantity"]["code"] == "mmol/L"
+    assert one["effectiveDateTime"] == "2026-03-01T08:15:00-05:00"
+    assert str(one["referenceRange"][0]["high"]["value"]) == "5.30"
+    assert one["interpretation"][0]["coding"][0]["code"] == "H"
+    assert one["status"] == "final"
+
+
+def test_a_unit_that_is_no_ucum_stays_a_word():
+    value = '<value xsi:type="PQ" value="7.1" unit="K/uL"/>'
+    one = only(document(result(GLUCOSE + DONE + value)), "Observation")
+    assert one["valueQuantity"] == {"value": Decimal("7.1"), "unit": "K/uL"}
+
+
+@pytest.mark.parametrize(
+    ("value", "field", "said"),
+    [
+        ('<value xsi:type="ST">Negative</value>', "valueString", "Negative"),
+        ('<value xsi:type="INT" value="3"/>', "valueQuantity", {"value": 3}),
+        (
+            '<value xsi:type="IVL_PQ"><high value="0.10" unit="mg/L" inclusive="false"/></value>',
+            "valueQuantity",
+            {
+                "value": Decimal("0.10"),
+                "comparator": "<",
+                "unit": "mg/L",
+                "system": "http://unitsofmeasure.org",
+                "code": "mg/L",
+            },
+        ),
+        (
+            '<value xsi:type="RTO"><numerator value="1"/><denominator value="128"/></value>',
+            "valueRatio",
+            {"numerator": {"value": 1}, "denominator": {"value": 128}},
+        ),
+        ('<value xsi:type="PQ" value="&lt;5" unit="mg"/>', "valueString", "<5 mg"),
+        ('<value xsi:type="BL" value="true"/>', "valueBoolean", True),
+    ],
+    ids=["text", "whole number", "below", "titre", "number that is none", "yes"],
+)
+def test_every_kind_of_value_is_what_the_document_says(value, field, said):
+    one = only(document(result(GLUCOSE + DONE + value)), "Observation")
+    assert one[field] == said
+    assert "dataAbsentReason" not in one
+
+
+def test_a_missing_value_says_why_and_is_no_number():
+    one = only(
+        document(result(f'{GLUCOSE}{DONE}<value xsi:type="PQ" nullFlavor="NASK"/>')), "Observation"
+    )
+    assert not [name for name in one if name.startswith("value")]
+    assert code_of(one["dataAbsentReason"]) == "not-asked"
+
+
+def test_what_was_not_observed_is_no_result():
+    value = '<value xsi:type="PQ" value="5" unit="mg"/>'
+    assert not made(document(result(GLUCOSE + DONE + value, negationInd="true")), "Observation")
+    assert not made(document(result(GLUCOSE + DONE + value, moodCode="GOL")), "Observation")
+
+
+def test_results_of_one_report_stand_in_it():
+    one = result(GLUCOSE + DONE + '<value xsi:type="PQ" value="5" unit="mmol/L"/>')
+    other = result(
+        f'<code code="718-7" {LOINC}/>{DONE}<value xsi:type="PQ" value="14" unit="g/dL"/>'
+    )
+    panel = f'<code code="24323-8" displayName="Metabolic panel" {LOINC}/>{DONE}'
+    listed = "".join(f"<component>{each}</component>" for each in (one, other))
+    around = '<effectiveTime value="20260301"/>'
+    content = document(statement("organizer", "1", panel + around + listed, classCode="BATTERY"))
+    report = only(content, "DiagnosticReport")
+    held = {f"Observation/{each['id']}" for each in made(content, "Observation")}
+    assert {each["reference"] for each in report["result"]} == held
+    assert len(held) == 2
+    assert {each["effectiveDateTime"] for each in made(content, "Observation")} == {"2026-03-01"}
+
+
+# ------------------------------------------------------------------------------ procedures
+
+
+def test_a_procedure_that_was_planned_is_not_said_to_be_done():
+    code = f'<code code="80146002" displayName="Appendectomy" {SNOMED}/>{DONE}'
+    done = statement("procedure", "14", code, classCode="PROC")
+    planned = statement("procedure", "14", code, classCode="PROC", moodCode="RQO")
+    denied = statement("procedure", "14", code, classCode="PROC", negationInd="true")
+    assert only(document(done), "Procedure")["status"] == "completed"
+    assert not made(document(planned), "Procedure")
+    assert only(document(denied), "Procedure")["status"] == "not-done"
+
+
+# ------------------------------------------------------------------------------ around them
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("2013", "2013"),
+        ("201308", "2013-08"),
+        ("20130815", "2013-08-15"),
+        ("201308151035-0500", "2013-08-15T10:35:00-05:00"),
+        ("20130815103507.123+0100", "2013-08-15T10:35:07+01:00"),
+        ("201308151035", "2013-08-15"),
+        ("20130815-0500", "2013-08-15"),
+        ("20131340", ""),
+        ("00000000", ""),
+        ("soon", ""),
+        ("18870203", "1887-02-03"),
+    ],
+)
+def test_a_time_keeps_its_precision_and_zone(said, told):
+    assert moment(said) == told
+
+
+def test_ids_follow_from_what_is_said():
+    one, same = (document(allergy(PENICILLIN)) for _ in range(2))
+    assert cda_entries.transcribe(one) == cda_entries.transcribe(same)
+    first, other = (
+        only(each, "AllergyIntolerance")
+        for each in (one, document(problem(ASTHMA), allergy(PENICILLIN)))
+    )
+    assert first["id"] == other["id"]
+
+
+def test_provenance_names_document_section_and_the_entry_itself():
+    content = document(allergy(PENICILLIN, more='<id root="1.2.3" extension="A-1"/>'))
+    told = only(content, "Provenance")
+    one = only(content, "AllergyIntolerance")
+    assert told["target"] == [
+        {
+            "reference": f"AllergyIntolerance/{one['id']}",
+            "identifier": {"system": "urn:oid:1.2.3", "value": "A-1"},
+        }
+    ]
+    assert told["entity"][0]["what"]["display"] == "Discharge Letter: Listed"
+    assert "recorded" not in told  # when is known by the record's own time of arrival
+
+
+def test_what_a_document_marks_as_restricted_stays_so_on_each_entry():
+    (one,) = made(document(allergy(PENICILLIN)), "AllergyIntolerance")
+    assert one["meta"]["security"][0]["code"] == "R"
+
+
+def test_everything_is_valid_fhir():
+    from phr.fhir.build import model
+
+    content = document(
+        allergy(PENICILLIN),
+        problem(ASTHMA),
+        medicine(ACTIVE),
+        shot('<effectiveTime value="2020"/>'),
+    )
+    for body in cda_entries.transcribe(content).resources:
+        read = json.loads(body)
+        model(read["resourceType"]).model_validate(read)
+        assert fhir.parse(body)
+
+
+_TAGS = st.sampled_from(
+    ("code", "value", "effectiveTime", "statusCode", "doseQuantity", "low", "text")
+)
+_SAID = st.dictionaries(
+    st.sampled_from(("code", "value", "unit", "nullFlavor", "codeSystem", "negationInd", "root")),
+    st.sampled_from(("", "1", "UNK", "2020", "true", "1e9", "9" * 40, "-", "&#x202e;")),
+    max_size=3,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    parts=st.lists(st.tuples(_TAGS, _SAID), max_size=6),
+    template=st.sampled_from(("1", "2", "4", "7", "13", "14", "16", "27", "52")),
+)
+def test_any_statement_gives_json_or_stays_in_the_text(parts, template):
+    inside = "".join(
+        f"<{tag} {' '.join(f'{name}={json.dumps(value)}' for name, value in said.items())}/>"
+        for tag, said in parts
+    )
+    content = document(statement("observation", template, inside))
+    found = cda_entries.transcribe(content)
+    assert all(json.loads(one)["resourceType"] for one in found.resources)
+    assert sum(found.counts.values()) + sum(found.left.values()) >= 1
