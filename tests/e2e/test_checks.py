@@ -204,7 +204,7 @@ def test_the_first_screen_of_a_doctor_holds_what_matters_and_needs_no_account(li
         assert box["y"] + box["height"] <= 800, head
 
     with doctor.expect_download() as saved:
-        doctor.locator("a[download]").click()
+        doctor.get_by_role("link", name="FHIR file").click()
     saved.value.path()
     journey.stop(walk, patient)
     assert context.request.get(doctor.url).status == 410

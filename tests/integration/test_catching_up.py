@@ -151,7 +151,7 @@ def test_records_read_compactly_say_the_same_and_hold_equal_elements_once(vault,
     pks = [row[0] for row in rows(vault, "SELECT pk FROM record")]
     with vault.read() as session:
         plain = entries.loaded(session, vault, pks)
-        compact = entries.loaded(session, vault, pks, compact=True)
+        compact = entries.loaded(session, vault, pks, ahead=entries.JustWritten())
     assert [one.document for one in compact] == [one.document for one in plain]
     values = [str(one.document["valueQuantity"]["value"]) for one in compact]
     assert values == ["5.00", "5.10", "5.20", "5.30"]
