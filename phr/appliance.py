@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Self
 
 from phr import clock, ids, logs, net
 from phr.http import Http
-from phr.jobs import Jobs, Plan
 from phr.settings import Settings
 from phr.sharing import gate
 from phr.sharing.parked import Parking
@@ -18,11 +17,12 @@ from phr.store import accounts, index
 from phr.store.database import assert_build
 from phr.store.house import House, harden_process
 from phr.store.vault import Vault, Vaults
-from phr.tls import Tls, prepare
 
 if TYPE_CHECKING:
     from phr.catalogue import Catalogue
     from phr.demo import Demo
+    from phr.jobs import Jobs
+    from phr.tls import Tls
 
 SETUP_HOURS = 24  # a set-up code nobody used; a restart prints a new one
 _SIGNS = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"  # 32, without 0 O 1 I: people read and type it
@@ -37,8 +37,8 @@ class Appliance:
     house: House
     vaults: Vaults
     http: Http
-    tls: Tls | None = None
-    jobs: Jobs | None = None  # from `start` on; they begin with `jobs.start`
+    tls: "Tls | None" = None
+    jobs: "Jobs | None" = None  # from `make_jobs` on; they begin with `jobs.start`
     demo: "Demo | None" = None
     parking: Parking = field(default_factory=Parking)  # what apps asked, until it is answered
     launches: Parking = field(default_factory=Parking)  # for whom an app was opened from here
@@ -58,7 +58,7 @@ class Appliance:
         assert_build()
         house = House.open(settings.data, key_file=settings.house_key_file)
         try:
-            certificate = prepare(settings, house.key)
+            certificate = _certificate(settings, house.key)
             vaults = Vaults(house)
             vaults.on_open += [index.ensure, _reconcile]
             vaults.open_by_themselves()
@@ -67,8 +67,10 @@ class Appliance:
             raise
         return cls(settings, house, vaults, Http(net.Guard(settings.allowed_hosts)), certificate)
 
-    def start(self) -> None:
-        """Make the jobs, which `phr.cli.serve` begins, and start the demo hospital if asked for."""
+    def make_jobs(self) -> None:
+        """Make the jobs, which `phr.cli.serve` begins."""
+        from phr.jobs import Jobs, Plan  # noqa: PLC0415 - the first page waits for no hospital
+
         plan = Plan(
             outbox=self.settings.outbox_path,
             public_url=self.settings.public_url,
@@ -78,8 +80,6 @@ class Appliance:
             tend_catalogue=self._tend_catalogue,
         )
         self.jobs = Jobs(self.house, self.vaults, self.http, plan)
-        if self.settings.demo:
-            self.start_demo()
 
     def start_demo(self) -> None:
         """Start the demo hospital on this machine, unless it runs already; pulls may reach it."""
@@ -165,6 +165,14 @@ class Appliance:
         self._setup = None
 
 
+def _certificate(settings: Settings, house_key: bytes) -> "Tls | None":
+    if settings.tls != "own":
+        return None
+    from phr import tls  # noqa: PLC0415 - reading and making certificates is much to load
+
+    return tls.prepare(settings, house_key)
+
+
 def _reconcile(vault: Vault) -> None:
     """Bring what house.db remembers of ended grants into a vault that was closed meanwhile."""
     gate.reconcile(vault, now=clock.now())
@@ -172,6 +180,8 @@ def _reconcile(vault: Vault) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _SetUp:
+    """The one-time code of set-up, as its fingerprint."""
+
     fingerprint: bytes
     ends_at: datetime
 

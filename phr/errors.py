@@ -164,7 +164,7 @@ class VaultError(PhrError):
 class Sealed(VaultError):
     """No key in memory: a member must sign in."""
 
-    sentence = "This record is sealed since the last start. It opens when a member signs in."
+    sentence = "This record is sealed. It opens when a member signs in."
 
 
 class NewerSchema(VaultError):

@@ -219,13 +219,16 @@ def public_half(key: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in key.items() if name not in PRIVATE_MEMBERS}
 
 
-def sign(claims: Mapping[str, Any], key: Mapping[str, Any]) -> str:
-    """Return claims as a signed token (RFC 7515 §7.1); the key says with which algorithm."""
+def sign(claims: Mapping[str, Any], key: Mapping[str, Any], *, kind: str = "JWT") -> str:
+    """Return claims as a signed token (RFC 7515 §7.1); the key says with which algorithm.
+
+    `kind` is its `typ`, so that a token for one use is not taken for another (RFC 8725 §3.11).
+    """
     from joserfc import jws  # noqa: PLC0415 - see above
     from joserfc.jwk import import_key  # noqa: PLC0415 - see above
 
     algorithm = str(key["alg"])
-    header = {"alg": algorithm, "kid": str(key["kid"]), "typ": "JWT"}
+    header = {"alg": algorithm, "kid": str(key["kid"]), "typ": kind}
     private = import_key(dict(key))
     payload = json.dumps(dict(claims), separators=(",", ":")).encode()
     return jws.serialize_compact(header, payload, private, algorithms=[algorithm])
@@ -348,6 +351,12 @@ def _bytes(text: str) -> bytes:
         return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         raise TrustError from None
+
+
+def thumbprint(key: Mapping[str, Any]) -> str | None:
+    """Return the id that RFC 7638 gives a public key, whatever it calls itself; None: unusable."""
+    sound = _sound_key(dict(key))
+    return None if sound is None else sound.thumbprint()
 
 
 def read_public(text: str) -> dict[str, Any]:

@@ -17,11 +17,12 @@ import msgspec
 from sqlalchemy.orm import Session
 
 from phr import clock, courtesy, gather
+from phr.connectors.smart import SUPPORTING
 from phr.errors import InvalidInput, NotFound
 from phr.fhir import document, references
 from phr.fhir.check import Note
 from phr.fhir.intake import Intake, Taken, glance, named, peek
-from phr.fhir.kinds import BY_NUMBER, KINDS, Kind
+from phr.fhir.kinds import KINDS, Kind
 from phr.fhir.labels import Label
 from phr.fhir.reading import text
 from phr.fhir.record import UPLOAD, Item
@@ -47,6 +48,10 @@ _OPENING, _CLOSING = b"{}"
 _STRETCH: Final = 50  # records read in one go before pages may go first: about a millisecond
 _PATIENT: Final = KINDS["Patient"]
 ANOTHER: Final = "This belongs to another patient. It was not kept in this record."
+UNSAID: Final = (
+    "It came along with another patient's records and does not say whose it is. It was not kept in"
+    " this record."
+)
 
 _INSERT: Final = (  # what is the same for a whole import is written into the statement
     "INSERT INTO record(pk, key, connection, type, remote_id, version, hash, time, time_end,"
@@ -111,6 +116,14 @@ class _Refused:
 
     item: Item
     reason: str
+
+
+@dataclass(slots=True)
+class _Company:
+    """Whether the Patients of one file (or chain) are this person, somebody else, or both."""
+
+    ours: bool = False
+    others: bool = False
 
 
 @dataclass(slots=True)
@@ -191,6 +204,7 @@ class Keeper:
         self._with_entries = with_entries
         self._most_deferred = DEFERRED if deferred is None else deferred
         self._strangers: set[str] = set()
+        self._company: dict[str, _Company] = {}  # by chain, which is one file of what was brought
         self._pks: dict[int, int] = {}  # of what was written while deferring, by key
         self._insertion = _INSERT.format(
             connection=int(connection_id), received=self._now, pull=int(pull_id)
@@ -238,6 +252,8 @@ class Keeper:
                 continue
             hash_ = sha256(body).digest()[:_HASH_BYTES]
             arrived.append(_Arrived(key_of(kind.type, name), kind, name, hash_, body, item))
+            if kind is _PATIENT:  # before anything of this page is decided about
+                self._meet(chain, name.decode(), body)
         if self._anew:  # all of it is news, as a rule
             self._read_early(arrived)
         if not self._pages:
@@ -247,6 +263,39 @@ class Keeper:
         self._bytes += size
         full = self._waiting >= self._group or self._bytes >= GROUP_BYTES
         return self.flush() if full or self.due() <= 0 else Kept()
+
+    def acquaint(self, chain: str, item: Item) -> None:
+        """Judge a Patient of a file before anything of the file is kept: it may stand at its end.
+
+        What cannot be read is said when its page comes.
+        """
+        with suppress(InvalidInput):
+            kind, name = _named(item.body, item)
+            if kind is _PATIENT:
+                self._meet(chain, name.decode(), item.body)
+
+    def _meet(self, chain: str, remote_id: str, body: bytes) -> None:
+        """Tell whether a Patient is the one of this record, and remember it for its chain.
+
+        A connection is pinned to one remote patient. A file has no such pin: several ids may be
+        one person's, but somebody with another birth date is a stranger.
+        """
+        if self._expected is not None:
+            is_ours = remote_id == self._expected
+        else:
+            try:
+                born = text(document.parse(body).get("birthDate"))
+            except InvalidInput:
+                return  # it is refused where it is decided about
+            ours = self._birth_date or born
+            is_ours = ours.startswith(born) or born.startswith(ours)
+            self._birth_date = ours or None
+        company = self._company.setdefault(chain, _Company())
+        if is_ours:
+            company.ours = True
+        else:
+            company.others = True
+            self._strangers.add(remote_id)
 
     def _read_early(self, arrived: Sequence[_Arrived]) -> None:
         """Read what will be read anyway as it comes, so that there is less to do at once later."""
@@ -363,7 +412,7 @@ class Keeper:
         fresh = group.fresh.get(each.key)
         found = judge.known.get(each.key)
         if fresh is None and found is None:
-            group.fresh[each.key] = self._row(each)
+            group.fresh[each.key] = self._row(each, page.chain)
             page.new += 1
             return
         if fresh is not None and fresh.arrived.hash == each.hash:
@@ -374,7 +423,7 @@ class Keeper:
             if not have.moved and judge.nothing_new(have, each):
                 group.met.append(have.pk)
                 return
-        self._place(group, page, self._row(each), judge)
+        self._place(group, page, self._row(each, page.chain), judge)
 
     def _place(self, group: _Group, page: _Page, row: _Row, judge: "_Judge") -> None:
         """Place another version of something that this group or the vault has."""
@@ -392,94 +441,44 @@ class Keeper:
         page.changed += 1
         judge.known[key] = (key, have.pk, row.arrived.hash, row.version, have.flags, True)
 
-    def _row(self, each: _Arrived) -> _Row:
+    def _row(self, each: _Arrived, chain: str) -> _Row:
         taken = each.taken or self._intake.take(document.text_bytes(each.body), each.kind)
-        if taken.patients != self._ours or each.kind is _PATIENT:
-            self._refuse_others(each, taken)
+        if self._strangers or (self._expected is not None and taken.patients != self._ours):
+            self._refuse_others(each, taken, chain)
         return _Row(each, taken)
 
-    def _refuse_others(self, each: _Arrived, taken: Taken) -> None:
-        """Raise InvalidInput for what is somebody else's.
+    def _refuse_others(self, each: _Arrived, taken: Taken, chain: str) -> None:
+        """Raise InvalidInput for what is somebody else's, or may be.
 
-        A connection is pinned to one remote patient. A file has no such pin: several ids may be
-        one person's, but somebody with another birth date is a stranger.
+        What names nobody belongs to whom its file is about: where all Patients of a file are
+        strangers it is theirs, and where some are, nobody can tell.
         """
         is_patient = each.kind is _PATIENT
         whose = (each.remote_id,) if is_patient else taken.patients
-        if self._expected is not None:
-            if any(patient != self._expected for patient in whose):
-                raise InvalidInput(ANOTHER)
-            return
-        if is_patient:
-            born = text(document.parse(each.body).get("birthDate"))
-            ours = self._birth_date or born
-            if not (ours.startswith(born) or born.startswith(ours)):
-                self._strangers.add(each.remote_id)
-            self._birth_date = ours or None
         if not self._strangers.isdisjoint(whose):
             raise InvalidInput(ANOTHER)
+        if self._expected is not None and any(one != self._expected for one in whose):
+            raise InvalidInput(ANOTHER)
+        company = self._about(chain)
+        if is_patient or not company.others:
+            return
+        if not company.ours:
+            raise InvalidInput(ANOTHER)
+        if not whose and each.kind.type not in SUPPORTING:
+            raise InvalidInput(UNSAID)
 
-    def _expel(self) -> Kept:
-        """Take out again what came before its patient turned out to be a stranger.
+    def _about(self, chain: str) -> _Company:
+        """Return whom a file is about; one without a Patient, whom the rest of its zip is about.
 
-        Where ids are as short as "1", a stranger's resource may have come as a new version of
-        one of ours: then ours is current again.
+        A connection is always about its own patient too, and each of its chains stands alone.
         """
-        page = _Page("", None)
-        with self._vault.write(Priority.BULK) as session:
-            run = session.connection().exec_driver_sql
-            found = run(
-                "SELECT pk, type, remote_id, body FROM record WHERE connection = ? AND pull = ?",
-                (self._connection, self._pull),
-            )
-            for pk, type_, remote_id, blob in found.fetchall():
-                kind = BY_NUMBER[type_]
-                taken, body = self._read_again(session, blob, kind)
-                if self._strangers.isdisjoint(taken.patients):
-                    continue
-                item = Item(body, f"{kind.type}/{remote_id}")
-                page.refused.append(_Refused(item, ANOTHER))
-                restored, dropped = self._restore(session, pk, kind, remote_id)
-                page.changed -= dropped + restored
-                if not restored:
-                    page.new -= 1
-                    _erase_some(session, [pk])
-                    run(
-                        "UPDATE counter SET n = n - 1 WHERE connection = ? AND type = ?",
-                        (self._connection, type_),
-                    )
-            self._quarantine(session, _Group([page]))
-        return page.kept()
-
-    def _read_again(self, session: Session, blob: bytes, kind: Kind) -> tuple[Taken, bytes]:
-        body = bodies.unpack(session, blob)
-        return self._intake.take(body, kind), body
-
-    def _restore(self, session: Session, pk: int, kind: Kind, remote_id: str) -> tuple[bool, int]:
-        """Make the newest earlier version that is not a stranger's the current one again.
-
-        Returns whether there was one, and how many versions of strangers were dropped on the way.
-        """
-        dropped = 0
-        run = session.connection().exec_driver_sql
-        sql = "SELECT version, body FROM record_version WHERE pk = ? ORDER BY version DESC"
-        for version, blob in run(sql, (pk,)).fetchall():
-            run("DELETE FROM record_version WHERE pk = ? AND version = ?", (pk, version))
-            taken, body = self._read_again(session, blob, kind)
-            if not self._strangers.isdisjoint(taken.patients):
-                dropped += 1
-                continue
-            hash_ = sha256(body).digest()[:_HASH_BYTES]
-            name = remote_id.encode()
-            key = self._keys.key(kind.type, name)
-            arrived = _Arrived(key, kind, name, hash_, body, Item(body))
-            row = _Row(arrived, taken, blob, version, pk)
-            self._settle_terms(session, [row])
-            run(_UPDATE, (*self._columns(row, known.private(session)), self._now, self._pull, pk))
-            if self._with_entries:
-                entries.change(session, self._new(row))
-            return True, dropped
-        return False, dropped
+        company = self._company.get(chain)
+        if self._expected is not None:
+            return _Company(ours=True, others=company is not None and company.others)
+        if company is not None:
+            return company
+        every = self._company.values()
+        return _Company(any(one.ours for one in every), any(one.others for one in every))
 
     def _write(self, session: Session, group: _Group) -> None:
         rows = group.rows()
@@ -655,8 +654,6 @@ class Keeper:
     def finish(self) -> Kept:
         """Write what waits and leave the vault in good order for reading."""
         kept = self.flush()
-        if self._strangers:
-            kept += self._expel()
         self._put_in_order()
         return kept
 
@@ -830,18 +827,41 @@ def mark_private(vault: Vault, local_id: str, on: bool) -> None:
     """Set or lift the patient's own "keep private" on a record, for this and later versions."""
     key = references.key_of(local_id)
     with vault.write() as session:
-        run = session.connection().exec_driver_sql
-        row = run("SELECT pk FROM record WHERE key = ?", (key,)).first()
-        if row is None:
+        if key is None or not _mark(session, key, on=on):
             raise NotFound
-        change = "labels | ?" if on else "labels & ~?"
-        for table in ("record", "record_version"):
-            run(f"UPDATE {table} SET labels = {change} WHERE pk = ?", (int(Label.PRIVATE), row[0]))
-        if on:
-            at = clock.to_ms(clock.now())
-            run("INSERT OR IGNORE INTO private_mark(key, at) VALUES (?, ?)", (key, at))
-        else:
-            run("DELETE FROM private_mark WHERE key = ?", (key,))
+
+
+def keep_private(session: Session, keys: Iterable[int]) -> None:
+    """Set the patient's "keep private" in the transaction that kept the records of these keys."""
+    for key in keys:
+        _mark(session, key, on=True)
+
+
+def _mark(session: Session, key: int, *, on: bool) -> bool:
+    """Set or lift the mark and say whether there is such a record."""
+    run = session.connection().exec_driver_sql
+    row = run("SELECT pk FROM record WHERE key = ?", (key,)).first()
+    if row is None:
+        return False
+    change = "labels | ?" if on else "labels & ~?"
+    for table in ("record", "record_version"):
+        run(f"UPDATE {table} SET labels = {change} WHERE pk = ?", (int(Label.PRIVATE), row[0]))
+    if on:
+        at = clock.to_ms(clock.now())
+        run("INSERT OR IGNORE INTO private_mark(key, at) VALUES (?, ?)", (key, at))
+    else:
+        run("DELETE FROM private_mark WHERE key = ?", (key,))
+    return True
+
+
+def withdraw(session: Session, keys: Iterable[int], *, on: bool = True) -> None:
+    """Mark records as no longer offered, or as offered again, in the caller's transaction."""
+    change = "flags | ?" if on else "flags & ~?"
+    marked = [(int(Note.WITHDRAWN), key) for key in keys]
+    if marked:
+        session.connection().exec_driver_sql(
+            f"UPDATE record SET flags = {change} WHERE key = ?", marked
+        )
 
 
 def erase(vault: Vault, connection_id: int) -> int:

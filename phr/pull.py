@@ -38,6 +38,7 @@ from phr.fhir.kinds import KINDS
 from phr.http import Http
 from phr.keep import Keeper, Kept
 from phr.oauth import Client, Credentials, Endpoint
+from phr.sharing import servers
 from phr.store import audit, connections
 from phr.store.database import Priority
 from phr.store.models import Connection, ConnectionState, LedgerLine, LedgerState, PullState
@@ -136,7 +137,7 @@ def _claim(vault: Vault, connection_id: int, now: datetime, full_days: int) -> J
             base_url=row.base_url,
             patient=row.remote_patient or "",
             endpoint=Endpoint.from_json(row.endpoint),
-            client=Client.from_json(row.client),
+            client=with_key(vault, Client.from_json(row.client)),
             credentials=Credentials.from_json(row.credentials),
             cursor=Cursor(claim.full, since, claim.resume, claim.finished, frozenset(known)),
             interval=timedelta(hours=row.interval_hours),
@@ -144,6 +145,11 @@ def _claim(vault: Vault, connection_id: int, now: datetime, full_days: int) -> J
             since=dict(since),
             certificate=row.cursor.get("certificate"),
         )
+
+
+def with_key(vault: Vault, client: Client) -> Client:
+    """Return a client that fetches under a Consent with the key of this house, kept only there."""
+    return replace(client, key=servers.own_key(vault.house)) if client.consent else client
 
 
 def _fetch_and_keep(vault: Vault, job: Job, http: Http, stop: "Stop", now: datetime) -> End:
@@ -450,13 +456,16 @@ def _read_file(
         total[0] += kept
 
     upload = Upload([file])
+    for chain, person in upload.people():  # whom each file is about, before any of it is kept
+        stop.look()
+        keeper.acquaint(chain, person)
     for fetched in upload.fetch():
         stop.look()
         if fetched.sentence:
             sentences.append(fetched.sentence)
         keeper.page(fetched.chain, fetched.items, settle=partial(settle, fetched=fetched))
     keeper.flush()
-    total[0] += keeper.finish()  # a second person's records, taken out again, are counted here
+    keeper.finish()
     return total[0], sentences[0] if sentences else None
 
 

@@ -5,27 +5,32 @@ is derived and made anew when readers find more; nothing here can stop a pull. T
 of a C-CDA that arrived as a document become records of a place beside its hospital.
 """
 
-import json
 import logging
 import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import partial
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy.orm import Session
 
 from phr import clock, courtesy, keep, logs
 from phr.chart import documents, provenance
 from phr.chart.marks import is_transcribed
-from phr.fhir import references
+from phr.chart.plain import mapping, mappings, string
+from phr.fhir import document, references
+from phr.fhir.kinds import KINDS
 from phr.fhir.labels import Label
-from phr.fhir.record import Item, Record, Selection
+from phr.fhir.record import CONTRIBUTED, UPLOAD, Item, Record, Selection
 from phr.fhir.statements import RECORD
-from phr.keep import Keeper
+from phr.keep import Keeper, Kept
 from phr.papers import apart
 from phr.papers.kinds import Reader, kind_of
 from phr.papers.reading import RULES, Reading, excerpt, unpacked
 from phr.store import audit, connections, index, papers, records
-from phr.store.database import Priority
+from phr.store.database import Priority, rows
 from phr.store.models import Connection, PullState
 from phr.store.papers import Paper
 from phr.store.records import Clause
@@ -38,6 +43,9 @@ TYPES: Final = (*documents.TYPES, "Binary")
 _AT_ONCE: Final = 200  # records looked through in one go
 _READ: Final = 4  # files after which what was read is written
 _REPLACED: Final = ("superseded", "entered-in-error")  # documents that speak no more
+_BESIDE: Final = "Documents from "  # the place beside a hospital: its name begins so
+_HL7: Final = "http://terminology.hl7.org/CodeSystem/v3-"
+_WEIGHED: Final = "weighed"  # in `vault.drawn`: the documents as they were when last weighed
 _MARK: Final = "transcribe"  # in `vault.drawn`: the state of the vault in which nothing waited
 
 
@@ -71,6 +79,8 @@ def run(vault: Vault, *, stopping: threading.Event | None = None) -> int:
             count += _look_through(vault, pks, stopping)
         except apart.Stopped:
             break
+    if stopping is None or not stopping.is_set():
+        _weigh(vault)
     if count:
         logs.event(log, "papers.read", vault=vault.id, files=count)
     return count
@@ -198,14 +208,27 @@ def _files_of(vault: Vault, record: Record) -> list[Paper]:
         if content:
             reading = unpacked(known) if known else apart.read(kind_of(content).reader, content)
             made.append(Paper(one.place, hash_, reading.packed(), _words(reading)))
-            if kind_of(content).reader is Reader.CDA and _is_news(record):
+            if kind_of(content).reader is Reader.CDA and _is_news(vault, record):
                 _take_in(vault, record, content)
     return made
 
 
-def _is_news(record: Record) -> bool:
-    """Say whether a document was not taken in with its entries (`phr.connectors.upload`)."""
-    return not is_transcribed(record) and record.document.get("status") not in _REPLACED
+def _is_news(vault: Vault, record: Record) -> bool:
+    """Say whether a document was not taken in with its entries (`phr.connectors.upload`).
+
+    Only of what was brought: anybody who sends can write the mark.
+    """
+    if is_transcribed(record):
+        with vault.read() as session:
+            if connections.origins(session)[record.connection_id].kind == UPLOAD:
+                return False
+    return _speaks(record)
+
+
+def _speaks(record: Record) -> bool:
+    """Say whether a document's hospital still stands by it."""
+    said = (record.document.get("status"), record.document.get("docStatus"))
+    return not record.withdrawn and not any(one in _REPLACED for one in said)
 
 
 def _take_in(vault: Vault, record: Record, content: bytes) -> None:
@@ -218,19 +241,21 @@ def _take_in(vault: Vault, record: Record, content: bytes) -> None:
         return
     now = clock.now()
     with vault.write(Priority.BULK) as session:
-        origin = connections.origins(session)[record.connection_id]
-        row = connections.upload_of(session, f"Documents from {origin.name}", now=now)
+        if not _is_there(vault, session, record):
+            return
+        row = _place_of(session, record, now)
         place = row.id
         pull_id = connections.claim(session, row, now=now, full=False, anew=True).pull_id
         row.claimed_by = None  # nothing is asked for: a stop here leaves nothing to go on with
     keeper = Keeper(vault, place, pull_id, now=now)
-    keeper.page(record.type, [Item(_pointing(one, record)) for one in entries[1:]])
-    kept = keeper.finish()
-    if record.labels & Label.PRIVATE:  # what a private document says is private from the start
-        with vault.read() as session:
-            private = made_of(vault, session, record)
-        for one in private:
-            keep.mark_private(vault, one.local_id, on=True)
+    with vault.read() as session:
+        made = _labelled(vault, session, place, record, entries[1:], stamp=str(pull_id))
+    settle = partial(_settle, vault, place, record, [key for key, _ in made])
+    try:
+        kept = keeper.page(record.type, [Item(body) for _, body in made], settle=settle)
+        kept += keeper.finish()
+    except _TakenBackError:  # while it was read: nothing of this is kept
+        return
     with vault.write() as session:
         pull = connections.pull(session, place, pull_id)
         pull.state, pull.ended_at = PullState.DONE, clock.now()
@@ -250,15 +275,184 @@ def _take_in(vault: Vault, record: Record, content: bytes) -> None:
         )
 
 
-def _pointing(body: bytes, record: Record) -> bytes:
+class _TakenBackError(Exception):
+    """The document left the record, or changed, while its entries were made."""
+
+
+def _is_there(vault: Vault, session: Session, record: Record) -> bool:
+    found = records.get(session, vault, record.type, record.local_id)
+    return found is not None and found.version == record.version
+
+
+def _place_of(session: Session, record: Record, now: datetime) -> Connection:
+    """Return the place for what a document says: of a recipient's, one that goes with it."""
+    origin = connections.origins(session)[record.connection_id]
+    title = f"{_BESIDE}{origin.name}"
+    if origin.kind != CONTRIBUTED:
+        return connections.upload_of(session, title, now=now)
+    name = f"{record.type}/{record.local_id}"
+    return connections.place_of_document(session, name, title, now=now)
+
+
+def _settle(
+    vault: Vault, place: int, record: Record, keys: Sequence[int], session: Session, _: Kept
+) -> None:
+    """Mark in the transaction that keeps a document's entries what must never be seen otherwise.
+
+    What a private document says is private from the start; what an earlier version of the document
+    said is its word no more.
+    """
+    if not _is_there(vault, session, record):
+        raise _TakenBackError
+    labels = rows(session, "SELECT labels FROM record WHERE pk = ?", (record.pk,))
+    if labels and labels[0][0] & Label.PRIVATE:
+        keep.keep_private(session, keys)
+    earlier = [one.key for one in _told(vault, session, place) if one.paper == record.local_id]
+    keep.withdraw(session, set(earlier) - set(keys))
+
+
+def _labelled(
+    vault: Vault,
+    session: Session,
+    place: int,
+    record: Record,
+    entries: Iterable[bytes],
+    *,
+    stamp: str,
+) -> list[tuple[int, bytes]]:
+    """Return (key, bytes) of a document's entries, each as sensitive as the document itself.
+
+    A recipient who is refused a document must not get it in pieces. What several documents say is
+    as sensitive as all of them. Provenance names the record by the id it leaves with.
+    """
+    backing = _backing(vault, session, place)
+    papers_by_id = _papers(vault, session, {name for some in backing.values() for name in some})
+    made = []
+    for body in entries:
+        one = _pointing(document.parse(body), record)
+        type_, remote_id = one["resourceType"], one["id"]
+        key = references.local_key(vault.id_key, place, type_, remote_id)
+        labels = record.labels
+        for name in backing.get(key, ()):
+            paper = papers_by_id.get(name)
+            if paper is not None and name != record.local_id and _speaks(paper):
+                labels |= paper.labels
+        if type_ != "Patient":
+            one["meta"] = _stricter(one["meta"], labels)
+        made.append((key, one))
+    there = {
+        references.key_of(one.local_id): one
+        for one in records.by_keys(session, vault, [key for key, _ in made])
+    }
+    return [(key, _stamped(one, there.get(key), stamp)) for key, one in made]
+
+
+def _stricter(meta: Mapping[str, Any], labels: Label) -> dict[str, Any]:
+    """Return `meta` with the codes of these labels in `security`."""
+    security = list(meta.get("security", ()))
+    codes = {one["code"] for one in security}
+    for label in labels & ~Label.PRIVATE:
+        system = f"{_HL7}{'Confidentiality' if label in Label.R | Label.V else 'ActCode'}"
+        if label.name not in codes:
+            security.append({"system": system, "code": label.name})
+    return {**({"security": security} if security else {}), "tag": meta["tag"]}
+
+
+def _stamped(made: dict[str, Any], there: Record | None, stamp: str) -> bytes:
+    """Write an entry; with a version of its own where it is kept with other labels.
+
+    Going back to labels that it had before would else be taken for an old version out of turn.
+    """
+    if there is not None:
+        meta = mapping(document.parse(there.body).get("meta"))
+        same = meta.get("security") == made["meta"].get("security")
+        version = string(meta.get("versionId")) if same else stamp
+        made["meta"] = {**made["meta"], **({"versionId": version} if version else {})}
+    return document.dumps(made)
+
+
+def _pointing(made: dict[str, Any], record: Record) -> dict[str, Any]:
     """Return Provenance that names the record by the id it leaves with; all else as it is."""
-    if b'"resourceType":"Provenance"' not in body[:100]:
-        return body
-    made = json.loads(body)
-    for one in made["entity"]:
+    for one in made["entity"] if made["resourceType"] == "Provenance" else ():
         named = {"system": RECORD, "value": f"{record.type}/{record.local_id}"}
         one["what"] = {"identifier": named, "display": one["what"].get("display", "")}
-    return json.dumps(made, ensure_ascii=False, separators=(",", ":")).encode()
+    return made
+
+
+# ------------------------------------------------------------------------------ standing by it
+
+
+class _Told(NamedTuple):
+    """One Provenance of a place beside a hospital: of which document, what was made of it."""
+
+    key: int
+    paper: str  # the local id of the document
+    targets: tuple[int, ...]  # keys of entries
+    holds: bool  # whether the document still says so
+
+
+def _told(vault: Vault, session: Session, place: int) -> Iterator[_Told]:
+    """Yield what the Provenance of a place says."""
+    for one in records.select(
+        session, vault, Selection(types=("Provenance",), connection_id=place)
+    ):
+        key = references.key_of(one.local_id)
+        for entity in mappings(one.document.get("entity")):
+            named = mapping(mapping(entity.get("what")).get("identifier"))
+            paper = string(named.get("value")).rpartition("/")[2]
+            if key is None or string(named.get("system")) != RECORD:
+                continue
+            listed = (string(each.get("reference")) for each in mappings(one.document["target"]))
+            pairs = (each.partition("/") for each in listed)
+            targets = (references.local_key(vault.id_key, place, a, b) for a, _, b in pairs)
+            yield _Told(key, paper, tuple(targets), not one.withdrawn)
+
+
+def _backing(vault: Vault, session: Session, place: int) -> Mapping[int, set[str]]:
+    """Return the documents (local ids) that say each entry (key) of a place now."""
+    found: dict[int, set[str]] = defaultdict(set)
+    for one in _told(vault, session, place):
+        for key in one.targets:
+            found[key] |= {one.paper} if one.holds else set()
+    return found
+
+
+def _papers(vault: Vault, session: Session, names: Iterable[str]) -> Mapping[str, Record]:
+    keys = (key for name in names if (key := references.key_of(name)) is not None)
+    return {one.local_id: one for one in records.by_keys(session, vault, keys)}
+
+
+def _weigh(vault: Vault) -> None:
+    """Mark as withdrawn what only documents say that their hospital took back; lift it again.
+
+    A document that was erased with its hospital was not taken back: what it said stays.
+    """
+    with vault.read() as session:
+        sql = (
+            "SELECT type, count(*), sum(version), sum(pk * (flags & 1)) FROM record"
+            " WHERE type IN (?, ?) GROUP BY type ORDER BY type"
+        )
+        numbers = [KINDS[one].number for one in ("DocumentReference", "Provenance")]
+        state = str(rows(session, sql, tuple(numbers)))
+        if vault.drawn.get(_WEIGHED) == state:
+            return
+        gone: set[int] = set()
+        back: set[int] = set()
+        for place, origin in connections.origins(session).items():
+            if origin.kind not in (UPLOAD, CONTRIBUTED) or not origin.name.startswith(_BESIDE):
+                continue
+            backing = _backing(vault, session, place)
+            found = _papers(vault, session, {one for some in backing.values() for one in some})
+            silent = {name for name, paper in found.items() if not _speaks(paper)}
+            for one in records.by_keys(session, vault, backing):
+                key = references.key_of(one.local_id)
+                if key is not None and bool(backing[key] - silent) == one.withdrawn:
+                    (back if one.withdrawn else gone).add(key)
+    if gone or back:
+        with vault.write(Priority.BULK) as session:
+            keep.withdraw(session, gone)
+            keep.withdraw(session, back, on=False)
+    vault.drawn[_WEIGHED] = state
 
 
 def _words(reading: Reading) -> str:

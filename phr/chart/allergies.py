@@ -1,7 +1,7 @@
 """Allergies: present, "none known" said by somebody, or unknown. Three things, never mixed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -74,7 +74,9 @@ def allergies(records: Sequence[Record], how: How = PLAINLY) -> Allergies:
     none_known: list[Allergy] = []
     former: list[Allergy] = []
     nothing: list[Allergy] = []
-    for one in gathered(read, found, _speaks):
+    by_pk = {one.record.pk: one for one in read}
+    for told in gathered(read, found, _speaks):
+        one = _with_severity(told, by_pk)
         if _is_former(one):
             former.append(one)
         elif says(one.record.document, NO_INFORMATION_CODES):
@@ -96,6 +98,15 @@ def _speaks(one: Allergy) -> tuple[bool, bool, bool]:
     """Let what is still listed speak, and the most severe of it; a conflict says the rest."""
     named = one.name != _NAMELESS
     return not _is_former(one), one.severe, named
+
+
+def _with_severity(one: Allergy, by_pk: Mapping[int, Allergy]) -> Allergy:
+    """Mark as severe what any source that lists it calls so, and say that another one does."""
+    told = (by_pk[record.pk] for record in one.evidence.records if record.pk in by_pk)
+    if one.severe or _is_former(one) or not any(e.severe and not _is_former(e) for e in told):
+        return one
+    severity = joined(one.severity, "severe as another source says", by="; ")
+    return replace(one, severe=True, severity=severity)
 
 
 def _is_former(one: Allergy) -> bool:

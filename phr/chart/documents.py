@@ -19,6 +19,7 @@ from phr.chart.plain import (
     joined,
     listing,
     mappings,
+    moment_words,
     name_words,
     safe_depth,
     string,
@@ -189,7 +190,7 @@ def somebody_else(name: str, born: str, patients: Sequence[Mapping[str, Any]]) -
             return ""
     if not patients:
         return ""
-    told = joined(name, f"born {born}" if born else "", by=", ")
+    told = joined(name, f"born {moment_words(born)}" if born else "", by=", ")
     here = joined(*dict.fromkeys(_told(one) for one in patients[:3]), by=" or ")
     return f"It says that it is about {told}. This record is about {here}."
 
@@ -212,7 +213,9 @@ def _name_words(name: str) -> frozenset[str]:
 
 def _told(patient: Mapping[str, Any]) -> str:
     born = string(patient.get("birthDate"))
-    return joined(name_words(patient.get("name")), f"born {born}" if born else "", by=", ")
+    return joined(
+        name_words(patient.get("name")), f"born {moment_words(born)}" if born else "", by=", "
+    )
 
 
 def described(one: Attachment) -> str:

@@ -34,10 +34,14 @@ NO_EVIDENCE = Evidence()
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """How records are gathered: by the patient's decisions, or as the store remembers."""
+    """How records are gathered: by the patient's decisions, or as the store remembers.
+
+    `brought` are the connections of files and contributions: for none of them a hospital answers.
+    """
 
     decisions: tuple[Decision, ...] = ()
     grouped: Mapping[int, int] | None = None
+    brought: frozenset[int] = frozenset()
 
 
 PLAINLY = How()
@@ -52,7 +56,8 @@ def entries(records: Sequence[Record], types: Iterable[str], how: How = PLAINLY)
     grouped = how.grouped
     if grouped is None and wanted <= _EVENTS and not how.decisions and _of_one_hospital(own):
         grouped = {}  # what one hospital holds apart stays apart
-    return reconcile(own, how.decisions, near=near, grouped=grouped)
+    made = reconcile(own, how.decisions, near=near, grouped=grouped)
+    return replace(made, brought=how.brought) if how.brought else made
 
 
 def _of_one_hospital(records: Sequence[Record]) -> bool:
@@ -66,7 +71,9 @@ def gathered(
 ) -> list[Item]:
     """Return one item for each entry, in the order of the first of each, with its evidence.
 
-    The one with the greatest `speaker` value speaks; among equals the first given.
+    The one with the greatest `speaker` value speaks; among equals the first given. What was
+    brought speaks only where no connected hospital says the same. Of a `speaker` value that is a
+    tuple the first member goes before that: what is still listed is never hidden by what is not.
     """
     of = found.of()
     together: dict[int, list[Item]] = {}
@@ -78,7 +85,7 @@ def gathered(
 
 
 def _one(some: Sequence[Item], found: Reconciled, speaker: Callable[[Item], Any]) -> Item:
-    speaking = max(some, key=speaker)
+    speaking = max(some, key=lambda item: _weight(item, found, speaker))
     records = (speaking.record, *(one.record for one in some if one is not speaking))
     entry = found.of_record(speaking.record)
     evidence = Evidence(
@@ -87,3 +94,11 @@ def _one(some: Sequence[Item], found: Reconciled, speaker: Callable[[Item], Any]
         found.flagged.get(speaking.record.pk),
     )
     return replace(speaking, evidence=evidence)
+
+
+def _weight(
+    item: Item, found: Reconciled, speaker: Callable[[Item], Any]
+) -> tuple[Any, bool, tuple[Any, ...]]:
+    value = speaker(item)
+    first, *rest = value if isinstance(value, tuple) else (0, value)
+    return first, item.record.connection_id not in found.brought, tuple(rest)

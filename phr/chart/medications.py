@@ -79,7 +79,8 @@ def medications(
     by_pk = {one.record.pk: one for one in read}
     handed = _handed(records, book)
     return tuple(
-        _with_hand_out(_with_denial(one, by_pk), handed) for one in gathered(read, found, _speaks)
+        _with_hand_out(_with_dose(_with_denial(one, by_pk), by_pk), handed)
+        for one in gathered(read, found, _speaks)
     )
 
 
@@ -97,6 +98,20 @@ def _with_denial(one: Medicine, by_pk: Mapping[int, Medicine]) -> Medicine:
     by = "the patient said" if _by_patient(newest.record.document) else "another list says"
     why = joined(f"listed as active; {by}", f"on {day}" if day else "", "it is not taken", by=" ")
     return replace(one, standing=Standing.UNCLEAR, why=why)
+
+
+def _with_dose(one: Medicine, by_pk: Mapping[int, Medicine]) -> Medicine:
+    """Give one without a dose that of its newest other record that has one, and say so."""
+    if one.doses or one.standing is Standing.GIVEN:
+        return one
+    told = (by_pk[record.pk] for record in one.evidence.records if record.pk in by_pk)
+    others = [each for each in told if each.doses and not each.marks.mistaken]
+    if not others:
+        return one
+    other = max(others, key=lambda each: (each.standing is not Standing.PAST, _time(each.record)))
+    day = moment_words(other.dated.partition("T")[0])
+    said = joined("as another record", f"of {day}" if day else "", "of it says", by=" ")
+    return replace(one, doses=tuple(f"{line} ({said})" for line in other.doses))
 
 
 def _denies(document: Mapping[str, Any]) -> bool:

@@ -94,7 +94,7 @@ def problems(records: Sequence[Record], how: How = PLAINLY) -> Problems:
     visits: dict[object, list[Problem]] = {}
     found = entries(records, ("Condition",), how)
     read = [_problem(record, book) for record in of_types(records, "Condition")]
-    for one in gathered(read, found, lambda each: _RANKS[each.standing]):
+    for one in gathered(read, found, lambda each: (_RANKS[each.standing],)):
         document = one.record.document
         if one.marks.mistaken or code_of(document.get("verificationStatus")) == "refuted":
             doubtful.append(one)

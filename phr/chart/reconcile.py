@@ -82,6 +82,7 @@ class Reconciled:
 
     entries: tuple[Entry, ...]
     flagged: Mapping[int, Doubt]  # pk of each record that may be about somebody else
+    brought: frozenset[int] = frozenset()  # connections that speak only where no hospital does
 
     def of(self) -> Mapping[int, Entry]:
         """Return the entry of each record, by pk."""
@@ -417,7 +418,9 @@ def _clinical_status(document: Mapping[str, Any]) -> str:
 
 
 def _status(document: Mapping[str, Any]) -> str:
-    return code_as_words(string(document.get("status")))
+    """Return the status in words; one that is unknown contradicts nobody."""
+    status = string(document.get("status"))
+    return "" if status == "unknown" else code_as_words(status)
 
 
 _SEVERITIES: Final = ("severe", "moderate", "mild")

@@ -548,10 +548,16 @@ def _day_of(group: Group) -> str:
 
 
 def _group_time(group: Group) -> float:
-    """Return the report's own instant, else its newest result's; undated groups come last."""
+    """Return the newest value's instant where all are of one day, else the report's own.
+
+    A report's own time may be that of its writing, years after the blood was drawn. Undated groups
+    come last.
+    """
+    times = [one.record.when.timestamp() for one in group.results if one.record.when]
+    if times and (group.report is None or _taken(group.results)):
+        return max(times)
     if group.report is not None and group.report.when is not None:
         return group.report.when.timestamp()
-    times = [one.record.when.timestamp() for one in group.results if one.record.when]
     return max(times, default=float("-inf"))
 
 
@@ -575,11 +581,14 @@ def _report_group(report: Record, book: Book, read: Mapping[int, Result]) -> Gro
     conclusion = string(document.get("conclusion")) or joined(
         *concepts_words(document.get("conclusionCode"))
     )
+    own = when_text(document)
+    taken = _taken(found.values()) or own
+    is_own = taken.partition("T")[0] == own.partition("T")[0]
     return Group(
         title=concept_words(document.get("code")) or "Report without a name",
         report=report,
-        taken=when_text(document),
-        issued=string(document.get("issued")),
+        taken=own if is_own else taken,
+        issued=string(document.get("issued")) or ("" if is_own else own),
         lab=joined(*book.names(report, performers)),
         status=_status_words(document.get("status")),
         conclusion=conclusion,
@@ -589,6 +598,13 @@ def _report_group(report: Record, book: Book, read: Mapping[int, Result]) -> Gro
         marks=marks(report),
         record=report,
     )
+
+
+def _taken(found: Iterable[Result]) -> str:
+    """Return when values were taken that all say the same day, else ""."""
+    told = dict.fromkeys(one.taken for one in found)
+    days = {one.partition("T")[0] for one in told}
+    return "" if len(days) != 1 else next(iter(told)) if len(told) == 1 else days.pop()
 
 
 def _members(
@@ -705,6 +721,19 @@ def _span_in(span: Range | None, unit: str, home: str) -> Range | None:
         return None
     low, high = (number(Decimal(each)) if each else None for each in words)
     return Range(span.words, low, high, words[0] or "", words[1] or "")
+
+
+def newest_of_each(found: Iterable[Test]) -> list[Result]:
+    """Return of each test the newest value that each place sent; what is void speaks for none."""
+    chosen: list[Result] = []
+    for test in found:
+        seen: set[int] = set()
+        for one in test.results:
+            sources = set(one.evidence.sources or (one.record.connection_id,))
+            if not one.void and not sources <= seen:
+                chosen.append(one)
+                seen |= sources
+    return chosen
 
 
 def flagged(found: Iterable[Result]) -> tuple[Result, ...]:

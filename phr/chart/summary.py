@@ -41,6 +41,7 @@ from phr.fhir.record import UNSAID, Record, Selection
 
 MOST_TESTS: Final = 40  # newest values; the rest is in the record itself
 MOST_LINES: Final = 100  # of any other section
+OF_A_VISIT: Final = "diagnosis of a visit"
 
 
 class Gap(StrEnum):
@@ -286,7 +287,7 @@ def _problems(found: Problems) -> Section:
 def _of_visits(found: Problems) -> list[tuple[Problem, str]]:
     """Return the newest record of each diagnosis, marked as what it is."""
     return [
-        (newest, joined(newest.status, "diagnosis of a visit"))
+        (newest, joined(newest.status, OF_A_VISIT))
         for each in found.diagnoses
         for newest in each.problems[:1]
     ]

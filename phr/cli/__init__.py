@@ -16,7 +16,14 @@ from typing import Any
 import click
 
 from phr import __version__, memory
-from phr.errors import Conflict, InvalidInput, NeedsReauthorisation, OutOfMemory, PhrError
+from phr.errors import (
+    Conflict,
+    InvalidInput,
+    NeedsReauthorisation,
+    NotFound,
+    OutOfMemory,
+    PhrError,
+)
 from phr.settings import Settings, load
 
 Item = Mapping[str, Any]
@@ -192,6 +199,7 @@ def command(group: click.Group, name: str) -> Callable[[Callable[..., None]], cl
     return declare
 
 
+NOT_KNOWN = "Nothing goes by that name or number here."  # at the shell everything is yours to see
 _OPTIONS = (
     click.option(
         "--data",
@@ -214,7 +222,8 @@ def _complain(shell: Shell, error: PhrError) -> int:
     from phr.cli.commands import exit_code  # noqa: PLC0415 - `phr --help` needs none of the house
 
     code = exit_code(error)
-    click.echo(_sentence(error.sentence, code, as_json=shell.as_json), err=True)
+    said = NOT_KNOWN if error.sentence == NotFound.sentence else error.sentence
+    click.echo(_sentence(said, code, as_json=shell.as_json), err=True)
     return code
 
 
@@ -413,7 +422,7 @@ def _say_pull(item: Item) -> str:
 )
 @_patient
 def import_(shell: Shell, files: tuple[Path, ...], patient: str) -> None:
-    """Take FILES (FHIR Bundle, NDJSON, single resources, zip of these) into a record."""
+    """Take FILES (FHIR Bundle, NDJSON, one resource, C-CDA, or a zip of these) into a record."""
     for file in files:
         if not file.is_file():  # a pipe or a device might never end
             raise click.UsageError(f"{file} is not a regular file.")
@@ -463,7 +472,8 @@ def grant_list(shell: Shell, **given: Any) -> None:
 
 
 def _say_grant(item: Item) -> str:
-    return f"{item['grant']}  {item['recipient']}: {item['state']}, until {item['ends_at']}"
+    until = "" if item["state"] == "ended" else f", until {item['ends_at']}"
+    return f"{item['grant']}  {item['recipient']}: {item['state']}{until}"
 
 
 @command(grant, "revoke")

@@ -30,6 +30,6 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Stop counting: `phr.web.app` judges the whole head."""
+        """Stop counting: `phr.web.application` judges the whole head."""
         self._in_head = False
         super().on_headers_complete()

@@ -157,8 +157,9 @@ def _item(section: str, group: str, entry: Any) -> Item:
         "value": words.strip() or None,
         "word": mark.words if mark else None,
         "details": [str(line) for line in getattr(entry, "details", ()) if line],
-        "evidence": [
-            entry.href,
-            *(link.href for link in getattr(entry, "links", ()) if link.href),
-        ],
+        "evidence": list(
+            dict.fromkeys(
+                [entry.href, *(link.href for link in getattr(entry, "links", ()) if link.href)]
+            )
+        ),
     }

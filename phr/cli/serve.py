@@ -6,27 +6,37 @@ What the appliance consists of is in `phr.appliance`; what it answers, in `phr.w
 import asyncio
 import contextlib
 import gc
+import importlib
 import logging
 import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 import uvloop
 
-from phr import courtesy, memory, tls
+from phr import courtesy, memory
 from phr.appliance import Appliance
-from phr.cli import commands
 from phr.cli.control import Control
 from phr.cli.protocol import Protocol
-from phr.errors import Conflict
+from phr.errors import Conflict, PhrError
 from phr.settings import Settings
-from phr.tls import Tls
-from phr.web.app import create_home_app, create_public_app
+from phr.web import early
+from phr.web.application import (
+    Application,
+    home_application,
+    home_keeper,
+    public_application,
+    public_keeper,
+)
+
+if TYPE_CHECKING:
+    from phr.tls import Tls
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +57,22 @@ class Running:
     def facts(self) -> dict[str, Any]:
         """Return what the person at the terminal, or a test, needs to know."""
         settings = self.appliance.settings
-        authority = tls.authority(settings)
         return {
             "event": "ready",
             "home_url": settings.home_url,
             "public_url": settings.public_url,
             "demo_url": self.appliance.demo.url if self.appliance.demo else None,
             "setup_code": self.setup_code,
-            "ca_fingerprint": authority.fingerprint if authority else None,
+            "ca_fingerprint": self._ca_fingerprint(),
         }
+
+    def _ca_fingerprint(self) -> str | None:
+        if self.appliance.tls is None:
+            return None
+        from phr import tls  # noqa: PLC0415 - only where this box ends TLS
+
+        authority = tls.authority(self.appliance.settings)
+        return authority.fingerprint if authority else None
 
 
 class _Listener(uvicorn.Server):
@@ -113,27 +130,60 @@ def _run(
     public: socket.socket,
     announce: Callable[[Running], None],
 ) -> None:
-    listeners = [
-        (_listener(create_home_app(appliance), appliance), home),
-        (_listener(create_public_app(appliance), appliance), public),
-    ]
-    control = Control(
-        appliance.settings.control_path,
-        lambda name, arguments: commands.run(appliance, name, arguments),
-        commands.exit_code,
-    )
+    pages, doors = _pages(appliance), _doors(appliance)
+    listeners = [(_listener(pages, appliance), home), (_listener(doors, appliance), public)]
+    control = Control(appliance.settings.control_path, partial(_command, appliance), _exit_code)
     try:
-        appliance.start()
+        if appliance.settings.demo:
+            appliance.start_demo()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_listen(appliance, listeners, announce))
+            runner.run(_listen(appliance, listeners, announce, [pages, doors]))
     finally:
         control.close()
+
+
+def _pages(appliance: Appliance) -> early.Early:
+    doorkeeper = home_keeper(appliance)
+
+    def load() -> Application:
+        from phr.web.app import create_home_app  # noqa: PLC0415 - behind the first page
+
+        appliance.make_jobs()  # pages ask them to fetch
+        return create_home_app(appliance, doorkeeper)
+
+    return early.Early(home_application(early.FIRST_PAGES, doorkeeper), load)
+
+
+def _doors(appliance: Appliance) -> early.Early:
+    doorkeeper = public_keeper(appliance)
+
+    def load() -> Application:
+        from phr.web.app import create_public_app  # noqa: PLC0415 - behind the first page
+
+        return create_public_app(appliance, doorkeeper)
+
+    return early.Early(public_application(early.FIRST_DOORS, doorkeeper), load)
+
+
+def _command(
+    appliance: Appliance, name: str, arguments: Mapping[str, Any]
+) -> Iterator[Mapping[str, Any]]:
+    from phr.cli import commands  # noqa: PLC0415 - behind the first page
+
+    return commands.run(appliance, name, arguments)
+
+
+def _exit_code(error: PhrError) -> int:
+    from phr.cli import commands  # noqa: PLC0415 - behind the first page
+
+    return commands.exit_code(error)
 
 
 async def _listen(
     appliance: Appliance,
     listeners: list[tuple[_Listener, socket.socket]],
     announce: Callable[[Running], None],
+    applications: list[early.Early],
 ) -> None:
     loop = asyncio.get_running_loop()
 
@@ -153,7 +203,7 @@ async def _listen(
             await asyncio.sleep(0.01)
         else:
             announce(Running(appliance, appliance.new_setup_code(), stop))
-            beside.append(asyncio.create_task(_settle(appliance)))
+            beside.append(asyncio.create_task(_settle(appliance, applications)))
             beside[-1].add_done_callback(lambda task: stop() if _failed(task) else None)
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         stop()  # one listener never runs alone
@@ -167,13 +217,16 @@ def _failed(task: asyncio.Task[None]) -> bool:
     return task.done() and not task.cancelled() and task.exception() is not None
 
 
-async def _settle(appliance: Appliance) -> None:
-    """Do what the first page need not wait for: begin the jobs, keep later answers quick.
+async def _settle(appliance: Appliance, applications: list[early.Early]) -> None:
+    """Do what the first page need not wait for: load the rest, begin the jobs, keep answers quick.
 
     The collector need not walk what stays for ever.
     """
     courtesy.take_turns()
     await asyncio.sleep(_FIRST_PAGE)
+    for each in applications:
+        await asyncio.to_thread(each.whole)
+    await asyncio.to_thread(importlib.import_module, "phr.cli.commands")
     if appliance.jobs is not None:
         await asyncio.to_thread(appliance.jobs.start)
     gc.collect()
@@ -182,7 +235,7 @@ async def _settle(appliance: Appliance) -> None:
     memory.give_back_now()
 
 
-async def _renew(certificate: Tls | None) -> None:
+async def _renew(certificate: "Tls | None") -> None:
     while certificate is not None:
         await asyncio.sleep(_RENEWAL_LOOK)
         if await asyncio.to_thread(certificate.renew):
@@ -195,7 +248,7 @@ def _listener(app: Any, appliance: Appliance) -> _Listener:
         app,
         http=Protocol,
         ws="none",
-        lifespan="on",
+        lifespan="off",  # nothing of ours begins or ends with it
         log_config=None,  # phr.logs decides
         access_log=False,  # paths name patients
         server_header=False,

@@ -22,10 +22,15 @@ from phr.http import SMALL, Http
 NUMERIC: Final = "shc:/"
 OFFSET: Final = 45  # of a character in numeric mode: two digits are its code less 45
 MOST_CARDS: Final = 20
-LONGEST_ISSUER: Final = 120  # characters of its address that are shown
+LONGEST_ISSUER: Final = 120  # characters of its address, which is shown whole
 MOST_ENTRIES: Final = 500
 ENDING: Final = ".smart-health-card"
 NO_CARD: Final = "This is not a health card: a QR code of one begins with “shc:/”."
+ODD_ISSUER: Final = (
+    f"The issuer of this card is no address that can be shown whole: {LONGEST_ISSUER} plain"
+    " characters at most. The card was not opened."
+)
+CUT: Final = "This health card is cut off or was altered. Copy or scan all of it."
 _JWS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _INNER = re.compile(r"resource:\d{1,4}")
 
@@ -52,7 +57,7 @@ class Card:
     @property
     def signer(self) -> str:
         """The issuer's whole address: at one host there may be many."""
-        return self.issuer.partition("://")[2][:LONGEST_ISSUER] or "an unknown issuer"
+        return self.issuer.partition("://")[2] or "an unknown issuer"
 
     @property
     def id(self) -> str:
@@ -101,7 +106,7 @@ def _of_digits(digits: str) -> str:
     pairs = (int(digits[at : at + 2]) for at in range(0, len(digits), 2))
     text = "".join(chr(pair + OFFSET) for pair in pairs)
     if not _is_jws(text):
-        raise InvalidInput(NO_CARD)
+        raise InvalidInput(CUT)
     return text
 
 
@@ -126,10 +131,12 @@ def judge(http: Http, jws: str, *, now: datetime) -> Card:
     try:
         kid, claims = jwt.card_claims(jws)
     except TrustError:
-        raise InvalidInput(NO_CARD) from None
+        raise InvalidInput(CUT) from None
     issuer, credential = claims.get("iss"), claims.get("vc")
     if not isinstance(issuer, str) or not isinstance(credential, dict):
         raise InvalidInput(NO_CARD)
+    _must_be_plain(issuer)
+    _must_be_sound(credential)
     issued = _moment(claims.get("nbf"))
     objection = ""
     try:
@@ -139,6 +146,25 @@ def judge(http: Http, jws: str, *, now: datetime) -> Card:
     except NetError:
         objection = "The keys of the issuer could not be fetched."
     return Card(jws, issuer, issued, tuple(_resources(credential)), objection)
+
+
+def _must_be_plain(issuer: str) -> None:
+    """Refuse an issuer whose name a reader could take for another's: cut off, reordered, alike."""
+    try:
+        urlsplit(issuer).port  # noqa: B018 - reading it is the check
+    except ValueError:
+        raise InvalidInput(ODD_ISSUER) from None
+    shown = issuer.isascii() and issuer.isprintable() and " " not in issuer
+    if not shown or len(issuer) > LONGEST_ISSUER:
+        raise InvalidInput(ODD_ISSUER)
+
+
+def _must_be_sound(credential: Mapping[str, Any]) -> None:
+    """Refuse what could not be kept, by the rules of every record: depth, halves of characters."""
+    try:
+        document.strict(json.dumps(credential).encode())
+    except RecursionError:
+        raise InvalidInput(NO_CARD) from None
 
 
 def _moment(value: object) -> datetime | None:
@@ -214,6 +240,16 @@ def _resources(credential: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         resource = each.get("resource")
         if isinstance(resource, dict) and isinstance(resource.get("resourceType"), str):
             yield resource
+
+
+def said_by(text: str) -> tuple[Mapping[str, Any], ...]:
+    """Return what a card in a text says that it holds, whoever signed it; () for no card."""
+    try:
+        _, claims = jwt.card_claims(read(text)[0])
+    except (InvalidInput, TrustError):
+        return ()
+    credential = claims.get("vc")
+    return tuple(_resources(credential)) if isinstance(credential, dict) else ()
 
 
 def lines(card: Card, *, now: datetime) -> bytes:

@@ -7,7 +7,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from phr.connectors.base import Cursor, Fetched, Outcome
 from phr.errors import InvalidInput
 from phr.fhir import document
 from phr.fhir.document import Item
+from phr.fhir.intake import peek
 from phr.fhir.slicing import slices
 from phr.papers import apart
 from phr.papers.kinds import CDA, kind_of
@@ -83,6 +84,9 @@ def shown(name: str) -> str:
     return "".join(letter if letter.isprintable() else "_" for letter in last)[:80] or "file"
 
 
+_ByDocument = Callable[[IO[bytes], str], Iterator[Fetched]]  # how a clinical document is read
+
+
 class Upload:
     """Reads files that lie on disk. One chain per file; what is inside decides what it is."""
 
@@ -93,13 +97,27 @@ class Upload:
     def fetch(self, cursor: Cursor | None = None) -> Iterator[Fetched]:
         """Yield the resources of all files as pages; a file that cannot be read says why."""
         del cursor  # a file is always read whole: what is there already changes nothing
+        yield from self._read(_clinical)
+
+    def people(self) -> Iterator[tuple[str, Item]]:
+        """Yield (chain, item) of every Patient in these files, which may stand at their ends.
+
+        To know whom a file is about before anything of it is kept. Not of clinical documents:
+        they say it on the first page that `fetch` gives.
+        """
+        for fetched in self._read(_unread):
+            for item in fetched.items:
+                if _is_patient(item.body):
+                    yield fetched.chain, item
+
+    def _read(self, document_by: _ByDocument) -> Iterator[Fetched]:
         for name, path in self._files:
             with path.open("rb") as file:
                 head = _head(file)
                 if head.startswith(_ZIP):
-                    yield from _zip(file, shown(name))
+                    yield from _zip(file, shown(name), document_by)
                 elif kind_of(head) is CDA:
-                    yield from _clinical(file, shown(name))
+                    yield from document_by(file, shown(name))
                 else:
                     yield from _pages(file, shown(name), "")
 
@@ -167,6 +185,12 @@ def _pages(file: BinaryIO, chain: str, name: str) -> Iterator[Fetched]:
         yield Fetched(chain, "", Outcome.MORE, page, pages=1)
 
 
+def _is_patient(body: bytes) -> bool:
+    with suppress(InvalidInput):
+        return b'"Patient"' in body and peek(body)[0] == "Patient"
+    return False
+
+
 def _page(items: Iterator[Item]) -> Iterator[Item]:
     size = 0
     for item in islice(items, PAGE):
@@ -200,6 +224,12 @@ def _clinical(file: IO[bytes], chain: str) -> Iterator[Fetched]:
     for begin in range(0, len(items), PAGE):
         yield Fetched(chain, "", Outcome.MORE, items[begin : begin + PAGE], pages=1)
     yield Fetched(chain, "", Outcome.DONE)
+
+
+def _unread(file: IO[bytes], chain: str) -> Iterator[Fetched]:
+    """Pass over a clinical document."""
+    del file, chain
+    yield from ()
 
 
 def _as_brought(content: bytes) -> Brought:
@@ -255,12 +285,12 @@ def _opened(file: BinaryIO) -> zipfile.ZipFile:
     return archive
 
 
-def _zip(file: BinaryIO, name: str) -> Iterator[Fetched]:
+def _zip(file: BinaryIO, name: str, document_by: _ByDocument) -> Iterator[Fetched]:
     try:
         with _opened(file) as archive:
             for member in archive.infolist():
                 if not member.is_dir() and not _of_export(member.filename):
-                    yield from _member(archive, member, name)
+                    yield from _member(archive, member, name, document_by)
     except InvalidInput as problem:
         yield Fetched(name, "", Outcome.BROKEN, sentence=problem.sentence)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
@@ -288,7 +318,9 @@ def _of_export(name: str) -> bool:
     return name == MANIFEST or name.startswith(beside)
 
 
-def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Iterator[Fetched]:
+def _member(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, document_by: _ByDocument
+) -> Iterator[Fetched]:
     label = shown(member.filename)
     chain = f"{name}: {label}"
     ending = Path(label).suffix.lower()
@@ -304,7 +336,7 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Ite
             if head.startswith(_ZIP):
                 reason = "A zip inside a zip is not opened."
             elif kind_of(head) is CDA:
-                yield from _clinical(file, chain)
+                yield from document_by(file, chain)
                 return
             elif ending == _XML:
                 reason = NEITHER

@@ -499,7 +499,12 @@ def _quantity(made: Piece, value: Any) -> None:
         made.value = float(number)
 
 
+def _security(made: Piece, value: Any) -> None:
+    made.labels |= _bits(labels.of_security(value))
+
+
 _READERS: Final[Mapping[str, Callable[[Piece, Any], None]]] = {
+    "securityLabel": _security,
     "status": _status,
     "verificationStatus": _status,
     "category": _categories,

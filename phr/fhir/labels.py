@@ -285,13 +285,14 @@ def explain(document: Mapping[str, Any]) -> Iterator[tuple[str, Label]]:
     meta = document.get("meta")
     if isinstance(meta, dict):
         yield from of_security(meta.get("security"))
+    yield from of_security(document.get("securityLabel"))  # of a DocumentReference
     for name, element in document.items():
         if name != "meta":
             yield from of_element(element)
 
 
 def of_security(security: Any) -> Iterator[tuple[str, Label]]:
-    """Yield what `meta.security` says, as (rule id, labels)."""
+    """Yield what `meta.security` or `securityLabel` says, as (rule id, labels)."""
     for coding in codings(security):
         if bits := _BY_SOURCE.get(coding.code):
             yield f"source-{coding.code}", bits

@@ -13,10 +13,11 @@ from phr.fhir.document import Item
 from phr.fhir.labels import Label
 from phr.fhir.older import as_r4
 
-__all__ = ["OWN", "UNSAID", "UPLOAD", "Item", "Origin", "Record", "Selection"]
+__all__ = ["CONTRIBUTED", "OWN", "UNSAID", "UPLOAD", "Item", "Origin", "Record", "Selection"]
 
 OWN: Final = "own"  # kinds of places without a server: the patient's own statements,
-UPLOAD: Final = "upload"  # and the files of one name
+UPLOAD: Final = "upload"  # and the files of one name,
+CONTRIBUTED: Final = "contributed"  # what one recipient sent and the patient accepted
 UNSAID = "unsaid"  # among the categories of a Selection: records that say none, too
 
 
@@ -30,6 +31,11 @@ class Origin:
     demo: bool = False
     as_of: datetime | None = None  # last successful pull
     address: str = ""  # of the endpoint; "" where nothing is pulled from
+
+    @property
+    def is_brought(self) -> bool:
+        """Say whether somebody brought it, so that no connected hospital answers for it."""
+        return self.kind in (UPLOAD, CONTRIBUTED)
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def slices(file: BinaryIO, name: str = "") -> Iterator[Item]:
     elif first == "":
         raise InvalidInput("This file is empty.")
     else:
-        raise InvalidInput("This file is not FHIR JSON.")
+        raise InvalidInput("This file is neither FHIR JSON nor a clinical document (C-CDA).")
 
 
 def _objects(window: _Window, place: str) -> Iterator[Item]:

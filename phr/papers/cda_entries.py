@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -18,12 +18,13 @@ import msgspec
 
 from phr.papers import cda, cda_lists, cda_seen
 from phr.papers import cda_values as values
-from phr.papers.cda_page import HL7, TEMPLATE, UNKNOWN, Page, coded, keyed, to
+from phr.papers.cda_page import HL7, TEMPLATE, UNKNOWN, Page, coded, keyed, stands, to
 from phr.papers.cda_values import Element, Value, attr, every, filled, first, roots, words_in
 from phr.papers.reading import TRANSCRIBED, Reading, name_of
 
 _MOST: Final = 5000  # entries of one document
 _NUMBERS: Final = msgspec.json.Encoder(decimal_format="number")
+_CONFIDENTIAL: Final = f"{values.V3}confidentialityCode"
 _SEXES: Final = {"M": "male", "F": "female", "UN": "other"}
 _MAKERS: Final[Mapping[str, tuple[str, Callable[[Page, Element], Iterator[Value]]]]] = {
     f"{TEMPLATE}7": ("Allergies", cda_lists.allergy),
@@ -88,7 +89,7 @@ class _Scribe:
         self._root = root
         self._content = content
         ids = {attr(each, "ID"): each for each in root.iter() if attr(each, "ID")}
-        self._level = _confidential(root)
+        self._level = _strictest(root.iter(_CONFIDENTIAL))  # a file is handed over whole
         self._page = Page(ids, _somebody(root), root, self._level)
         self._made: dict[str, Value] = {}
         self._names: dict[str, Value] = {}  # which entry of the document each was made of
@@ -101,7 +102,7 @@ class _Scribe:
         told: list[Value] = []
         for section in self._root.iter(f"{values.V3}section"):
             self._page.section = section
-            self._page.security = _confidential(section) or self._level
+            self._page.security = _around(section)
             made = self._of_section(section)
             if made:
                 told.append(self._provenance(section, made, paper))
@@ -130,6 +131,8 @@ class _Scribe:
             if maker is None:
                 continue
             done.update(at.iter())  # what is inside a statement belongs to it
+            if not stands(at):
+                continue
             for made in maker[1](self._page, at):
                 resource = keyed(made)
                 self._names.setdefault(resource["id"], next(iter(values.identifiers(at)), {}))
@@ -210,11 +213,16 @@ class _Scribe:
         )
 
 
-def _confidential(at: Element) -> tuple[Value, ...]:
-    level = attr(first(at, "confidentialityCode"), "code").upper()
-    if level not in ("R", "V"):
-        return ()
-    return ({"system": f"{HL7}v3-Confidentiality", "code": level},)
+def _around(section: Element) -> tuple[Value, ...]:
+    """Return how confidential a section is: the strictest of itself and all that it is part of."""
+    every_one = (section, *section.iterancestors())
+    return _strictest(first(each, "confidentialityCode") for each in every_one)
+
+
+def _strictest(said: Iterable[Element | None]) -> tuple[Value, ...]:
+    levels = {attr(each, "code").upper() for each in said}
+    level = next((one for one in ("V", "R") if one in levels), "")
+    return ({"system": f"{HL7}v3-Confidentiality", "code": level},) if level else ()
 
 
 def _somebody(root: Element) -> Value:

@@ -1,5 +1,6 @@
 """Statements of lists in a C-CDA as FHIR: allergies, problems, medicines, immunizations."""
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -24,6 +25,8 @@ _PROBLEMS, _DISCHARGED, _ADMITTED = "11450-4", "11535-2", "46241-6"
 
 def allergy(page: Page, at: Element) -> Iterator[Value]:
     """Allergy - Intolerance Observation (C-CDA 2.1 §3.4)."""
+    if attr(at, "moodCode") not in _HAPPENED:
+        return
     playing = first(at, "participant/participantRole/playingEntity")
     about = first(at, "value")
     what = page.concept(first(playing, "code"))
@@ -32,12 +35,17 @@ def allergy(page: Page, at: Element) -> Iterator[Value]:
     kind = code_in(about)
     negated = attr(at, "negationInd") == "true"
     if not what and negated and kind in _NONE_KNOWN:
-        what = coded(SNOMED, *_NONE_KNOWN[kind])
-        negated = False
+        said = _said(page, at, about)
+        if not said or _SAYS_NONE.fullmatch(said):
+            what = coded(SNOMED, *_NONE_KNOWN[kind])
+            negated = False
+        what = what or filled({"text": said})
     elif not what and kind not in _GENERAL:
         what = page.concept(about)
     if not what:
         what = filled({"text": page.told(first(at, "text"))})
+    if negated and _SAYS_NONE.fullmatch(words_of(what)):
+        return  # denied twice and no kind: only the text can say what is meant
     if not what:
         return
     mistaken = attr(first(at, "statusCode"), "code") == "nullified"
@@ -94,13 +102,23 @@ def _reaction(page: Page, at: Element) -> Value:
 
 def problem(page: Page, at: Element) -> Iterator[Value]:
     """Problem Observation (C-CDA 2.1 §3.79)."""
-    what = _telling(page.concept(first(at, "value")))
+    if attr(at, "moodCode") not in _HAPPENED:
+        return
+    about = first(at, "value")
+    what = _telling(page.concept(about))
     if not what:
         what = filled({"text": page.told(first(at, "text"))})
     negated = attr(at, "negationInd") == "true"
-    if negated and code_in(first(at, "value")) in ("55607006", ""):
-        what = coded(SNOMED, "160245001", "No current problems or disability")
-        negated = False
+    codes = {one["code"] for one in page.concept(about).get("coding", ())}
+    if negated and not codes - {_A_PROBLEM}:
+        said = _said(page, at, about)
+        what = filled({"text": said})
+        is_denial = _SAYS_NONE.fullmatch(said) is not None
+        if is_denial and not codes and "problem" not in said.casefold():
+            return  # denied twice, and of what is not said: only the text can tell
+        if is_denial or (codes and not said):
+            what = coded(SNOMED, "160245001", "No current problems or disability")
+            negated = False
     if not what:
         return
     mistaken = attr(first(at, "statusCode"), "code") == "nullified"
@@ -159,7 +177,7 @@ def medicine(page: Page, at: Element) -> Iterator[Value]:
     recorded, who = page.written_by(at)
     span = _taken(at)
     status = _medicine_status(at, span)
-    dose = _dose(page, at)
+    dose = _dose(page, at, what)
     common = {
         "medicationCodeableConcept": what,
         "reasonCode": [
@@ -209,12 +227,29 @@ def _medicine_status(at: Element, span: Value) -> str:
 
 def _sentence(page: Page, at: Element, what: Value, dose: Value) -> list[Value]:
     """Return what the narrative says of this medicine, where it adds to its name and dose."""
-    said = "" if dose.get("text") else page.told(first(at, "text"))
-    return [{"text": said}] if said and said != words_of(what) else []
+    said = page.told(first(at, "text"))
+    return [{"text": said}] if said not in ("", words_of(what), dose.get("text")) else []
 
 
-def _dose(page: Page, at: Element) -> Value:
-    """Return a Dosage of the parts that are told (C-CDA 2.1 §3.60, effectiveTime twice)."""
+def _instruction(page: Page, at: Element, what: Value) -> str:
+    """Return the words of the narrative that a medicine points to, where they are its dosage.
+
+    A whole row or paragraph, or what only repeats the name, is no dosage: it stays a note.
+    """
+    pointed = page.pointed(first(at, "text"))
+    if pointed is None or str(pointed.tag).rpartition("}")[2] not in ("content", "td"):
+        return ""
+    said = page.told(first(at, "text"))
+    names = (words_of(what), *(str(one.get("display", "")) for one in what.get("coding", ())))
+    return "" if said.casefold() in (name.casefold() for name in names) else said
+
+
+def _dose(page: Page, at: Element, what: Value) -> Value:
+    """Return a Dosage of the parts that are told (C-CDA 2.1 §3.60, effectiveTime twice).
+
+    Its text is what the document says to the reader ("every 4 - 6 hours as needed"): entries often
+    code less than that.
+    """
     amount = values.quantity(first(at, "doseQuantity"))
     form = page.concept(first(at, "administrationUnitCode"))
     if amount and "unit" not in amount and form:
@@ -243,7 +278,7 @@ def _dose(page: Page, at: Element) -> Value:
     reason = page.concept(first(needed, "criterion/value"))
     return filled(
         {
-            "text": signature,
+            "text": signature or _instruction(page, at, what),
             "patientInstruction": taught,
             "timing": _timing(at),
             "asNeededCodeableConcept": reason,
@@ -299,6 +334,17 @@ def immunization(page: Page, at: Element) -> Iterator[Value]:
     )
 
 
+def _said(page: Page, at: Element, about: Element | None) -> str:
+    """Return the words beside a code that names no more than a kind; its label is none of them."""
+    label = attr(about, "displayName") if code_in(about) else ""
+    found = (
+        page.told(first(about, "originalText")),
+        attr(about, "displayName"),
+        page.told(first(at, "text")),
+    )
+    return next((one for one in found if one and one.casefold() != label.casefold()), "")
+
+
 def _telling(what: Value) -> Value:
     """Return a concept without codes that only say "a problem", where something else is said."""
     codings = [one for one in what.get("coding", ()) if one["code"] not in _PROBLEM]
@@ -340,13 +386,23 @@ def _timing(at: Element) -> Value:
 _NONE_KNOWN: Final = {  # what is denied -> the statement that none is known (SNOMED CT)
     "419199007": ("716186003", "No known allergy"),
     "420134006": ("716186003", "No known allergy"),
-    "": ("716186003", "No known allergy"),
     "416098002": ("409137002", "No known drug allergy"),
     "419511003": ("409137002", "No known drug allergy"),
     "414285001": ("429625007", "No known food allergy"),
     "418471000": ("429625007", "No known food allergy"),
     "426232007": ("428607008", "No known environmental allergy"),
 }
+_SAYS_NONE: Final = re.compile(  # words that are the whole denial: "No known health problems"
+    r"(none|nka|nkda|none (known|reported)|(there are )?no"
+    r"( (known|current|active|documented|reported|significant|health|medical|drug|medication|food"
+    r"|environmental|or|and))*"
+    r" (allerg(y|ies)|problems?|conditions?|diagnos[ie]s|diseases?|intolerances?|disabilit(y|ies))"
+    r"( (or|and) (allergies|problems|conditions|intolerances|disabilit(y|ies)))?"
+    r"( (known|indicated|reported|recorded|documented|on file))?)\.?",
+    re.IGNORECASE,
+)
+_HAPPENED: Final = ("EVN", "")  # no goal, order, plan or definition
+_A_PROBLEM: Final = "55607006"
 _CATEGORIES: Final = {
     **dict.fromkeys(("416098002", "419511003", "59037007"), "medication"),
     **dict.fromkeys(("414285001", "418471000", "235719002"), "food"),

@@ -41,16 +41,24 @@ class Page:
     patient: Value
     section: Element
     security: tuple[Value, ...] = ()
+    _known: dict[str, str] = field(default_factory=dict, repr=False)  # narrative read before
 
     def told(self, at: Element | None) -> str:
         """Return the words of a text, or of the narrative that it points to."""
         if at is None:
             return ""
-        pointed = attr(first(at, "reference"), "value")
-        held = self.ids.get(pointed.removeprefix("#")) if pointed.startswith("#") else None
-        if held is not None:
-            return values.clipped(" ".join(cda.lines(held)))
-        return values.clipped(words_in(at))
+        held = self.pointed(at)
+        if held is None:
+            return values.clipped(words_in(at))
+        name = attr(held, "ID")
+        if name not in self._known:  # thousands of entries may point to one long paragraph
+            self._known[name] = values.clipped(" ".join(cda.lines(held)))
+        return self._known[name]
+
+    def pointed(self, at: Element | None) -> Element | None:
+        """Return the part of the narrative that a text points to."""
+        name = attr(first(at, "reference"), "value")
+        return self.ids.get(name.removeprefix("#")) if name.startswith("#") else None
 
     def concept(self, at: Element | None) -> Value:
         """Return a coded value as a CodeableConcept; {} for nothing."""
@@ -85,16 +93,34 @@ class Page:
         return [{"text": text} for text in found if text]
 
     def inside(self, at: Element, number: str) -> list[Element]:
-        """Return the observations inside a statement that follow a template."""
+        """Return the observations inside a statement that follow a template and hold."""
         wanted = f"{TEMPLATE}{number}"
         return [
-            each for each in every(at, "entryRelationship/observation") if wanted in roots(each)
+            each
+            for each in every(at, "entryRelationship/observation")
+            if wanted in roots(each) and stands(each) and attr(each, "negationInd") != "true"
         ]
 
     def act_status(self, at: Element) -> str:
         """Return the status of the act around an observation (a concern)."""
         act = at.getparent().getparent() if at.getparent() is not None else None
         return attr(first(act, "statusCode"), "code") if act is not None else ""
+
+
+def stands(at: Element) -> bool:
+    """Say whether a statement speaks of the patient: not null, nor about a relative.
+
+    What is around it counts too, up to its section: a null or denied act, a family's organizer.
+    """
+    for each in (at, *at.iterancestors()):
+        if first(each, "subject/relatedSubject") is not None:
+            return False
+        if each.tag == f"{values.V3}section":
+            return True
+        denied = each is not at and attr(each, "negationInd") == "true"
+        if attr(each, "nullFlavor") or denied:
+            return False
+    return True
 
 
 def keyed(resource: Value) -> Value:

@@ -5,7 +5,7 @@ from typing import Final
 
 from phr.papers import cda
 from phr.papers import cda_values as values
-from phr.papers.cda_page import Page, coded, keyed, to, words_of
+from phr.papers.cda_page import Page, coded, keyed, stands, to, words_of
 from phr.papers.cda_values import (
     Element,
     Value,
@@ -22,6 +22,7 @@ def battery(page: Page, at: Element) -> Iterator[Value]:
     made = [
         keyed(one)
         for each in every(at, "component/observation")
+        if stands(each)
         for one in _observation(page, each, "", around)
     ]
     yield from ({name: one[name] for name in one if name != "id"} for one in made)
@@ -62,6 +63,8 @@ def _observation(page: Page, at: Element, category: str, around: Element | None)
         return
     held = first(at, "value")
     value = _value(page, held)
+    if values.is_placeholder(str(value.get("valueString", ""))):
+        value = {}
     absent: Value = {}
     if not value:
         unknown = attr(held, "nullFlavor")

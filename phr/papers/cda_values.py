@@ -96,10 +96,19 @@ def kind(at: Element | None) -> str:
 # ------------------------------------------------------------------------------ codes
 
 
+# A null flavour written where a code belongs; none of them is a code of a clinical vocabulary.
+_PLACEHOLDERS: Final = frozenset(("UNK", "NI", "NASK", "ASKU", "NAV"))
+
+
+def is_placeholder(text: str) -> bool:
+    """Say whether words are a null flavour alone, written as if they were a value."""
+    return text.strip() in _PLACEHOLDERS
+
+
 def coding(at: Element) -> Value:
     """Return a Coding; {} for what has no code."""
     code, oid = attr(at, "code"), attr(at, "codeSystem")
-    if not code or attr(at, "nullFlavor"):
+    if not code or attr(at, "nullFlavor") or (code in _PLACEHOLDERS and oid in SYSTEMS):
         return {}
     made = {
         "system": SYSTEMS.get(oid) or (f"urn:oid:{oid}" if oid else ""),

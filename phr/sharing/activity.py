@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from phr import clock
+from phr.chart.plain import sentence_case
 from phr.chart.titles import list_words
 from phr.fhir.kinds import KINDS
 from phr.store.models import AuditEntry
@@ -75,18 +76,22 @@ EVENTS: dict[str, Sentence] = {
     "api.export_file": Sentence("fetched {kind}, as a copy.", STAYS),
     "api.summary": Sentence("fetched the patient summary.", STAYS),
     "consent.proposed": Sentence("proposed to share with a server. It waits for an answer."),
+    "consent.withdrawn": Sentence("withdrew its proposal. Nothing was shared under it."),
+    "statement.signed": Sentence("had this Homeport sign for another server who it is."),
     "fetch.proposed": Sentence("proposed to fetch from another server. It waits for an answer."),
     "client.registered": Sentence("took a new app on the list.", "it can read nothing yet"),
     "client.let_in": Sentence("let an app in."),
     "client.blocked": Sentence("blocked an app.", "it can read nothing any more"),
     "client.forgotten": Sentence("took an app off the list."),
-    "inbox.received": Sentence("sent {sent_what}.", "it waits in the inbox, outside of the record"),
+    "inbox.received": Sentence(
+        "sent {sent_what}.", "it came into the inbox, outside of the record"
+    ),
     "inbox.withdrawn": Sentence("took back what they had sent."),
     "inbox.accepted": Sentence("let {sent_what} into the record.", "can be undone"),
     "inbox.rejected": Sentence("rejected {sent_what}.", "can be undone for 30 days"),
     "inbox.undone": Sentence("took back a decision about {sent_what}.", "it waits again"),
-    "inbox.always": Sentence("lets in {sent_what} of {recipient} without asking from now on."),
-    "inbox.rule_ended": Sentence("lets {sent_what} wait in the inbox again from now on."),
+    "inbox.always": Sentence("let {sent_what} of {recipient} in without asking from now on."),
+    "inbox.rule_ended": Sentence("made {sent_what} wait in the inbox again from now on."),
     "health_link.opened": Sentence("opened the health link: {records}.", "says it is: {claimed}"),
     "health_link.fetched": Sentence("fetched a file of the health link: {records}.", STAYS),
     "health_link.wrong_code": Sentence(
@@ -143,8 +148,8 @@ EVENTS: dict[str, Sentence] = {
     "connection.resumed": Sentence("resumed the connection to {connection}."),
     "connection.followed": Sentence("let the connection to {connection} follow to a new address."),
     "connection.removed": Sentence("removed the connection to {connection}.", "{fate}"),
-    "vault.opens_by_itself": Sentence("opens this record by itself after a restart from now on."),
-    "vault.waits_for_member": Sentence("waits for a member to open this record from now on."),
+    "vault.opens_by_itself": Sentence("made this record open by itself after a restart."),
+    "vault.waits_for_member": Sentence("made this record wait for a member after a restart."),
     "vault.restored": Sentence(
         "put this record back from a backup.", "what was shared waits until it is confirmed"
     ),
@@ -274,5 +279,6 @@ def _who(actor: Mapping[str, Any], me: str | None) -> str:
     if actor.get("kind") == "account":
         return "You" if me is not None and actor.get("id") == me else str(actor.get("name", ""))
     if actor.get("kind") == "recipient":
-        return str(actor.get("name") or "A recipient")
+        name = str(actor.get("name") or "A recipient")
+        return sentence_case(name) if name.startswith("whoever ") else name
     return "The command line on this machine" if actor.get("name") == SHELL else "Homeport"

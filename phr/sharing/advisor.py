@@ -7,6 +7,7 @@ can only take away: without its yes no server is named and no token is given.
 import json
 from typing import Final
 
+from phr import jwt
 from phr.errors import InvalidInput, NetError
 from phr.http import Http
 from phr.sharing import servers
@@ -37,4 +38,4 @@ def name_of(app: App) -> str:
     if app.says.jwks_uri is not None:
         return app.says.jwks_uri.removesuffix(servers.KEYS)
     keys = (app.says.jwks or {}).get("keys") or [{}]
-    return servers.THUMBPRINT + str(keys[0].get("kid"))
+    return servers.THUMBPRINT + str(jwt.thumbprint(keys[0]))

@@ -15,7 +15,8 @@ from typing import Final
 from phr.errors import InvalidInput
 from phr.fhir import kinds
 from phr.sharing import scopes
-from phr.sharing.provision import IDENTITY, PARTS, SUPPORTING, Rule
+from phr.sharing.given import DATED
+from phr.sharing.provision import IDENTITY, SUPPORTING, Rule
 from phr.sharing.scopes import Scope
 
 MOST_WORDS: Final = 200
@@ -186,16 +187,11 @@ def reaching(rules: Iterable[Rule], since: datetime | None) -> tuple[Rule, ...]:
         replace(rule, types=types, since=from_)
         for rule in rules
         for types, from_ in (
-            (tuple(each for each in rule.types if each not in _DATED), None),
-            (tuple(each for each in rule.types if each in _DATED), since),
+            (tuple(each for each in rule.types if each not in DATED), None),
+            (tuple(each for each in rule.types if each in DATED), since),
         )
         if types
     )
-
-
-_DATED: Final = frozenset(
-    type_ for part in PARTS.values() if part.dated for rule in part.rules for type_ in rule.types
-)
 
 
 def _reading(line: Line) -> Line | None:

@@ -364,7 +364,11 @@ def _reach_server(desk: Desk, app: App, patient_id: str) -> tuple[Vault, str, st
     wanted = (
         select(Authorization.grant_id)
         .join(Grant, Grant.id == Authorization.grant_id)
-        .where(Authorization.client_id == app.id, Grant.state == GrantState.ACTIVE)
+        .where(
+            Authorization.client_id == app.id,
+            Grant.state == GrantState.ACTIVE,
+            Grant.id.not_in(select(ConsentAsked.grant_id)),  # those ask by their Consent
+        )
         .order_by(Grant.created_at.desc())
         .limit(1)
     )

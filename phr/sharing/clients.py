@@ -274,8 +274,12 @@ def server_with(house: House, *, jwks_uri: str | None, kid: str | None = None) -
         for row in session.scalars(servers):
             if row.redirect_uris:
                 continue
-            held = [key.get("kid") for key in (row.jwks or {}).get("keys", ())]
-            if (row.jwks_uri == jwks_uri) if jwks_uri else (held == [kid]):
+            if jwks_uri is not None:
+                fits = row.jwks_uri == jwks_uri
+            else:  # by what the key is: what it calls itself anybody can write
+                held = (row.jwks or {}).get("keys", ())
+                fits = [jwt.thumbprint(key) for key in held] == [kid]
+            if fits:
                 return _app(row)
     return None
 

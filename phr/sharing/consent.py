@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import reduce
+from itertools import combinations
 from operator import or_
 from typing import Any, Final
 
@@ -30,7 +31,14 @@ ACTIONS: Final = (f"{CODE_SYSTEM}consentaction", "http://hl7.org/fhir/consentact
 IRCP: Final = f"{CODE_SYSTEM}v3-ParticipationType"
 ACT_CODE: Final = f"{CODE_SYSTEM}v3-ActCode"
 CONFIDENTIALITY: Final = f"{CODE_SYSTEM}v3-Confidentiality"
-PURPOSES: Final = frozenset({"TREAT", "PATRQT"})  # of v3-ActReason; others promise what we cannot
+ACT_REASON: Final = f"{CODE_SYSTEM}v3-ActReason"
+OLDER_REASON: Final = "http://hl7.org/fhir/v3/ActReason"  # as STU3 spelled it
+PURPOSES: Final = {  # of v3-ActReason; others promise what we cannot
+    "TREAT": "Treatment",
+    "PATRQT": "Because the patient asked for it",
+}
+CONSENT_SCOPE: Final = f"{CODE_SYSTEM}consentscope"
+OPTED_IN: Final = frozenset({"OPTIN", "OPTINR"})
 FETCHING: Final = frozenset({Action.VIEW, Action.DOWNLOAD})  # what a server does with it
 MOST_PERMITS: Final = 50
 CATEGORIES: Final = {
@@ -40,6 +48,7 @@ CATEGORIES: Final = {
 
 
 IRCP_ALONE: Final = [concept("v3-ParticipationType", "IRCP")]
+OPT_IN: Final = concept("v3-ActCode", "OPTINR")
 
 
 class NotExpressible(InvalidInput):
@@ -62,7 +71,7 @@ def resource(
         "patient": {"reference": f"Patient/{patient_id}"},
         "dateTime": clock.instant(terms.created_at),
         **({"performer": [{"display": terms.shared_by}]} if terms.shared_by else {}),
-        "policyRule": concept("v3-ActCode", "OPTINR"),
+        "policyRule": OPT_IN,
         "provision": {
             "type": "deny",
             "period": {
@@ -84,7 +93,7 @@ def _permit(rule: Rule, terms: Terms) -> dict[str, Any]:
             }
         ],
         "action": [concept("consentaction", "access")],
-        "purpose": [{"system": f"{CODE_SYSTEM}v3-ActReason", "code": terms.purpose}],
+        "purpose": [{"system": ACT_REASON, "code": terms.purpose}],
         "class": _classes(rule.types, rule.categories),
     }
     period = {"start": rule.since, "end": rule.until}
@@ -165,11 +174,12 @@ def read(document: Mapping[str, Any], *, patient_id: str, now: datetime) -> Prop
     if document.get("resourceType") != "Consent":
         raise NotExpressible("This is no Consent.")
     _plain(document, _HEAD, "a Consent")
-    if document.get("status") not in {"active", "proposed", "draft"}:
+    if _text(document.get("status")) not in {"active", "proposed", "draft"}:
         raise NotExpressible("Only a Consent that is proposed or active asks for something.")
     reference = _object(document.get("patient"), "its patient").get("reference")
     if not isinstance(reference, str) or reference.rpartition("/")[2] != patient_id:
         raise NotExpressible("This Consent is about another patient than the one who let you in.")
+    _must_be_for_privacy(document)
     is_2017 = isinstance(document.get("policyRule"), str)
     permits, period = _of_2017(document) if is_2017 else _of_r4(document)
     if not 0 < len(permits) <= MOST_PERMITS:
@@ -179,8 +189,7 @@ def read(document: Mapping[str, Any], *, patient_id: str, now: datetime) -> Prop
 
 _HEAD: Final = frozenset({
     "resourceType", "id", "meta", "text", "language", "status", "scope", "category", "patient",
-    "dateTime", "performer", "organization", "policy", "policyRule", "provision", "period",
-    "dataPeriod", "except", "consentingParty", "actor",
+    "dateTime", "policyRule", "provision", "period", "dataPeriod", "except",
 })  # fmt: skip
 _PERMIT: Final = frozenset({
     "type", "period", "actor", "action", "securityLabel", "purpose", "class", "dataPeriod",
@@ -188,9 +197,12 @@ _PERMIT: Final = frozenset({
 
 
 def _of_r4(document: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], Any]:
-    for name in ("except", "dataPeriod", "period", "consentingParty", "actor"):
+    for name in ("except", "dataPeriod", "period"):
         if name in document:
             raise NotExpressible(f"“{name}” does not stand there in an R4 Consent.")
+    for coding in _codings([document["policyRule"]] if "policyRule" in document else [OPT_IN]):
+        if coding.get("system", ACT_CODE) != ACT_CODE or _text(coding.get("code")) not in OPTED_IN:
+            raise NotExpressible("This policy is not known here: OPTIN or OPTINR.")
     root = _object(document.get("provision"), "its provision")
     _plain(root, frozenset({"type", "period", "provision"}), "the outer provision")
     if root.get("type") != "deny":
@@ -302,22 +314,22 @@ def _labels(permit: Mapping[str, Any]) -> Label:
     named = []
     for each in _list(permit.get("securityLabel", [])):
         coding = _object(each, "a label")
-        code, system = coding.get("code"), coding.get("system")
+        code, system = _text(coding.get("code")), _text(coding.get("system"))
         if system not in {ACT_CODE, CONFIDENTIALITY} or code not in Label.__members__:
             raise NotExpressible("A label is of a kind that is not understood here.")
-        named.append(Label[str(code)])
+        named.append(Label[code])
     if Label.PRIVATE in named or Label.NONE in named:
         raise NotExpressible("A label is of a kind that is not understood here.")
     return reduce(or_, named, Label.NONE)
 
 
 def _purpose(permit: Mapping[str, Any]) -> str:
-    codes = {
-        _object(each, "a purpose").get("code") for each in _list(permit.get("purpose", []))
-    } or {"PATRQT"}
-    if len(codes) > 1 or not codes <= PURPOSES:
+    named = [_object(each, "a purpose") for each in _list(permit.get("purpose", []))]
+    codes = {_text(each.get("code")) for each in named} or {"PATRQT"}
+    systems = {_text(each.get("system", ACT_REASON)) for each in named}
+    if len(codes) > 1 or not codes <= PURPOSES.keys() or not systems <= {ACT_REASON, OLDER_REASON}:
         raise NotExpressible("One purpose can be kept: TREAT or PATRQT.")
-    return str(codes.pop())
+    return codes.pop()
 
 
 def _actor(actors: Any) -> tuple[str, str]:
@@ -330,7 +342,7 @@ def _actor(actors: Any) -> tuple[str, str]:
     actor = _object(listed[0], "its recipient")
     _plain(actor, frozenset({"role", "reference"}), "a recipient")
     for role in _codings([actor["role"]] if "role" in actor else IRCP_ALONE):
-        if role.get("system") not in {IRCP, "http://hl7.org/fhir/v3/ParticipationType"} or (
+        if _text(role.get("system")) not in {IRCP, "http://hl7.org/fhir/v3/ParticipationType"} or (
             role.get("code") != "IRCP"
         ):
             raise NotExpressible("Only a recipient (IRCP) can be named.")
@@ -340,7 +352,7 @@ def _actor(actors: Any) -> tuple[str, str]:
     server = identifier.get("value") if identifier.get("system") == "urn:ietf:rfc:3986" else None
     if identifier and not isinstance(server, str):
         raise NotExpressible("A recipient is named by the address of its server.")
-    named = one_line(str(reference.get("display") or ""), limit=NAME_LENGTH)
+    named = one_line(_text(reference.get("display")), limit=NAME_LENGTH)
     return named, server or ""
 
 
@@ -355,8 +367,10 @@ def _joined(
             )
     first = permits[0]
     _must_be_open(document)
+    parts = tuple(dict.fromkeys(part for each in permits for part in each.parts))
+    _must_stand_alone(parts)
     return Proposal(
-        parts=tuple(dict.fromkeys(part for each in permits for part in each.parts)),
+        parts=parts,
         labels=first.labels,
         purpose=first.purpose,
         ends_at=ends_at,
@@ -365,7 +379,42 @@ def _joined(
     )
 
 
+def _must_stand_alone(parts: Sequence[Part]) -> None:
+    """Refuse lines of one kind of record whose data periods would be mixed up.
+
+    A grant holds rules (kind, category, period) and a token holds scopes, each by itself: where a
+    narrowing stands in the scope alone, the period of one line would open what another narrows.
+    And what stands twice could not be told apart by the patient who unticks one.
+    """
+    for one, other in combinations(parts, 2):
+        if (one.since, one.until) == (other.since, other.until):
+            continue
+        types = {one.line.scope.type, other.line.scope.type}
+        if len(types) > 1 and "*" not in types:
+            continue
+        if one.line.scope == other.line.scope or not (_is_rule(one) and _is_rule(other)):
+            raise NotExpressible(
+                "One kind of record stands twice with different data periods, which cannot be kept"
+                " apart here; send one Consent for each."
+            )
+
+
+def _is_rule(part: Part) -> bool:
+    """Say whether the rule of a line says all that its scope does."""
+    query = part.line.scope.query
+    plain = all(name == "category" and "|" not in value for name, value in query)
+    return plain and len(query) <= 1 and part.line.scope.letters >= asking.GIVEN
+
+
 # ------------------------------------------------------------------ strictness
+
+
+def _must_be_for_privacy(document: Mapping[str, Any]) -> None:
+    """Refuse other kinds of consent: to treatment, to research, an advance directive."""
+    for coding in _codings([document["scope"]]) if "scope" in document else ():
+        system, code = coding.get("system", CONSENT_SCOPE), coding.get("code")
+        if system != CONSENT_SCOPE or code != "patient-privacy":
+            raise NotExpressible("Only a Consent about privacy (patient-privacy) is taken.")
 
 
 def _must_be_open(value: Any) -> None:
@@ -396,6 +445,11 @@ def _object(value: Any, what: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise NotExpressible(f"The Consent lacks {what}, or it is not in the form of FHIR.")
     return value
+
+
+def _text(value: Any) -> str:
+    """Return a text of FHIR; "" for whatever is none."""
+    return value if isinstance(value, str) else ""
 
 
 def _list(value: Any) -> list[Any]:

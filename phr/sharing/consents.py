@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from phr import ids
@@ -25,7 +25,7 @@ from phr.sharing.consent import Proposal
 from phr.sharing.gate import Standing, Terms
 from phr.sharing.grants import StepUp
 from phr.sharing.servers import Server
-from phr.store import audit
+from phr.store import audit, limits
 from phr.store.house import House
 from phr.store.models import (
     Authorization,
@@ -40,7 +40,11 @@ from phr.store.vault import Vault
 
 ROLE: Final = "app"
 NOBODY: Final = "A server that is not named yet"
-MOST_WAITING: Final = 20  # proposals of one record that nobody has answered
+WAITING_OF_ONE: Final = 5  # proposals of one app that nobody has answered
+MOST_WAITING: Final = 100  # of all apps: so many that an app learns nothing of the others
+MOST_REQUESTS: Final = 20  # servers named for one Consent, ever
+MOST_BYTES: Final = 16 << 10  # of a Consent, without its narrative
+A_DAY: Final = limits.Limit(free=20, first=60, most=3600)  # proposals of one app
 REFUSED: Final = "refused"
 FULL: Final = "Too many proposals wait for the patient's answer. Nothing was kept."
 STATUS: Final = {  # R4 consent-state-codes
@@ -109,15 +113,26 @@ class Asked:
 def propose(vault: Vault, by: Standing, body: bytes, *, now: datetime) -> str:
     """Keep a Consent as a draft grant, for the patient to answer; return its id.
 
-    Raises consent.NotExpressible (nothing is kept), Conflict where too many wait.
+    Its narrative is not kept. Raises consent.NotExpressible (nothing is kept), Conflict where too
+    many wait, TooManyTries where the app proposed too many today.
     """
     found = document.loads(body)
     proposal = consent.read(found, patient_id=references.patient_id(vault.id_key), now=now)
+    kept = document.dumps({name: value for name, value in found.items() if name != "text"})
+    if len(kept) > MOST_BYTES:
+        raise consent.NotExpressible("This Consent is larger than is read here.")
+    limits.take(vault.house, [(f"proposals:{vault.id}:{by.client_id}", A_DAY)])
     consent_id = ids.new_id()
     with vault.write() as session:
-        text = body.decode()
         _draft(
-            session, vault, by, text, proposal, consent_id=consent_id, grant_id=consent_id, now=now
+            session,
+            vault,
+            by,
+            kept.decode(),
+            proposal,
+            consent_id=consent_id,
+            grant_id=consent_id,
+            now=now,
         )
     handles.bearer_route(vault.house, vault.id, consent_id)
     return consent_id
@@ -137,7 +152,8 @@ def _draft(
     waiting = select(func.count()).select_from(ConsentAsked).join(Grant).where(
         Grant.state == GrantState.DRAFT
     )  # fmt: skip
-    if (session.scalar(waiting) or 0) >= MOST_WAITING:
+    own = session.scalar(waiting.where(ConsentAsked.client_id == by.client_id)) or 0
+    if own >= WAITING_OF_ONE or (session.scalar(waiting) or 0) >= MOST_WAITING:
         raise Conflict(FULL)
     longest = now + grants.LONGEST_OF[ROLE]
     recipient = Recipient(
@@ -309,6 +325,8 @@ def authorize(
             row = first.row
         elif all(each.answer in OVER for each in known):
             raise Conflict("This Consent was refused, or it has ended. Propose it anew.")
+        elif len(known) >= MOST_REQUESTS:
+            raise Conflict("Too many servers were named for this Consent. Propose it anew.")
         else:
             grant_id, body = ids.new_id(), first.row.body
             row = _draft(
@@ -325,7 +343,7 @@ def authorize(
         limit = min((each.grant.ends_at for each in known), default=grant.ends_at)
         grant.ends_at = min(ends_at or limit, limit)
         row.address, row.jwks = server.address, None if server.jwks is None else dict(server.jwks)
-        session.get_one(Recipient, grant.recipient_id).name = server.host
+        session.get_one(Recipient, grant.recipient_id).name = server.name
         session.flush()
         return one(session, vault, row.grant_id)
 
@@ -344,16 +362,38 @@ def _must_fit(known: list[Asked], server: Server, ends_at: datetime | None) -> N
 def revoke(vault: Vault, by: Standing, consent_id: str, named: str, *, now: datetime) -> None:
     """End what one server has under a Consent; `named` is its address or the request's id.
 
-    Repeating it changes nothing. Raises NotFound where no such server was ever named.
+    What nobody answered yet is forgotten altogether. Repeating it changes nothing. Raises NotFound
+    where no such server is named.
     """
     with vault.read() as session:
         known = of_consent(session, vault, by.client_id, consent_id)
-        found = [each.grant.id for each in known if named in {each.row.address, each.grant.id}]
+    found = [each for each in known if named in {each.row.address, each.grant.id}]
     if not found:
         raise NotFound
     actor = {"kind": "recipient", "id": by.grant.id, "name": by.recipient}
-    for grant_id in found:
-        gate.end(vault, grant_id, "app", actor, now=now)
+    for each in found:
+        if each.answer is not Answer.WAITING or not _withdraw(vault, each.grant.id, actor):
+            gate.end(vault, each.grant.id, "app", actor, now=now)
+    with vault.read() as session:
+        of_it = select(ConsentAsked.grant_id).where(ConsentAsked.consent_id == consent_id)
+        if session.scalars(of_it.limit(1)).first() is not None:
+            return
+    with vault.house.write() as house:
+        house.execute(delete(Route).where(Route.grant_id == consent_id))
+
+
+def _withdraw(vault: Vault, grant_id: str, actor: Mapping[str, Any]) -> bool:
+    """Forget a draft with its recipient; False where it was answered meanwhile."""
+    with vault.write() as session:
+        grant = session.get(Grant, grant_id)
+        if grant is None or grant.state != GrantState.DRAFT:
+            return False
+        recipient_id = grant.recipient_id
+        session.execute(delete(ConsentAsked).where(ConsentAsked.grant_id == grant_id))
+        session.execute(delete(Grant).where(Grant.id == grant_id))
+        session.execute(delete(Recipient).where(Recipient.id == recipient_id))
+        audit.append(session, vault, "consent.withdrawn", actor, grant_id=grant_id)
+        return True
 
 
 # ------------------------------------------------------------------ the patient answers
@@ -394,7 +434,7 @@ def approve(
     if kept.ends_at > asked.grant.ends_at:
         raise InvalidInput("The app did not ask for that long.")
     house, by = vault.house, step_up.account_id
-    says = Registration(server.host, (), server.jwks, server.jwks_uri)
+    says = Registration(server.name, (), server.jwks, server.jwks_uri)
     client_id = clients.known_server(house, says, by=by).id
     lines = tuple(part.line for part in asked.proposal.parts if part.line.text in kept.lines)
     with vault.write() as session:
@@ -402,7 +442,7 @@ def approve(
         grant.provision = policy.to_json(provision)
         grant.ends_at, grant.starts_at = kept.ends_at, now
         grant.created_by, grant.shared_by = by, str(actor["name"])
-        grant.recipient_id = recipients.app(session, client_id, server.host, now=now).id
+        grant.recipient_id = recipients.app(session, client_id, server.name, now=now).id
         grants.approve(session, vault, grant, step_up=step_up, shown=shown, actor=actor, now=now)
         row.server_id = client_id
         session.add(

@@ -16,9 +16,10 @@ from phr.chart import allergies, medications, people, problems, results
 from phr.chart.allergies import Knowledge
 from phr.chart.decision import Decision
 from phr.chart.medications import Standing
-from phr.chart.plain import day_words, joined, moment_words, sentence_case, visible
+from phr.chart.plain import counted, day_words, joined, moment_words, sentence_case, visible
+from phr.chart.summary import contacts_of
 from phr.fhir import kinds, reading
-from phr.fhir.record import UNSAID, Origin, Record, Selection
+from phr.fhir.record import UNSAID, UPLOAD, Origin, Record, Selection
 from phr.sharing.gate import Released, Terms
 from phr.sharing.provision import Provision
 from phr.views import KIND, VIEWS, Context, View, show
@@ -30,6 +31,8 @@ minute = clock.minute_here  # one way to write an instant, here and on the pages
 CHOSEN = "The patient chose what to share. This may be incomplete. Not listed does not mean absent."
 NEWEST_TESTS = 12
 PLACES_AT_MOST = 3  # named on the first screen; the others are folded away
+CONTACTS = 3
+CARD = "card"  # the role of a printed card, as `phr.sharing.emergency` grants it
 LINES_AT_MOST = 12  # of one list on the first screen; the section has them all
 NO_TOOLS = Markup()
 REPEATING = frozenset({"timeline", "other"})
@@ -87,6 +90,7 @@ class Test:
     span: str
     taken: str
     before: str
+    by: str  # where it is from; says so where nobody vouches for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,8 @@ class Cover:
     ends: str
     columns: tuple[Column, ...]
     tests: tuple[Test, ...]
-    tests_note: str
+    calls: str  # whom to call, on the page that an emergency card opens; else ""
+    tests_note: str  # why there are none, or how many more there are
 
 
 # ------------------------------------------------------------------ as values
@@ -146,14 +151,16 @@ def build(
     `decisions` are the patient's, on which of them are the same thing.
     """
     context = Context(origins=origins, now=now, decisions=decisions)
-    tests = _tests(records, context)
+    tests, further = _tests(records, context)
+    is_card = terms.role == CARD
+    silent = is_card and not _shares(provision, "Observation")  # the card's set never has results
     return Cover(
         who=who_is(records, terms.patient, now),
         demo=any(origin.demo for origin in origins.values()),
         shared_by=terms.shared_by,
         recipient=terms.recipient,
         reason=terms.reason or "not given",
-        as_of=tuple(as_of(origin) for origin in origins.values()) or ("nothing is shared now",),
+        as_of=tuple(map(as_of, hospitals_first(origins))) or ("nothing is shared now",),
         spread=_spread(origins.values()),
         ends=minute(terms.ends_at),
         columns=(
@@ -162,8 +169,15 @@ def build(
             _problems(records, provision, context),
         ),
         tests=tests,
-        tests_note=_empty("test results", "Observation", provision) if not tests else "",
+        calls=_calls(records, context) if is_card else "",
+        tests_note=further if tests or silent else _empty("test results", "Observation", provision),
     )
+
+
+def _calls(records: Sequence[Record], context: Context) -> str:
+    """Return whom to call; without anybody a sentence that says so, since the card promises it."""
+    found = contacts_of(people.of_the_person(records, how(context)))
+    return joined(*found[:CONTACTS], by="; ") or "no contact is listed in what is shared"
 
 
 def who_is(records: Sequence[Record], fallback: str, now: datetime) -> Who:
@@ -204,6 +218,11 @@ def as_of(origin: Origin) -> str:
     """
     at = "date unknown" if origin.as_of is None else minute(origin.as_of)
     return f"{at}, {with_demo(origin.name, demo=origin.demo)}"
+
+
+def hospitals_first(origins: Mapping[int, Origin]) -> list[Origin]:
+    """Return places in their order, what somebody brought after the connected hospitals."""
+    return sorted(origins.values(), key=lambda one: one.is_brought)
 
 
 def _spread(origins: Collection[Origin]) -> str:
@@ -292,8 +311,11 @@ def _problems(records: Sequence[Record], provision: Provision, context: Context)
     return _column("Problems", lines, note)
 
 
-def _tests(records: Sequence[Record], context: Context) -> tuple[Test, ...]:
-    """Return the newest value of the tests that were done last, flagged ones first."""
+def _tests(records: Sequence[Record], context: Context) -> tuple[tuple[Test, ...], str]:
+    """Return the newest value of the tests, flagged ones first, and how many more there are.
+
+    None that a source flagged is ever left out, however old it is or however many there are.
+    """
     wanted = [
         record
         for record in records
@@ -305,12 +327,14 @@ def _tests(records: Sequence[Record], context: Context) -> tuple[Test, ...]:
     sound.sort(
         key=lambda one: one.record.when.timestamp() if one.record.when else 0.0, reverse=True
     )
-    chosen = sound[:NEWEST_TESTS]
-    chosen.sort(key=lambda one: not one.flagged)
-    return tuple(_test(one) for one in chosen)
+    sound.sort(key=lambda one: not one.flagged)  # within each the newest stay first
+    most = max(NEWEST_TESTS, sum(one.flagged for one in sound))
+    more = counted(max(0, len(sound) - most), "more test")
+    told = f"{more}, not flagged by the source, in the section below." if sound[most:] else ""
+    return tuple(_test(one, context) for one in sound[:most]), told
 
 
-def _test(one: results.Result) -> Test:
+def _test(one: results.Result, context: Context) -> Test:
     before = next((each for each in one.earlier if not each.void), None)
     parts = (joined(p.name, p.value.words, p.value.unit, by=" ") for p in one.parts)
     name = joined(one.name, f"({one.status.casefold()})" if one.status else "", by=" ")
@@ -324,7 +348,16 @@ def _test(one: results.Result) -> Test:
         span=one.span.words if one.span else "no range given",
         taken=day_words(one.taken) or "no date given",
         before="" if before is None else f"{before.value.words} on {day_words(before.taken)}",
+        by=_by(one, context),
     )
+
+
+def _by(one: results.Result, context: Context) -> str:
+    """Return where a result is from; no file speaks as if a hospital had answered just now."""
+    origin = context.origins.get(one.record.connection_id)
+    said = context.origin(one.record)
+    is_file = origin is not None and origin.kind == UPLOAD
+    return f"{said} (a file the patient kept)" if is_file else said  # who contributes says it
 
 
 # ------------------------------------------------------------------ as HTML

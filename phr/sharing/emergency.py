@@ -37,7 +37,7 @@ from phr.store.vault import Vault
 PATH: Final = "/e"  # of cards, below the public address
 ROLE: Final = "card"
 PURPOSE: Final = "ETREAT"  # HL7 v3 PurposeOfUse: emergency treatment
-HOLDER: Final = "Whoever holds the emergency card"
+HOLDER: Final = "whoever holds the emergency card"
 REASON: Final = "Emergency"
 LASTS: Final = timedelta(hours=1)  # of one opening
 CARD_LASTS: Final = timedelta(days=365)

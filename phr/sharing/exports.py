@@ -203,14 +203,17 @@ def cancel(vault: Vault, asked: Asked) -> None:
 
 
 def manifest(asked: Asked, *, base: str) -> Mapping[str, Any]:
-    """Return the manifest of an export that was looked through (Bulk Data §2.5.4)."""
+    """Return the manifest of an export that was looked through (Bulk Data §2.5.4).
+
+    Without the counts, which it may have: the patient may have left out records since.
+    """
     counts = asked.counts or {}
     return {
         "transactionTime": clock.instant(asked.at),
         "request": asked.request,
         "requiresAccessToken": True,
         "output": [
-            {"type": type_, "url": f"{base}/$export/{asked.id}/{type_}.ndjson", "count": number}
+            {"type": type_, "url": f"{base}/$export/{asked.id}/{type_}.ndjson"}
             for type_, number in counts.items()
             if number
         ],

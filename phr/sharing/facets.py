@@ -164,11 +164,11 @@ def _parts(session: Session, asked: Search, selection: Selection, where: Clause)
         return [_by_facet(first, value, selection, rest) for value in first.values]
     rest = where & _all(asked.facets)
     if asked.late is None or asked.codes:
-        return [_by_type(selection, rest)]
+        return [_by_type(session, selection, rest)]
     since = max(filter(None, (selection.since, asked.dated_from)), default=None)
     within = rest & _in_type(selection)
     return [
-        _by_type(replace(selection, since=since), rest),
+        _by_type(session, replace(selection, since=since), rest),
         *(_by_facet(asked.late, value, selection, within) for value in asked.late.values),
     ]
 
@@ -189,10 +189,12 @@ def _by_facet(facet: Facet, value: int, selection: Selection, where: Clause) -> 
     return sql, (UNDATED, facet.parameter, value, *begin.params, *where.params)
 
 
-def _by_type(selection: Selection, where: Clause) -> Part:
+def _by_type(session: Session, selection: Selection, where: Clause) -> Part:
     """Walk along a type as pages and exports do."""
-    sql, params = records.statement(selection, where)
-    inside = (sql or "").partition(" FROM record ")[2]
+    sql, params = records.statement(selection, where, records.concepts(session, selection))
+    if sql is None:  # nothing can fit: never a walk without its conditions
+        return "SELECT key, time, pk FROM record WHERE 0", ()
+    inside = sql.partition(" FROM record ")[2]
     time = f"coalesce(record.time, {UNDATED}) AS time"
     return f"SELECT record.key, {time}, record.pk FROM record {inside}", params
 

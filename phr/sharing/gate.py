@@ -450,6 +450,12 @@ def actor_of(session: Session, grant: Grant) -> dict[str, Any]:
     return {"kind": "recipient", "id": grant.recipient_id, "name": name}
 
 
+def identity(session: Session, vault: Vault, grant_id: str) -> list[Record]:
+    """Return the Patient records that a grant covers, for the name on a page of its holder."""
+    where = policy.compiled(policy.from_json(grants.get(session, grant_id).provision)).where
+    return records.select(session, vault, Selection(types=policy.IDENTITY), where=where)
+
+
 def person_of(vault: Vault) -> str:
     """Return the name that the house gives to the person of a vault."""
     with vault.house.read() as session:

@@ -9,21 +9,23 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
-from phr import ids
+from phr import clock, ids
 from phr.errors import Conflict, InvalidInput, NotFound, StepUpNeeded
 from phr.sharing import provision as policy
 from phr.sharing.recipients import one_line
 from phr.store import audit
 from phr.store.models import (
     Approval,
+    ClaimedBrowser,
     Delivery,
     DeliveryState,
     Grant,
     GrantState,
     Handle,
+    HandleKind,
     HandleState,
     Recipient,
     RecipientKind,
@@ -38,6 +40,7 @@ LONGEST_OF = {  # by role: what asks again and again, or lies in a wallet, is no
 FRESH = timedelta(minutes=5)  # DESIGN §7.10
 REASON_LENGTH = 200
 USES_AT_MOST = 1000
+_BY_THEMSELVES = (RecipientKind.LINK, RecipientKind.APP, RecipientKind.HEALTH_LINK)
 LIVE = (GrantState.ACTIVE, GrantState.SUSPENDED)
 
 Actor = Mapping[str, Any]
@@ -70,15 +73,21 @@ def standing(session: Session) -> list[Grant]:
 
 
 def looking(session: Session) -> int:
-    """Return how many recipients can look by themselves right now: by a link, or as an app."""
+    """Return how many recipients can look by themselves right now.
+
+    By a link, as an app, or by an emergency card that somebody opened within its hour.
+    """
+    open_cards = (
+        select(Handle.grant_id)
+        .join(ClaimedBrowser, ClaimedBrowser.handle_id == Handle.id)
+        .where(Handle.kind == HandleKind.CARD, ClaimedBrowser.ends_at > clock.now())
+    )
     query = (
         select(func.count())
         .select_from(Grant)
         .join(Recipient, Recipient.id == Grant.recipient_id)
         .where(Grant.state == GrantState.ACTIVE)
-        .where(
-            Recipient.kind.in_((RecipientKind.LINK, RecipientKind.APP, RecipientKind.HEALTH_LINK))
-        )
+        .where(or_(Recipient.kind.in_(_BY_THEMSELVES), Grant.id.in_(open_cards)))
     )
     return int(session.scalar(query) or 0)
 

@@ -8,6 +8,7 @@ from base64 import b64encode, urlsafe_b64decode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from threading import Lock
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
@@ -43,6 +44,7 @@ EMBEDDED: Final = 512 * 1024  # characters of a file that stands in the manifest
 MOST_DOCUMENTS: Final = 20
 MOST_DOCUMENT: Final = 10 << 20  # bytes of the files of one document
 RATE: Final = 10  # manifests of one link within a minute
+MINUTE: Final = timedelta(minutes=1)
 OPENED: Final = "health_link.opened"  # the line of the log for a manifest
 CLAIMED: Final = 80  # characters that are kept of who a viewer says it is for
 SUMMARY: Final = "summary"
@@ -54,6 +56,9 @@ TOO_LONG: Final = (
     "The public address of this Homeport is too long for a health link, which has 128 characters"
     " in all. A link works."
 )
+
+_asked_at: dict[str, list[datetime]] = {}  # when a link's manifest was asked for, lately
+_counting = Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +197,7 @@ def file(vault: Vault, bearer: Bearer, *, base_url: str, now: datetime) -> str:
     """
     with vault.write(Priority.URGENT) as session:
         link = session.get(Handle, bearer.routing_id)
-        if link is None or link.kind != HandleKind.HEALTH_LINK:
+        if link is None or link.kind != HandleKind.HEALTH_LINK or _is_locked(link):
             raise NotFound
         _must_stand(session, link, now)
         taken = handles.file_of(session, link.grant_id, bearer.secret, now=now)
@@ -230,7 +235,7 @@ def _admitted(
             wrong = _wrong_passcode(session, vault, handle, grant, asked)
             if wrong is not None:
                 return wrong
-        _must_not_hurry(session, grant.id, now)
+        _must_not_hurry(handle.id, now)
         if handle.content_key is None:
             raise NotFound
         return _Admitted(handle.content_key, grant.ends_at - grant.starts_at > VISIT)
@@ -245,11 +250,16 @@ def _must_stand(session: Session, handle: Handle, now: datetime) -> Grant:
     return grant
 
 
+def _is_locked(handle: Handle) -> bool:
+    """Tell a link whose passcode was wrong too often: it is as good as gone, with its files."""
+    return handle.code_hash is not None and handle.tries_left == 0
+
+
 def _wrong_passcode(
     session: Session, vault: Vault, handle: Handle, grant: Grant, asked: Asked
 ) -> WrongPasscode | None:
-    if handle.tries_left == 0:
-        raise NotFound  # locked is as good as gone
+    if _is_locked(handle):
+        raise NotFound
     if asked.passcode is None:
         return WrongPasscode(handle.tries_left)  # nothing was guessed
     left = handles.take_try(session, handle.id)
@@ -266,13 +276,20 @@ def _wrong_passcode(
     return WrongPasscode(left)
 
 
-def _must_not_hurry(session: Session, grant_id: str, now: datetime) -> None:
-    """Raise TooManyTries where a link is asked for again and again (SHL "Polling")."""
-    lines = audit.entries(session, grant_id=grant_id, limit=RATE * (MOST_DOCUMENTS + 2))
-    since = now - timedelta(minutes=1)
-    opened = [one.at for one in lines if one.event == OPENED and one.at > since]
-    if len(opened) >= RATE:
-        raise TooManyTries(after=opened[RATE - 1] + timedelta(minutes=1))
+def _must_not_hurry(handle_id: str, now: datetime) -> None:
+    """Raise TooManyTries where a link is asked for again and again (SHL "Polling").
+
+    Counted here and not by the log, whose line is written when the manifest is made: forty asked
+    for at once would all find it empty.
+    """
+    with _counting:
+        since = now - MINUTE
+        for other in [key for key, times in _asked_at.items() if times[-1] <= since]:
+            del _asked_at[other]
+        lately = [at for at in _asked_at.get(handle_id, ()) if at > since]
+        if len(lately) >= RATE:
+            raise TooManyTries(after=lately[-RATE] + MINUTE)
+        _asked_at[handle_id] = [*lately, now]
 
 
 def _release(

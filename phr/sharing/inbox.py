@@ -7,17 +7,18 @@ its sender's own, beside the record and never over it. Whether somebody may send
 import base64
 import io
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session, undefer
 
 from phr import clock, ids, keep
+from phr.chart import documents
 from phr.chart.plain import name_words, string
 from phr.errors import Conflict, Denied, InvalidInput, NotFound, TooManyTries
 from phr.fhir import document, statements
@@ -49,17 +50,19 @@ from phr.store.models import (
 from phr.store.vault import Vault
 
 MOST: Final = 10 << 20  # bytes of one arrival
-MOST_BY_API: Final = 4 << 20  # bytes of a request, which is read before its token is looked at
+MOST_BY_API: Final = 4 << 20  # bytes of a request
 MOST_NOTE: Final = 20_000  # characters
 MOST_WAITING: Final = 20  # of one grant at once
 MOST_HOURLY: Final = 10  # of one grant
 MOST_EVER: Final = 200  # of one grant
-MOST_BYTES: Final = 100 << 20  # bytes of all that wait in one vault
+MOST_OF_ONE: Final = 25 << 20  # bytes of what waits of one grant
+MOST_BYTES: Final = 100 << 20  # bytes of all that wait in one vault: the last bound
 MOST_RESOURCES: Final = 200  # in one arrival
 KEPT_FOR: Final = timedelta(days=30)  # what was refused can be taken back for so long
 HOUR: Final = timedelta(hours=1)
 NOTE: Final = "note"
 FILE: Final = "file"
+CODED: Final = "document"  # a C-CDA: a file whose coded entries become records
 API: Final = "api"
 LINK: Final = "link"
 BY: Final = {LINK: "by link", API: "by an app"}
@@ -67,8 +70,8 @@ BY: Final = {LINK: "by link", API: "by an app"}
 TYPES: Final = frozenset(PARAMETERS) - {*IDENTITY, *SUPPORTING, "Provenance"}
 CAPABILITY: Final = (
     "Nothing is written into the record by this. It waits until the patient accepts it: 202, and"
-    " the address answers 404 until then; 201 or 200 where the patient said so beforehand. Only"
-    " what the same app sent can be amended or withdrawn."
+    " the address answers 404 until then; 201 where the patient said so beforehand. Only what the"
+    " same app sent can be amended or withdrawn, and what was accepted only if they accept that."
 )
 _COMING_ALONG: Final = frozenset({*SUPPORTING, "Binary"})
 _SHOWN_AS: Final = frozenset({kinds.PDF, kinds.TEXT, kinds.CDA, kinds.RTF})
@@ -79,6 +82,7 @@ NO_RECORDS = "There is no record in this file that could be added. It was not ke
 TOO_MANY = f"This file holds more than {MOST_RESOURCES} records. It was not kept."
 TOO_LARGE = "This is larger than 10 MB. It was not kept."
 FULL = "The patient has not yet looked at what was sent before. Please wait until they have."
+NO_ROOM = "This cannot be taken at the moment. Nothing of it was kept; please try again later."
 TOO_OFTEN = "That was a lot within an hour. Please wait a while; nothing of this one was kept."
 
 Actor = Mapping[str, Any]
@@ -142,7 +146,8 @@ def look_at(sent: Sent) -> Content:
         return Content(ArrivalKind.RECORDS, "application/fhir+json", _types(_judged(content)))
     if kind not in _SHOWN_AS and kind.way is not Way.IMAGE:
         raise InvalidInput(NOT_TAKEN)
-    return Content(ArrivalKind.FILE, kind.media_type, (FILE,))
+    what = CODED if kind is kinds.CDA else FILE
+    return Content(ArrivalKind.FILE, kind.media_type, (what,))
 
 
 def _one_resource(sent: Sent) -> Content:
@@ -258,17 +263,30 @@ def _same(session: Session, grant_id: str, digest: bytes, before: Arrival | None
 
 
 def _must_fit(session: Session, grant_id: str, size: int, now: datetime) -> None:
-    def number(*where: Any) -> int:
-        query = select(func.count()).select_from(Arrival).where(Arrival.grant_id == grant_id)
-        return int(session.scalar(query.where(*where)) or 0)
+    _must_be_few(session, grant_id, now)
+    waits = Arrival.state == ArrivalState.WAITING
+    own = (Arrival.grant_id == grant_id, waits)
+    if _number(session, *own) >= MOST_WAITING or _bytes(session, *own) + size > MOST_OF_ONE:
+        raise Conflict(FULL)
+    if _bytes(session, waits) + size > MOST_BYTES:
+        raise Conflict(NO_ROOM)  # of others nothing is told
 
-    if number(Arrival.received_at > now - HOUR) >= MOST_HOURLY:
+
+def _must_be_few(session: Session, grant_id: str, now: datetime) -> None:
+    """Bound how often a grant adds a line here, and to the log: by sending or by withdrawing."""
+    own = Arrival.grant_id == grant_id
+    if _number(session, own, Arrival.received_at > now - HOUR) >= MOST_HOURLY:
         raise TooManyTries(TOO_OFTEN, after=now + HOUR)
-    if number(Arrival.state == ArrivalState.WAITING) >= MOST_WAITING or number() >= MOST_EVER:
+    if _number(session, own) >= MOST_EVER:
         raise Conflict(FULL)
-    waiting = select(func.total(Arrival.size)).where(Arrival.state == ArrivalState.WAITING)
-    if int(session.scalar(waiting) or 0) + size > MOST_BYTES:
-        raise Conflict(FULL)
+
+
+def _number(session: Session, *where: Any) -> int:
+    return int(session.scalar(select(func.count()).select_from(Arrival).where(*where)) or 0)
+
+
+def _bytes(session: Session, *where: Any) -> int:
+    return int(session.scalar(select(func.total(Arrival.size)).where(*where)) or 0)
 
 
 def _made(recipient_id: str, sent: Sent, content: Content, now: datetime) -> Arrival:
@@ -297,9 +315,10 @@ def _made(recipient_id: str, sent: Sent, content: Content, now: datetime) -> Arr
 
 def sent_by(session: Session, grant_id: str) -> list[Arrival]:
     """Return what came under a grant, newest first; what was replaced is left out."""
+    newer = select(Arrival.id).where(Arrival.kind != ArrivalKind.WITHDRAWAL)
     query = select(Arrival).where(
         Arrival.grant_id == grant_id,
-        Arrival.replaced_by.is_(None),
+        or_(Arrival.replaced_by.is_(None), Arrival.replaced_by.not_in(newer)),
         Arrival.kind != ArrivalKind.WITHDRAWAL,
     )
     return list(session.scalars(query.order_by(Arrival.received_at.desc(), Arrival.id)))
@@ -323,7 +342,8 @@ def withdraw(vault: Vault, stands: Callable[[], Terms], arrival_id: str, *, now:
     """Take an own arrival back, for its sender; return its state afterwards.
 
     What waits is gone at once. What the patient accepted stays until the patient has read that it
-    was withdrawn, and agrees: that waits as an arrival too.
+    was withdrawn, and agrees: that waits as an arrival too. Asking again changes nothing. Raises
+    TooManyTries and Conflict at the limits of what a grant may ask for.
     """
     with vault.write() as session:
         terms = stands()
@@ -331,13 +351,15 @@ def withdraw(vault: Vault, stands: Callable[[], Terms], arrival_id: str, *, now:
             raise Denied(f"{Action.CONTRIBUTE} is not part of the grant")
         held = _own(session, terms.grant_id, arrival_id)
         who = _recipient(session, held)
+        is_news = True
         if held.state == ArrivalState.ACCEPTED:
-            _ask_to_withdraw(session, held, now)
+            is_news = _ask_to_withdraw(session, held, now)
         else:
             _withdraw(held, now)
-        audit.append(
-            session, vault, "inbox.withdrawn", who, grant_id=terms.grant_id, arrival=held.id
-        )
+        if is_news:
+            audit.append(
+                session, vault, "inbox.withdrawn", who, grant_id=terms.grant_id, arrival=held.id
+            )
         state = str(held.state)
     _forget(vault)
     return state
@@ -349,14 +371,16 @@ def _withdraw(held: Arrival, now: datetime, by: str | None = None) -> None:
     held.content = None
 
 
-def _ask_to_withdraw(session: Session, held: Arrival, now: datetime) -> None:
+def _ask_to_withdraw(session: Session, held: Arrival, now: datetime) -> bool:
+    """Have the patient asked; return whether that is news, or waits already."""
     asked = select(Arrival.id).where(
         Arrival.chain == held.chain,
         Arrival.kind == ArrivalKind.WITHDRAWAL,
         Arrival.state == ArrivalState.WAITING,
     )
     if session.scalar(asked) is not None:
-        return
+        return False
+    _must_be_few(session, str(held.grant_id), now)
     kept = ("chain", "recipient_id", "grant_id", "handle_id", "way", "what", "media_type", "title",
             "name", "signed", "place")  # fmt: skip
     same = {name: getattr(held, name) for name in kept}
@@ -371,6 +395,7 @@ def _ask_to_withdraw(session: Session, held: Arrival, now: datetime) -> None:
             **same,
         )
     )
+    return True
 
 
 # ------------------------------------------------------------------ what the patient may do
@@ -540,27 +565,27 @@ def _bring_about(
 
     The arrivals keep the bytes, so what is taken out of the record can come back as it was.
     """
-    gone = set(_names(out)) if out is not None and out.place is not None else set()
+    before = set(_names(out)) if out is not None and out.place is not None else set()
     if into is None:
         with vault.write() as session:
-            _take_out(session, out, gone)
+            _take_out(session, vault, out, before)
             settle(session)
     else:
-        made, pull_id = _ready(vault, into, now)
+        made, pull_id = _ready(vault, into, out, now)
         items = contributed(into)
-        gone -= set(_names(into))
+        is_newer = out is not None and out.place == made  # what has the same name is a version
+        stays = set(_names(into)) if is_newer else set()
 
         def kept(session: Session, became: keep.Kept) -> None:
             if became.quarantined:
                 raise InvalidInput(became.reasons[0][1])
-            _take_out(session, out, gone)
+            _take_out(session, vault, out, before, but=stays)
             _hold_file(session, into, made)
             session.get_one(Arrival, into.id).place = made
             settle(session)
             pull = connections.pull(session, made, pull_id)
             pull.state, pull.ended_at = PullState.DONE, now
-            row = session.get_one(Connection, made)
-            row.claimed_by, row.last_pull_at = None, now
+            session.get_one(Connection, made).last_pull_at = now
 
         said = [*items, _provenance(vault, into, actor, now)]
         keeper = keep.Keeper(vault, made, pull_id, now=now, live=True)
@@ -570,14 +595,38 @@ def _bring_about(
     _forget(vault)
 
 
-def _ready(vault: Vault, held: Arrival, now: datetime) -> tuple[int, int]:
-    """Return the place for the records of an arrival, and a run that brings them there."""
+def _ready(vault: Vault, held: Arrival, before: Arrival | None, now: datetime) -> tuple[int, int]:
+    """Return the place for the records of an arrival, and a run that brings them there.
+
+    Nothing is asked for, so the place is not left claimed: an acceptance that is cut off must not
+    look like an import that goes on.
+    """
     with vault.write() as session:
-        place = held.place
-        if place is None:
-            place = _place(session, held, _names(held), now)
+        place, names = held.place, _names(held)
+        if place is None or _is_taken(session, place, names, before):
+            place = _place(session, held, names, now)
         row = session.get_one(Connection, place)
-        return place, connections.claim(session, row, now=now, full=False, anew=True).pull_id
+        connections.end_runs(session, place, (PullState.RUNNING,), "Cut off.")
+        pull_id = connections.claim(session, row, now=now, full=False, anew=True).pull_id
+        row.claimed_by = None
+        return place, pull_id
+
+
+def _is_taken(
+    session: Session, place: int, names: Sequence[tuple[str, str]], before: Arrival | None
+) -> bool:
+    """Say whether something else that was sent stands in a place by one of these names."""
+    is_there = before is not None and before.place == place
+    mine = set(_names(before)) if before is not None and is_there else set()
+    return bool(_held_in(session, place, set(names) - mine))
+
+
+def _held_in(session: Session, place: int, names: Iterable[tuple[str, str]]) -> set[str]:
+    """Return which of these names a place holds, each as "Type/id"."""
+    wanted = [(KINDS[type_].number, type_, id_) for type_, id_ in names]
+    types = {number: type_ for number, type_, _ in wanted}
+    held = connections.remote_names(session, place, types)
+    return {f"{type_}/{id_}" for _, type_, id_ in wanted} & held
 
 
 def _place(session: Session, held: Arrival, names: Sequence[tuple[str, str]], now: datetime) -> int:
@@ -588,12 +637,10 @@ def _place(session: Session, held: Arrival, names: Sequence[tuple[str, str]], no
     recipient = session.get_one(Recipient, held.recipient_id)
     name = f"{recipient.name} ({BY.get(held.way, held.way)}, not verified)"
     known = connections.listed(session, kind=connections.CONTRIBUTED)
-    types = {KINDS[type_].number: type_ for type_, _ in names}
-    wanted = {f"{type_}/{id_}" for type_, id_ in names}
     for row in known:
         if row.client.get("recipient") != recipient.id or row.client.get("way") != held.way:
             continue
-        if not wanted & connections.remote_names(session, row.id, types):
+        if not _held_in(session, row.id, names):
             return row.id
     return connections.add(
         session,
@@ -606,10 +653,31 @@ def _place(session: Session, held: Arrival, names: Sequence[tuple[str, str]], no
     )
 
 
-def _take_out(session: Session, held: Arrival | None, names: Iterable[tuple[str, str]]) -> None:
-    """Take records out of the record, and the Provenance of the arrival that brought them."""
-    if held is not None and held.place is not None:
-        keep.take_out(session, held.place, [*names, ("Provenance", _provenance_id(held))])
+def _take_out(
+    session: Session,
+    vault: Vault,
+    held: Arrival | None,
+    names: Iterable[tuple[str, str]],
+    *,
+    but: Container[tuple[str, str]] = (),
+) -> None:
+    """Take records (`but` those that get a newer version) out of the record.
+
+    With them goes the Provenance of the arrival that brought them, and all that was transcribed
+    of them: a newer version is transcribed anew.
+    """
+    if held is None or held.place is None:
+        return
+    gone = []
+    for type_, id_ in names:
+        key = local_key(vault.id_key, held.place, type_, id_)
+        told = connections.told_by(session, f"{type_}/{local_id_of(key)}")
+        if told is not None:
+            keep.take_out(session, told.id, connections.held_in(session, told.id))
+            connections.close_place(session, told)
+        if (type_, id_) not in but:
+            gone.append((type_, id_))
+    keep.take_out(session, held.place, [*gone, ("Provenance", _provenance_id(held))])
 
 
 def contributed(held: Arrival) -> list[Item]:
@@ -809,6 +877,24 @@ def named_person(held: Arrival) -> tuple[str, str] | None:
     return None
 
 
+def holds_coded(held: Arrival) -> bool:
+    """Say whether what was sent is a C-CDA, or has one inside a FHIR resource.
+
+    It is about a person, and its coded entries become records once it is accepted.
+    """
+    if held.kind == ArrivalKind.FILE:
+        return kinds.kind_of(received(held)) is kinds.CDA
+    if held.kind != ArrivalKind.RECORDS:
+        return False
+    found = (document.parse(item.body) for item in contributed(held))
+    return any(
+        kinds.kind_of(documents.inline_bytes(said, one.place) or b"") is kinds.CDA
+        for said in found
+        for one in documents.attachments(said)
+        if one.inline
+    )
+
+
 def twins(session: Session, held: Arrival) -> list[Arrival]:
     """Return other arrivals with the same bytes, from whomever."""
     query = select(Arrival).where(
@@ -862,6 +948,8 @@ def always(vault: Vault, arrival_id: str, actor: Actor, *, now: datetime) -> Non
         held = session.get(Arrival, arrival_id)
         if held is None or held.kind == ArrivalKind.WITHDRAWAL:
             raise NotFound
+        if holds_coded(held):
+            raise InvalidInput("Clinical documents are always looked at one by one.")
         known = {rule.what for rule in rules(session, recipient_id=held.recipient_id)}
         for what in held.what:
             if what not in known:
@@ -888,12 +976,17 @@ def end_rule(vault: Vault, rule_id: int, actor: Actor, *, now: datetime) -> None
 
 
 def _by_rule(vault: Vault, arrival_id: str, *, now: datetime) -> ArrivalState:
-    """Accept what the patient let in beforehand; what names a person is looked at first."""
+    """Accept what the patient let in beforehand.
+
+    Looked at first is what names a person, what becomes coded entries, and what takes the place
+    of something: whatever became of that was decided about, or could have been.
+    """
     with vault.read() as session:
         held = _whole(session, arrival_id)
         standing = {rule.what: rule.id for rule in rules(session, recipient_id=held.recipient_id)}
         wanted = [standing.get(what) for what in held.what]
-        fits = bool(wanted) and all(wanted) and named_person(held) is None
+        fits = bool(wanted) and all(wanted) and held.chain == held.id
+        fits = fits and named_person(held) is None and not holds_coded(held)
     if not fits:
         return ArrivalState.WAITING
     try:

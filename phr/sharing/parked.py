@@ -21,6 +21,8 @@ MOST_OF_ONE = 20  # network
 
 @dataclass(frozen=True, slots=True)
 class _Place:
+    """What lies here, for whom and until when."""
+
     what: Any
     whose: str
     until: datetime

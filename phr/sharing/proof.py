@@ -7,7 +7,7 @@ What the token then gives is `authorization`'s.
 import json
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -78,7 +78,11 @@ class KeySets:
             self._places.release()
 
     def _fetch(self, address: str, now: datetime) -> Mapping[str, Any]:
-        self._keep(address, _Kept(now, now, {}))  # a failure is remembered too
+        with self._lock:
+            kept = self._kept.get(address)
+        # A failure is remembered too, and takes away no key that is good for longer.
+        holds = kept is not None and now < kept.until
+        self._keep(address, replace(kept, asked=now) if kept and holds else _Kept(now, now, {}))
         answer = self._http.get(address, limits=servers.QUICK)
         try:
             found = json.loads(answer.body) if answer.status == 200 else None
@@ -92,6 +96,7 @@ class KeySets:
 
     def _keep(self, address: str, kept: "_Kept") -> None:
         with self._lock:
+            self._kept.pop(address, None)
             while len(self._kept) >= MOST_SETS:
                 self._kept.pop(next(iter(self._kept)))
             self._kept[address] = kept
@@ -99,6 +104,8 @@ class KeySets:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
+    """The keys of an app as they were found."""
+
     asked: datetime
     until: datetime
     found: Mapping[str, Any]
@@ -122,7 +129,9 @@ def prove(
     if any(len(values) > 1 for values in given.values()) or "client_secret" in given:
         raise Unproved
     one = {name: values[0] for name, values in given.items() if values}
-    if one.get("grant_type") == BEARER and "client_assertion" not in one:
+    if one.get("grant_type") == BEARER:
+        if "client_assertion" in one:  # the Consent stands in the one that is checked
+            raise Unproved
         one |= {"client_assertion": one.get("assertion", ""), "client_assertion_type": ASSERTION}
     if "client_assertion" not in one:
         app = clients.find(house, one.get("client_id", ""))

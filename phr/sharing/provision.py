@@ -4,7 +4,7 @@ Both say the same: the SQL keeps hidden records out of counts, order and pages, 
 behind it. Whatever is not understood gives nothing. No I/O here.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -524,6 +524,10 @@ _BASICS = ("allergies", "medicines", "problems")
 _SUMMARY = (*_BASICS, "vaccines", "implants", "people", "plans")
 _DATED = ("results", "vitals", "visits", "procedures", "letters")
 _EMERGENCY = (*_BASICS, "implants", "people", "directives")
+_EMERGENCY_WORDS = (
+    "allergies, medicines, problems and family history, implants and devices, advance directives,"
+    " and care team, family and insurance"
+)
 _YEAR = 365
 
 ROLES: dict[str, Role] = {
@@ -541,7 +545,7 @@ ROLES: dict[str, Role] = {
     ),
     "emergency": Role(
         "Emergency",
-        "Only allergies, medicines, problems, implants, advance directives and whom to call",
+        f"Only {_EMERGENCY_WORDS}",
         _EMERGENCY,
     ),
     "pharmacist": Role(
@@ -551,8 +555,7 @@ ROLES: dict[str, Role] = {
     "chosen": Role("I choose", "The kinds of records you tick, and how far back they go", ()),
     "card": Role(
         "Emergency card",
-        "Whoever holds the card, for an hour: allergies, medicines, problems, implants, advance"
-        " directives and whom to call",
+        f"Whoever holds the card, for an hour: {_EMERGENCY_WORDS}",
         _EMERGENCY,
         actions=frozenset({Action.VIEW}),
         offered=False,
@@ -588,44 +591,6 @@ def preset(role: str, *, now: datetime) -> Provision:
     """Return the provision of a role as of now, without any sensitive label."""
     given = ROLES[role]
     return Provision(rules_for(given.parts, days=given.days, now=now), actions=given.actions)
-
-
-def parts_of(provision: Provision) -> dict[str, tuple[Rule, ...]]:
-    """Return the parts that a provision covers, each with its rules as they stand (periods too)."""
-    found = {
-        key: tuple(rule for rule in provision.rules if _bare(rule) in part.rules)
-        for key, part in PARTS.items()
-    }
-    return {key: rules for key, rules in found.items() if rules}
-
-
-def _bare(rule: Rule) -> Rule:
-    return replace(rule, since=None, until=None)
-
-
-def reaching_back(provision: Provision) -> datetime | None:
-    """Return how far back the dated parts of a provision reach (None: without limit, or none)."""
-    return min((rule.since for rule in provision.rules if rule.since is not None), default=None)
-
-
-def with_parts(
-    provision: Provision, parts: Collection[str], since: datetime | None = None
-) -> Provision:
-    """Return a provision with only some of its parts left, the dated ones from `since` on."""
-    covered = parts_of(provision)
-    named = {rule for rules in covered.values() for rule in rules}
-    nameless = (rule for rule in provision.rules if rule not in named)
-    kept = tuple(
-        _later(rule, since) if PARTS[key].dated else rule
-        for key, rules in covered.items()
-        if key in parts
-        for rule in rules
-    )
-    return replace(provision, rules=(*kept, *nameless))
-
-
-def _later(rule: Rule, since: datetime | None) -> Rule:
-    return rule if since is None else replace(rule, since=max(rule.since or since, since))
 
 
 # What a patient is asked about, in words, and the labels behind it.

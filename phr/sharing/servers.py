@@ -7,7 +7,7 @@ key that was handed over. Fetching goes through the guard of our outgoing reques
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -21,7 +21,10 @@ from phr.store.house import House
 KEYS: Final = "/.well-known/jwks.json"
 THUMBPRINT: Final = "urn:ietf:params:oauth:jwk-thumbprint:sha-256:"  # RFC 9278 §3
 QUICK: Final = Limits(size=256 << 10, connect=3.0, first_byte=5.0, idle=3.0, total=5.0)
+STATED_FOR: Final = timedelta(minutes=5)
 OWN_KEY: Final = "server_key"
+MOST_SHOWN: Final = 200  # characters of an address: it is shown whole to whoever decides
+STATEMENT: Final = "homeport-statement+jwt"  # so that none serves as anything else (RFC 8725 §3.11)
 NO_KEYS: Final = "At that address no public keys of a server were found."
 
 
@@ -38,16 +41,20 @@ class Server:
         return keys_of(self.address) if self.jwks is None else None
 
     @property
-    def host(self) -> str:
+    def name(self) -> str:
         """What a person tells it by."""
         return shown(self.address)
 
 
 def shown(address: str) -> str:
-    """Return what a person tells a server by: its host, or that it has a key and no address."""
+    """Return what a person tells a server by: its address, or that it has a key and none.
+
+    With its path: at one host the path decides whose keys count.
+    """
     if address.startswith(THUMBPRINT):
         return f"the server with the key {address.removeprefix(THUMBPRINT)[:12]}…"
-    return urlsplit(address).netloc
+    parts = urlsplit(address)
+    return parts.netloc + parts.path.rstrip("/")
 
 
 def keys_of(address: str) -> str:
@@ -60,13 +67,7 @@ def at_address(http: Http, address: str) -> Server:
 
     It is asked over https only; http is for servers on this very machine.
     """
-    try:
-        place = net.parse(address)
-    except AddressRefused as error:
-        raise InvalidInput(error.sentence) from None
-    if place.query or (place.scheme != "https" and place.host not in clients.LOOPBACK):
-        raise InvalidInput("The address of a server begins with https:// and has no “?”.")
-    server = Server(place.url.rstrip("/"))  # as it is read, not as it was spelled
+    server = Server(plain_address(address))
     answer = http.get(keys_of(server.address), limits=QUICK)
     try:
         found = json.loads(answer.body) if answer.status == 200 else None
@@ -76,6 +77,19 @@ def at_address(http: Http, address: str) -> Server:
         raise InvalidInput(NO_KEYS)
     _sound(found)
     return server
+
+
+def plain_address(text: str) -> str:
+    """Return the address of a server as it is read, not as it was spelled. Raises InvalidInput."""
+    try:
+        place = net.parse(text)
+    except AddressRefused as error:
+        raise InvalidInput(error.sentence) from None
+    if place.query or (place.scheme != "https" and place.host not in clients.LOOPBACK):
+        raise InvalidInput("The address of a server begins with https:// and has no “?”.")
+    if len(place.url) > MOST_SHOWN:
+        raise InvalidInput("The address of this server is too long to be shown whole.")
+    return place.url.rstrip("/")
 
 
 def with_key(text: str) -> Server:
@@ -93,9 +107,11 @@ def that_says(http: Http, statement: str, audiences: frozenset[str], now: dateti
     As at the connectathon of 2017 (`jwt`). Raises InvalidInput, NetError.
     """
     try:
-        said = jwt.peek(statement)
+        said, kind = jwt.peek(statement), jwt.header(statement).get("typ")
     except TrustError as error:
         raise InvalidInput(error.sentence) from None
+    if kind != STATEMENT:
+        raise InvalidInput(f"This is no statement of a server: its header says typ {STATEMENT}.")
     issuer, audience = said.get("iss"), said.get("aud")
     if not isinstance(issuer, str) or not isinstance(audience, str) or audience not in audiences:
         raise InvalidInput("The statement does not say who made it, or it was made for another.")
@@ -119,14 +135,29 @@ def named(http: Http, given: Mapping[str, str], audiences: frozenset[str], now: 
         if ways == ["jwt"]:
             return that_says(http, given["jwt"], audiences, now)
         return with_key(given["publicKey"])
-    except NetError as error:
-        raise InvalidInput(f"{NO_KEYS} {error.sentence}") from None
+    except NetError:  # why is not for an app: it would learn what there is in our own network
+        raise InvalidInput(NO_KEYS) from None
 
 
 def own_key(house: House) -> Mapping[str, Any]:
     """Return the private key with which this house shows other servers who it is."""
     kept: Mapping[str, Any] = house.setting_or_made(OWN_KEY, lambda: jwt.new_key("ES384"))
     return kept
+
+
+def statement(house: House, address: str, audience: str, now: datetime) -> str:
+    """Return a signed statement that this house is at `address`, for one other to read.
+
+    It names no subject and its type is its own: nobody can take it for a client's assertion (RFC
+    7523 §3). Raises InvalidInput where the audience is no plain address.
+    """
+    claims = {
+        "iss": address,
+        "aud": plain_address(audience),
+        "iat": int(now.timestamp()),
+        "exp": int((now + STATED_FOR).timestamp()),
+    }
+    return jwt.sign(claims, own_key(house), kind=STATEMENT)
 
 
 def own_keys(house: House) -> Mapping[str, Any]:
@@ -137,5 +168,5 @@ def own_keys(house: House) -> Mapping[str, Any]:
 def _sound(found: Mapping[str, Any]) -> None:
     try:
         clients.public_keys(found)
-    except BadRegistration as error:
-        raise InvalidInput(f"{NO_KEYS} {error.sentence}") from None
+    except BadRegistration:
+        raise InvalidInput(NO_KEYS) from None

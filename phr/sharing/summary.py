@@ -11,7 +11,6 @@ from typing import Any
 
 from phr import clock, ids
 from phr.chart.decision import Decision
-from phr.chart.evidence import How
 from phr.chart.people import of_the_person
 from phr.chart.summary import SELECTIONS, Gap, Section, summary
 from phr.fhir import document, references
@@ -22,6 +21,7 @@ from phr.sharing.gate import Owned, Released, person_of
 from phr.sharing.package import Trail, composed_patient
 from phr.views import Context, paper
 from phr.views import summary as view
+from phr.views.evidence import how as gathering
 
 IPS = "http://hl7.org/fhir/uv/ips/StructureDefinition/"
 AUTHOR = "homeport"  # id of the Device that says: assembled by software, without a clinician
@@ -45,7 +45,7 @@ def bundle(source: Released | Owned, *, base_url: str, now: datetime) -> bytes:
     """
     origins = source.origins()
     found = source.select(*SELECTIONS)
-    how = How(decisions_of(source))
+    how = gathering(Context(origins=origins, now=now, decisions=decisions_of(source)))
     sections = summary(found, now=now, shared=isinstance(source, Released), how=how)
     trail = Trail(origins)
     leaving = source.bodies(_named(found, sections))
@@ -72,7 +72,7 @@ def html(source: Released | Owned, *, now: datetime) -> str:
     """Return the page that becomes the PDF: whole in itself, nothing to fetch."""
     origins = source.origins()
     found = source.select(*SELECTIONS)
-    how = How(decisions_of(source))
+    how = gathering(Context(origins=origins, now=now, decisions=decisions_of(source)))
     shared = isinstance(source, Released)
     context = Context(origins=origins, now=now)
     return _PAGE.render(

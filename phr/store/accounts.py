@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import pyotp
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session as Rows
 
@@ -489,6 +488,8 @@ def has_totp(house: House, account_id: str) -> bool:
 
 def enrol_totp(house: House, account_id: str) -> Enrolment:
     """Return a new TOTP secret (RFC 6238); it counts once `confirm_totp` saw a code of it."""
+    import pyotp  # noqa: PLC0415 - a start need not wait for it
+
     row, secret = account_of(house, account_id), pyotp.random_base32()
     until = clock.to_ms(clock.now() + ENROL_MINUTES)
     house.set_setting(f"totp:{account_id}", {"secret": secret, "until": until})
@@ -540,6 +541,8 @@ def drop_totp(house: House, account_id: str, *, code: str = "", kit: str = "") -
 
 
 def _fitting_step(secret: str, code: str, *, after: int | None) -> int:
+    import pyotp  # noqa: PLC0415 - a start need not wait for it
+
     digits = six_digits(code)
     now = int(clock.now().timestamp()) // STEP_SECONDS
     totp = pyotp.TOTP(secret)

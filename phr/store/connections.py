@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from phr import clock
 from phr.errors import Conflict, NotFound
 from phr.fhir import record as origin
+from phr.fhir.kinds import KINDS
 from phr.fhir.record import Origin
 from phr.store.database import rows
 from phr.store.models import (
@@ -29,7 +30,7 @@ from phr.store.models import (
 )
 
 OWN, UPLOAD = origin.OWN, origin.UPLOAD
-CONTRIBUTED = "contributed"  # of the place of what one recipient sent and the patient accepted
+CONTRIBUTED = origin.CONTRIBUTED  # of the place of what one recipient sent
 # No server stands behind these: nothing to ask, pause, sign in at or check.
 PLACES = (OWN, UPLOAD, CONTRIBUTED)
 RESUME_WITHIN = timedelta(hours=6)  # a run that an outage ended goes on where it stopped
@@ -68,9 +69,14 @@ def listed(session: Session, *, kind: str | None = None) -> list[Connection]:
 def origins(session: Session) -> dict[int, Origin]:
     """Return where records came from, by connection; removed ones too, for their kept records.
 
+    Not the places of recipients of whom nothing was accepted: those came from nowhere yet.
     Only the columns that are needed: whole rows would read the tokens for every page.
     """
-    found = rows(session, "SELECT id, name, kind, demo, last_pull_at FROM connection")
+    sql = (
+        "SELECT id, name, kind, demo, last_pull_at FROM connection WHERE kind != ? OR EXISTS"
+        " (SELECT 1 FROM counter WHERE counter.connection = connection.id AND counter.n > 0)"
+    )
+    found = rows(session, sql, (CONTRIBUTED,))
     return {
         id_: Origin(id_, name, kind, bool(demo), None if ms is None else clock.from_ms(ms))
         for id_, name, kind, demo, ms in found
@@ -271,6 +277,46 @@ def upload_of(session: Session, name: str, *, now: datetime) -> Connection:
         )
         row = session.get_one(Connection, made)
     return row
+
+
+def told_by(session: Session, name: str, *, closed: bool = False) -> Connection | None:
+    """Return the place of what a recipient's document ("Type/local id") says, if there is one."""
+    query = select(Connection).where(
+        Connection.kind == CONTRIBUTED,
+        func.json_extract(Connection.client, "$.document") == name,
+    )
+    if not closed:
+        query = query.where(Connection.state != ConnectionState.REMOVED)
+    return session.scalar(query)
+
+
+def place_of_document(session: Session, name: str, title: str, *, now: datetime) -> Connection:
+    """Return the place of what a recipient's document says; made, or opened again, if need be.
+
+    One for each document, so that it can go with it.
+    """
+    row = told_by(session, name, closed=True)
+    if row is not None:
+        row.state = ConnectionState.ACTIVE
+        return row
+    made = add(
+        session, kind=CONTRIBUTED, name=title, base_url="", now=now,
+        state=ConnectionState.ACTIVE, client={"document": name},
+    )  # fmt: skip
+    return session.get_one(Connection, made)
+
+
+def held_in(session: Session, connection_id: int) -> list[tuple[str, str]]:
+    """Return (type, remote id) of every record of one place."""
+    types = {kind.number: type_ for type_, kind in KINDS.items()}
+    query = select(record.c.type, record.c.remote_id).where(record.c.connection == connection_id)
+    return [(types[number], name) for number, name in session.execute(query)]
+
+
+def close_place(session: Session, row: Connection) -> None:
+    """Close a place whose records are gone; what it could not keep goes too."""
+    session.execute(delete(Quarantined).where(Quarantined.connection_id == row.id))
+    row.state = ConnectionState.REMOVED
 
 
 def twin(session: Session, row: Connection, patient: str) -> Connection | None:

@@ -13,8 +13,9 @@ from phr.store import records
 from phr.store.records import Clause
 from phr.store.vault import Vault
 
-# Newest rows of one concept that are looked at: a report may carry the code of its one test.
+# Newest rows of one concept that are looked at: a report may carry the code of its one test,
 _LOOKED_AT: Final = 3
+_OF_PLACES: Final = 12  # and several places may each have sent some of one test.
 
 
 def of_each_concept(session: Session, vault: Vault, selection: Selection) -> list[Record]:
@@ -32,3 +33,25 @@ def of_each_concept(session: Session, vault: Vault, selection: Selection) -> lis
         (_LOOKED_AT, KINDS[type_].number),
     )
     return records.select(session, vault, selection, where=newest)
+
+
+def of_each_place(session: Session, vault: Vault, selection: Selection) -> list[Record]:
+    """Return the newest record of each concept that each connection sent, as `of_each_concept`.
+
+    A place counts whose record is among the twelve newest of its concept.
+    """
+    (type_,) = selection.types
+    newest = Clause(
+        "record.pk IN (SELECT pk FROM ("
+        "SELECT near.pk, max(coalesce(near.time, -9e18)) FROM record AS near"
+        f" WHERE near.pk IN ({_NEAR}) AND near.type = ? GROUP BY near.concept, near.connection))",
+        (KINDS[type_].number,),
+    )
+    return records.select(session, vault, selection, where=newest)
+
+
+_NEAR: Final = " UNION ALL ".join(
+    "SELECT (SELECT same.pk FROM record AS same WHERE same.concept = concept.id"
+    f" ORDER BY same.time DESC LIMIT 1 OFFSET {nth}) FROM concept"
+    for nth in range(_OF_PLACES)
+)

@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from phr.fhir.kinds import KINDS
-from phr.store import bodies
+from phr.store import bodies, connections
 from phr.store.database import rows
 
 _MOST_WORDS: Final = 1_000_000
@@ -43,8 +43,12 @@ def waiting(
 
 
 def is_importing(session: Session) -> bool:
-    """Tell whether a pull or an upload is under way."""
-    return bool(rows(session, "SELECT 1 FROM connection WHERE claimed_by IS NOT NULL LIMIT 1"))
+    """Tell whether a pull or an upload is under way.
+
+    What people state or send is kept at once: a claim on such a place was left by a crash.
+    """
+    sql = "SELECT 1 FROM connection WHERE claimed_by IS NOT NULL AND kind NOT IN (?, ?) LIMIT 1"
+    return bool(rows(session, sql, (connections.OWN, connections.CONTRIBUTED)))
 
 
 def held(session: Session, hash_: bytes, rules: int) -> bytes | None:

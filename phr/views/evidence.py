@@ -17,7 +17,8 @@ MOST_LINKS = 12  # pieces of evidence named on one row; the rest is in the full 
 
 def how(context: Context) -> How:
     """Return how records are gathered for this reader."""
-    return How(context.decisions, context.grouped)
+    brought = frozenset(one for one, it in context.origins.items() if it.is_brought)
+    return How(context.decisions, context.grouped, brought)
 
 
 def with_evidence(row: Row, evidence: Evidence, context: Context) -> Row:

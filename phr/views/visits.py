@@ -36,7 +36,8 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     return sheets(
         context,
         (f"The newest {count}" if is_full(VIEW, records) else count) if found else "No visits yet",
-        "Future appointments are often not part of what a hospital's interface offers.",
+        "Future appointments are often not part of what a hospital's interface offers. Visits that"
+        " only a clinical document tells of are read there, under Documents.",
         *(years or [empty]),
     )
 

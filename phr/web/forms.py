@@ -4,23 +4,36 @@ A field that comes twice counts by its first value (`get`); `all` gives every on
 """
 
 import asyncio
+import math
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
-from phr.errors import InvalidInput
+from phr import clock
+from phr.errors import InvalidInput, TooManyTries
 
 MAX_BODY = 256 * 1024  # bytes of all plain fields of one form together
 MAX_FIELDS = 1000
 MAX_NAME = 200  # characters of a field's name
+MOST_UNKNOWN = 64 * 1024  # bytes of a program's body before anything is known of its token
+BODY_LASTS = 60.0  # seconds in which a body that is read whole must have come
 SILENCE = 30.0  # seconds without a byte after which an upload has broken off
-# Files are read in threads of their own: an upload that dawdles must not stop pages and doors.
+MOST_HELD = 48 << 20  # bytes of the bodies that are in memory at once, at one of our addresses
+MOST_OF_ONE = 16 << 20  # the same of one network
+# Files are read in threads of their own: an upload that dawdles must not stop pages and doors, and
+# one that comes through a door must not stop the household's.
 UPLOADS = ThreadPoolExecutor(4, thread_name_prefix="upload")
+UPLOADS_AT_DOORS = ThreadPoolExecutor(2, thread_name_prefix="upload-door")
 
+CROWDED = "Too much is being sent here at once. Nothing was changed; please try again in a moment."
 TOO_LARGE = "That is more than this form takes. Nothing was changed."
 NOT_A_FORM = "This address takes a form. Nothing was changed."
 BROKEN = "The form arrived incomplete. Nothing was changed; please send it again."
@@ -29,6 +42,50 @@ BROKEN = "The form arrived incomplete. Nothing was changed; please send it again
 Receive: TypeAlias = Callable[[], Awaitable[Any]]
 # The head of a part, bytes of it, and None at its end.
 Event: TypeAlias = MultipartSegment | bytes | bytearray | None
+Take: TypeAlias = Callable[[int], None]  # takes up so many bytes of memory, or raises TooManyTries
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How slowly an upload may come; only the time in which it is waited for counts."""
+
+    least: int  # bytes a second on the average, once SILENCE has passed
+    longest: float  # seconds in all
+
+
+AT_HOME = Pace(1024, math.inf)  # years of a record, over a slow wireless network
+AT_DOORS = Pace(8 * 1024, 600.0)
+
+
+class Held:
+    """The bytes of bodies that one application has in memory; asked in its event loop only."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._of: Counter[str] = Counter()
+
+    @contextmanager
+    def room(self, network: str) -> Iterator[Take]:
+        """Yield what takes up room for a network; all of it is free again at the end."""
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if self._of[network] + size > MOST_OF_ONE or self._of.total() + size > MOST_HELD:
+                raise TooManyTries(CROWDED, after=clock.now() + timedelta(seconds=SILENCE))
+            self._of[network] += size
+            taken += size
+
+        try:
+            yield take
+        finally:
+            self._of[network] -= taken
+            if not self._of[network]:
+                del self._of[network]
+
+
+def _unbounded(_: int) -> None:
+    """Take up no counted room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +159,25 @@ def kind_of(headers: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     return kind.lower(), options
 
 
-async def read(receive: Receive, headers: Mapping[str, str]) -> Form:
+@asynccontextmanager
+async def _in_time() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(BODY_LASTS):
+            yield
+    except TimeoutError as error:
+        raise InvalidInput(BROKEN) from error
+
+
+async def read(receive: Receive, headers: Mapping[str, str], take: Take = _unbounded) -> Form:
     """Read a whole small form (fields only); files in it are refused."""
     kind, options = kind_of(headers)
     body = bytearray()
-    async for chunk in chunks_of(receive):
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise InvalidInput(TOO_LARGE)
+    async with _in_time():
+        async for chunk in chunks_of(receive):
+            take(len(chunk))
+            body += chunk
+            if len(body) > MAX_BODY:
+                raise InvalidInput(TOO_LARGE)
     if kind == "application/x-www-form-urlencoded":
         return Form(_url_encoded(bytes(body)))
     if kind == "multipart/form-data":
@@ -120,14 +188,28 @@ async def read(receive: Receive, headers: Mapping[str, str]) -> Form:
 
 
 async def read_machine(
-    receive: Receive, headers: Mapping[str, str], most: int = MAX_BODY
+    receive: Receive,
+    headers: Mapping[str, str],
+    most: int = MAX_BODY,
+    *,
+    vouch: Callable[[], Awaitable[None]] | None = None,
+    take: Take = _unbounded,
 ) -> tuple[bytes, Form]:
-    """Read what a program sent: at most `most` bytes as they are, and as a form if they are one."""
+    """Read what a program sent: at most `most` bytes as they are, and as a form if they are one.
+
+    `vouch` is awaited before more than MOST_UNKNOWN bytes are read, and raises where nobody known
+    sends them.
+    """
     body = bytearray()
-    async for chunk in chunks_of(receive):
-        body += chunk
-        if len(body) > most:
-            raise InvalidInput(TOO_LARGE)
+    async with _in_time():
+        async for chunk in chunks_of(receive):
+            if vouch is not None and len(body) + len(chunk) > MOST_UNKNOWN:
+                await vouch()
+                vouch = None
+            take(len(chunk))
+            body += chunk
+            if len(body) > most:
+                raise InvalidInput(TOO_LARGE)
     encoded = kind_of(headers)[0] == "application/x-www-form-urlencoded"
     return bytes(body), Form(_url_encoded(bytes(body)) if encoded else [])
 
@@ -193,7 +275,14 @@ def _field(segment: MultipartSegment, events: Iterator[Event]) -> tuple[str, str
 # ------------------------------------------------------------------ files as a stream
 
 
-async def open_stream(receive: Receive, headers: Mapping[str, str]) -> Form:
+def uploads_of(*, at_home: bool) -> ThreadPoolExecutor:
+    """Return the threads in which files are read at the home address, or at the public one."""
+    return UPLOADS if at_home else UPLOADS_AT_DOORS
+
+
+async def open_stream(
+    receive: Receive, headers: Mapping[str, str], *, at_home: bool = True
+) -> Form:
     """Read the fields that stand before the first file; the files follow by `Form.uploads`.
 
     Nothing is stored here: the handler, in its own thread, pulls chunk by chunk from the network.
@@ -203,26 +292,32 @@ async def open_stream(receive: Receive, headers: Mapping[str, str]) -> Form:
         raise InvalidInput(NOT_A_FORM)
     parser = _parser(options.get("boundary", ""))
     loop = asyncio.get_running_loop()
-    chunks = _pulled(receive, loop)
-    return await loop.run_in_executor(UPLOADS, _until_first_file, parser, chunks)
+    chunks = _pulled(receive, loop, AT_HOME if at_home else AT_DOORS)
+    pool = uploads_of(at_home=at_home)
+    return await loop.run_in_executor(pool, _until_first_file, parser, chunks)
 
 
-def _pulled(receive: Receive, loop: asyncio.AbstractEventLoop) -> Iterator[bytes]:
+def _pulled(receive: Receive, loop: asyncio.AbstractEventLoop, pace: Pace) -> Iterator[bytes]:
     """Yield the body's chunks in a worker thread; the event loop does the waiting."""
     source = chunks_of(receive)
+    waited, came = 0.0, 0
 
     async def following() -> bytes | None:
         return await anext(source, None)
 
     while True:
+        began = time.monotonic()
         waiting = asyncio.run_coroutine_threadsafe(following(), loop)
         try:
-            chunk = waiting.result(SILENCE)
+            chunk = waiting.result(min(SILENCE, pace.longest - waited))
         except TimeoutError as error:
             waiting.cancel()
             raise InvalidInput(BROKEN) from error
         if chunk is None:
             return
+        waited, came = waited + time.monotonic() - began, came + len(chunk)
+        if waited > pace.longest or (waited > SILENCE and came < pace.least * waited):
+            raise InvalidInput(BROKEN)
         yield chunk
 
 

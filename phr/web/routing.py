@@ -31,7 +31,7 @@ from phr.store.accounts import PatientView
 from phr.store.house import House
 from phr.store.sessions import Browser
 from phr.store.vault import Vault
-from phr.web.forms import UPLOADS, Form
+from phr.web.forms import Form, uploads_of
 from phr.web.look import WORTH_PACKING, Look
 
 __all__ = ["Access", "Form", "Visit", "action", "live_page", "page", "slow_page"]
@@ -461,7 +461,8 @@ def _endpoint(handler: Callable[..., Any], *, threaded: bool, uploads: bool) -> 
 
     async def in_thread(request: Request[Any, Any, Any]) -> Response[Any]:
         call = partial(handler, **filled(request))
-        pool = UPLOADS if uploads else None
+        visit: Visit = cast("Any", request.scope)[KEY]
+        pool = uploads_of(at_home=visit.at_home) if uploads else None
         answer: Response[Any] = await asyncio.get_running_loop().run_in_executor(pool, call)
         return answer
 

@@ -7,22 +7,26 @@ password is taken out here before the handler runs. The sessions themselves slee
 import asyncio
 import ipaddress
 from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import parse_qsl
+from weakref import WeakValueDictionary
 
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from phr import ids
+from phr import clock, ids
 from phr.appliance import Appliance
-from phr.errors import Denied, InvalidInput, NotFound, NotSignedIn, Sealed
-from phr.sharing import handles
+from phr.errors import Denied, Ended, InvalidInput, NotFound, NotSignedIn, Sealed, TooManyTries
+from phr.sharing import gate
+from phr.sharing.provision import Action
 from phr.store import accounts, sessions
 from phr.store.models import MemberRole
-from phr.web import forms
+from phr.web import forms, outcome
 from phr.web.forms import Form
 from phr.web.look import Look
+from phr.web.presented import by_cookie, by_token, vault_of
 from phr.web.routing import CSRF_FIELD, KEY, Access, Desk, Known, Visit, state_of
 
 COOKIE = "hp"
@@ -40,6 +44,8 @@ FOREIGN_FORM = (
     "Please go back, reload the page and send it again."
 )
 MAY_ONLY_LOOK = "You may look at this record, but not change it."
+ONE_AT_A_TIME = "Something is still being sent by this link. Please try again in a moment."
+PATIENCE = 10.0  # seconds in which a second form of one link waits for the first
 
 
 class CrossSite(Denied):
@@ -76,19 +82,25 @@ class Doorkeeper:
         self._claimed = False
         self._known: dict[bytes, Known] = {}
         self._known_at: object = None  # the state of the house in which all of it was read
+        self._held = forms.Held()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.idle = timedelta(minutes=appliance.settings.idle_minutes)
 
     def middleware(self, app: ASGIApp) -> ASGIApp:
         """Return the middleware that admits a request and hands its Visit to the handler."""
 
         async def admitted(scope: Scope, receive: Receive, send: Send) -> None:
-            await self.admit(scope, receive)
-            await app(scope, receive, send)
+            with ExitStack() as leaving:
+                await self.admit(scope, receive, leaving)
+                await app(scope, receive, send)
 
         return admitted
 
-    async def admit(self, scope: Any, receive: Receive) -> None:
-        """Check one request against its route: origin, session, form token, access, step-up."""
+    async def admit(self, scope: Any, receive: Receive, leaving: ExitStack) -> None:
+        """Check one request against its route: origin, session, form token, access, step-up.
+
+        What it holds until it is answered is given back by `leaving`.
+        """
         options = scope["route_handler"].opt
         visit = self.visit_of(scope)
         scope[KEY] = visit
@@ -105,14 +117,25 @@ class Doorkeeper:
         if checked:
             visit.form = Form()  # who is turned away now is not led back to what was posted
         self._check_patient(visit, access, scope["path_params"], options.get("sealed", False))
-        if access is Access.LINK and options.get("uploads", False):
-            self._check_link(scope["path_params"])
+        uploads = options.get("uploads", False)
+        if access is Access.LINK and uploads:
+            try:
+                await self._check_link(visit, str(scope["path_params"].get("routing_id")), leaving)
+            except (Ended, Denied, Sealed):
+                return  # nothing is read: the door says it in its own words, to an empty form
+        if unsafe:
+            take = leaving.enter_context(self._held.room(visit.network))
         if checked:  # only now: a stranger must not keep a thread busy with an upload
-            visit.form = await _read_form(visit, receive, uploads=options.get("uploads", False))
+            visit.form = await _read_form(visit, receive, take, uploads=uploads)
             self._check_token(visit)
         elif unsafe:  # of a program: no cookie counts there, so no form of ours can be forged
-            most = options.get("most", forms.MAX_BODY)
-            visit.body, visit.form = await forms.read_machine(receive, visit.headers, most)
+            visit.body, visit.form = await forms.read_machine(
+                receive,
+                visit.headers,
+                options.get("most", forms.MAX_BODY),
+                vouch=partial(_vouch, visit),
+                take=take,
+            )
             return
         await self._note(visit)
 
@@ -224,10 +247,20 @@ class Doorkeeper:
         if not sealed and not found.is_open:
             raise Sealed
 
-    def _check_link(self, params: Mapping[str, Any]) -> None:
-        """Require a routing id that was given out before a file is read: they cannot be guessed."""
-        if handles.patient_of(self.appliance.house, str(params.get("routing_id"))) is None:
-            raise NotFound
+    async def _check_link(self, visit: Visit, routing_id: str, leaving: ExitStack) -> None:
+        """Require a bound browser that may send now, and its turn, before a file is read.
+
+        A routing id stands in addresses and outlives its link: it alone must hold nothing up.
+        """
+        await asyncio.to_thread(_may_send, visit, routing_id)
+        turn = self._turns.setdefault(routing_id, asyncio.Lock())
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await turn.acquire()
+        except TimeoutError:
+            after = clock.now() + timedelta(seconds=forms.SILENCE)
+            raise TooManyTries(ONE_AT_A_TIME, after=after) from None
+        leaving.callback(turn.release)
 
     async def _note(self, visit: Visit) -> None:
         """Take the step-up out of the form, and remember that the browser was seen."""
@@ -241,11 +274,34 @@ class Doorkeeper:
             await asyncio.to_thread(sessions.touch, self.appliance.house, browser)
 
 
-async def _read_form(visit: Visit, receive: Receive, *, uploads: bool) -> Form:
+def _may_send(visit: Visit, routing_id: str) -> None:
+    """Ask the gate about a browser at a link; NotFound where the patient did not offer sending."""
+    terms = gate.look(vault_of(visit, routing_id), by_cookie(visit, routing_id), now=clock.now())
+    if Action.CONTRIBUTE not in terms.actions:
+        raise NotFound
+
+
+async def _vouch(visit: Visit) -> None:
+    """Refuse a large body whose sender shows no token that stands; doors of a grant's data only.
+
+    Raises as the door itself would: TokenRefused, Sealed or Denied.
+    """
+    if not outcome.is_ours(visit.path):
+        raise InvalidInput(forms.TOO_LARGE)
+    await asyncio.to_thread(_must_stand, visit)
+
+
+def _must_stand(visit: Visit) -> None:
+    vault, grant_id, bearer = by_token(visit)
+    with vault.read() as session:
+        gate.stands(session, vault, grant_id, bearer, now=clock.now())
+
+
+async def _read_form(visit: Visit, receive: Receive, take: forms.Take, *, uploads: bool) -> Form:
     kind = visit.headers.get("content-type", "")
     if uploads and kind.lower().startswith("multipart/"):
-        return await forms.open_stream(receive, visit.headers)
-    return await forms.read(receive, visit.headers)
+        return await forms.open_stream(receive, visit.headers, at_home=visit.at_home)
+    return await forms.read(receive, visit.headers, take)
 
 
 def _query(raw: bytes) -> dict[str, str]:

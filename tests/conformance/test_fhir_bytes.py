@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -223,4 +224,5 @@ def test_patient_85_leaves_with_no_error_that_it_did_not_bring(cast: Cast, judge
         for body, ours, theirs in zip(emitted, after, before, strict=True)
     ]
     assert [each for each in new if each[1]] == []
-    assert b"urn:uuid:" not in b"".join(emitted)
+    # Identifiers may be UUIDs, and leave as they came; what leads to a record is ours.
+    assert re.findall(rb'"(?:reference|url)"\s*:\s*"urn:uuid:[^"]*"', b"".join(emitted)) == []

@@ -320,8 +320,10 @@ def brought(walk: Walk, cast: Cast, base: str) -> None:
         for text in ("", "shlink:/x", host.link(flag="P"), card):  # nothing, cut off, asks, doubted
             walk.send(where, {"text": text}, page=where)
         host.publish()
-        walk.send(where, {"text": card}, page=where)
-        walk.send(f"{where}/keep", page=where)
+        page = walk.send(where, {"text": card}, page=where)
+        shown = page.text.partition('name="shown" value="')[2].partition('"')[0]
+        walk.send(f"{where}/keep", page=where)  # not what was shown
+        walk.send(f"{where}/keep", {"shown": shown}, page=where)
         walk.send(f"{where}/keep", page=where)
     shown = re.search(r'href="([^"]+/files/card/[^"]+)"', walk.see(where).text)
     walk.see(shown[1])

@@ -10,6 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 from phr import errors
 from phr.errors import PhrError
 from phr.web import app as web
+from phr.web import application as parts
 from phr.web import faults
 from phr.web.routing import Access, Form, Visit, action, live_page, page
 from phr.web.sessions import CrossSite, SetupFirst
@@ -44,7 +45,7 @@ def upload(visit: Visit, form: Form) -> Response[Any]:
     return Response(f"{form.get('who')} {sizes}", media_type="text/plain")
 
 
-@action("/t/machine", access=Access.ANYONE, csrf=False)
+@action("/t/machine", access=Access.BEARER, csrf=False)
 def machine(visit: Visit) -> Response[Any]:
     return Response("no form needed", media_type="text/plain")
 
@@ -66,7 +67,7 @@ HANDLERS: list[HTTPRouteHandler] = [
 
 @pytest.fixture
 def browser(cast: Cast) -> Iterator[Browser]:
-    app = web._application([*web.HOME, *HANDLERS], cast.home.state.doorkeeper, address=HOME)
+    app = parts.application([*web.HOME, *HANDLERS], cast.home.state.doorkeeper, address=HOME)
     with Browser(app, HOME) as made:
         sign_in(made, "Ada")
         yield made

@@ -59,6 +59,13 @@ def look(cast: Cast, given: str, *, ada: Browser | None = None, **more: str) -> 
     return ada.submit(page_of(cast), {"text": given} | more, page=page_of(cast))
 
 
+def keep_it(cast: Cast, ada: Browser, page: Any, whose: str = "Ada") -> Any:
+    """Press the button of a page on which something is shown; or the same at another's record."""
+    shown = page.text.partition('name="shown" value="')[2].partition('"')[0]
+    where = f"/p/{cast.patients[whose]}/files/link"
+    return ada.submit(f"{where}/keep", {"shown": shown}, page=where)
+
+
 def kept(cast: Cast, *types: str) -> list[Any]:
     vault = cast.vault("Ada")
     with vault.read() as session:
@@ -73,12 +80,12 @@ def test_what_is_behind_a_link_is_shown_before_anything_is_kept(cast: Cast, host
     page = look(cast, host.link(label="A visit"), ada=ada)
     assert page.status_code == 200
     assert "Nothing is kept yet" in page.text
-    for word in ("Latex", "Sample", "1984-03-14", "127.0.0.1", "“A visit”"):
+    for word in ("Latex", "Sample", "14 Mar 1984", "127.0.0.1", "“A visit”"):
         assert word in page.text
     assert not kept(cast, "AllergyIntolerance")
     assert host.asked == [("/m", {"recipient": health_link.RECIPIENT})]
 
-    done = ada.submit(f"{page_of(cast)}/keep", page=page_of(cast))
+    done = keep_it(cast, ada, page)
     assert done.status_code == 303
     (record,) = kept(cast, "AllergyIntolerance")
     assert record.document["code"] == {"text": "Latex"}
@@ -87,7 +94,7 @@ def test_what_is_behind_a_link_is_shown_before_anything_is_kept(cast: Cast, host
         (brought,) = connections.listed(session, kind="upload")
         assert brought.name.startswith("Health link of 127.0.0.1, ")
         assert next(e.event for e in audit.entries(session)) == "import.done"
-    again = ada.submit(f"{page_of(cast)}/keep", page=page_of(cast))
+    again = keep_it(cast, ada, page)
     assert again.status_code == 422  # once
 
 
@@ -118,7 +125,7 @@ def test_a_link_of_our_own_opens_too(cast: Cast) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("hello", "QR code of one begins"),
+        ("hello", "neither a health link"),
         ("shlink:/%%%", "cut off or was altered"),
         (f"shlink:/{text(b'[]')}", "cut off or was altered"),
         (f"shlink:/{text(b'{}')}", "not a health link"),
@@ -232,6 +239,33 @@ def test_keeping_what_was_not_looked_at_keeps_nothing(cast: Cast, host: Host) ->
     assert not kept(cast, "AllergyIntolerance")
 
 
+def test_what_was_opened_for_one_person_is_never_kept_for_another(cast: Cast, host: Host) -> None:
+    ada = cast.browser("Ada")
+    page = look(cast, host.link(), ada=ada)
+    assert keep_it(cast, ada, page, whose="Ben").status_code == 422
+    for name in ("Ada", "Ben"):
+        vault = cast.vault(name)
+        with vault.read() as session:
+            wanted = Selection(types=("AllergyIntolerance",))
+            assert not records.select(session, vault, wanted)
+    assert keep_it(cast, ada, page).status_code == 303
+
+
+def test_what_is_kept_is_what_was_shown(cast: Cast, host: Host) -> None:
+    ada = cast.browser("Ada")
+    first = look(cast, host.link(), ada=ada)
+    other = json.dumps(BUNDLE).replace("Latex", "Birch pollen")
+    host.manifest = [{"contentType": FHIR, "embedded": sealed(other.encode())}]
+    second = look(cast, host.link(), ada=ada)  # in another tab
+    refused = keep_it(cast, ada, first)
+    assert refused.status_code == 422
+    assert "Something else was opened since" in refused.text
+    assert not kept(cast, "AllergyIntolerance")
+    assert keep_it(cast, ada, second).status_code == 303
+    (record,) = kept(cast, "AllergyIntolerance")
+    assert record.document["code"] == {"text": "Birch pollen"}
+
+
 # ------------------------------------------------------------------ cards
 
 
@@ -241,7 +275,7 @@ def test_a_card_is_verified_shown_kept_and_forwarded_unchanged(cast: Cast, host:
     page = look(cast, health_card.numeric(jws), ada=ada)
     assert page.status_code == 200, page.text
     assert f"Signed by 127.0.0.1:{host.port}, verified on" in page.text
-    ada.submit(f"{page_of(cast)}/keep", page=page_of(cast))
+    keep_it(cast, ada, page)
 
     (shot,) = kept(cast, "Immunization")
     assert shot.document["vaccineCode"]["coding"][0]["code"] == "207"
@@ -277,7 +311,7 @@ def test_a_file_of_several_cards_is_brought_as_one(cast: Cast, host: Host) -> No
         files={"file": ("a.smart-health-card", health_card.file(cards))},
     )
     assert page.text.count("Signed by 127.0.0.1:") == 2
-    ada.submit(f"{page_of(cast)}/keep", page=page_of(cast))
+    keep_it(cast, ada, page)
     assert len(kept(cast, "DocumentReference")) == 2
 
 
@@ -304,10 +338,61 @@ def test_another_signature_is_told_and_only_the_card_is_kept(cast: Cast, host: H
     page = look(cast, jws, ada=ada)
     assert "Not verified" in page.text
     assert "Only the card itself would be kept" in page.text
-    ada.submit(f"{page_of(cast)}/keep", page=page_of(cast))
+    keep_it(cast, ada, page)
     assert not kept(cast, "Immunization")
     (card,) = kept(cast, "DocumentReference")
     assert "Not verified" in card.document["description"]
+
+
+LONG = "health-service." * 8
+
+
+@pytest.mark.parametrize(
+    "issuer",
+    [
+        "https://[",
+        "https://a.example:99999999",
+        f"https://{LONG}x.attacker.example",
+        "https://g\u03bfv.example",
+        "https://attacker.example/\u202egro.ecivres",
+        "https://attacker.example/a\nSigned by another",
+        "https://attacker.example/a b",
+    ],
+    ids=["no address", "no port", "long", "alike", "reordered", "two lines", "a space"],
+)
+def test_an_issuer_that_cannot_be_shown_whole_is_refused(
+    cast: Cast, host: Host, issuer: str
+) -> None:
+    page = look(cast, host.card(SHOT, iss=issuer))
+    assert page.status_code == 422
+    assert "no address that can be shown whole" in page.text
+    assert not host.asked
+
+
+def test_an_issuer_is_shown_with_its_whole_name(cast: Cast, host: Host) -> None:
+    name = f"{LONG[:75]}x.attacker.example"
+    assert f"Says it is signed by {name}" in look(cast, host.card(SHOT, iss=f"https://{name}")).text
+
+
+def nested(deep: int) -> dict[str, Any]:
+    return {"resourceType": "Basic", "x": json.loads("[" * deep + "]" * deep)}
+
+
+@pytest.mark.parametrize(
+    ("inside", "words"),
+    [
+        (nested(400), "nested deeper"),
+        (nested(900), "nested deeper"),
+        ({"resourceType": "Observation", "code": {"text": "\ud800"}}, "half of a character"),
+    ],
+    ids=["deep", "deeper", "half a character"],
+)
+def test_a_card_of_what_no_record_holds_is_refused(
+    cast: Cast, host: Host, inside: dict[str, Any], words: str
+) -> None:
+    page = look(cast, host.card([inside]))
+    assert page.status_code == 422
+    assert words in page.text
 
 
 def test_an_altered_payload_does_not_fit(cast: Cast, host: Host) -> None:
@@ -390,8 +475,8 @@ def test_an_issuer_that_cannot_be_asked_is_no_proof(cast: Cast, host: Host) -> N
         ("shc:/1/3/2859", "several QR codes"),
         ("shc:/285", "cut off"),
         ("shc:/28xx", "cut off"),
-        ("shc:/9999", "not a health card"),
-        ("a.b.c", "not a health card"),
+        ("shc:/9999", "cut off"),
+        ("a.b.c", "cut off"),
         ('{"verifiableCredential": []}', "not a health card"),
         ('{"verifiableCredential": ["x"]}', "not a health card"),
         (json.dumps({"verifiableCredential": ["a.b.c"] * 21}), "more than 20"),
@@ -413,3 +498,106 @@ def _signed(host: Host, claims: dict[str, Any]) -> str:
     head = text(json.dumps({"alg": "ES256", "zip": "DEF", "kid": "k"}).encode())
     said = {"iss": host.url, "vc": {}} | claims
     return f"{head}.{text(shl_host.deflated(json.dumps(said).encode()))}.AA"
+
+
+# ------------------------------------------------------------------ whose it is, and what is what
+
+
+OTTO = {
+    "resourceType": "Patient",
+    "id": "o",
+    "name": [{"family": "Other", "given": ["Otto"]}],
+    "birthDate": "1990-01-01",
+}
+
+
+def manifest(host: Host, *bundles: list[dict[str, Any]]) -> None:
+    host.manifest = []
+    for inside in bundles:
+        body = {"resourceType": "Bundle", "type": "collection"}
+        body |= {"entry": [{"resource": each} for each in inside]}
+        host.manifest.append({"contentType": FHIR, "embedded": sealed(json.dumps(body).encode())})
+
+
+def test_what_seems_to_be_about_somebody_else_is_said_beside_whose_record_this_is(
+    cast: Cast, host: Host
+) -> None:
+    ada = cast.browser("Ada")
+    first = look(cast, host.link(), ada=ada)
+    assert "does not say yet whom it is about" in first.text
+    assert "somebody else" not in first.text
+    keep_it(cast, ada, first)
+    allergy = {"resourceType": "AllergyIntolerance", "id": "z", "code": {"text": "Penicillin"}}
+    manifest(host, [allergy, OTTO])
+    page = look(cast, host.link(), ada=ada)
+    assert "This may be about somebody else" in page.text
+    assert "Otto Other, born 1 Jan 1990" in page.text
+    assert "This record is about Sample, born 14 Mar 1984" in page.text
+    assert 'class="main">Keep it' not in page.text
+
+    keep_it(cast, ada, page)  # said, and kept all the same: nothing of it gets in
+    assert [each.document["code"]["text"] for each in kept(cast, "AllergyIntolerance")] == ["Latex"]
+    assert len(kept(cast, "Patient")) == 1
+
+
+def test_a_file_of_a_link_about_another_person_is_set_aside_alone(cast: Cast, host: Host) -> None:
+    ada = cast.browser("Ada")
+    keep_it(cast, ada, look(cast, host.link(), ada=ada))
+    unnamed = {"resourceType": "Observation", "status": "final", "code": {"text": "theirs"}}
+    ours = {**unnamed, "code": {"text": "ours"}}
+    manifest(host, [unnamed, OTTO], [ours, BUNDLE["entry"][0]["resource"]])  # type: ignore[index]
+    keep_it(cast, ada, look(cast, host.link(), ada=ada))
+    assert [each.document["code"]["text"] for each in kept(cast, "Observation")] == ["ours"]
+
+
+def test_all_files_of_a_link_are_one_place(cast: Cast, host: Host) -> None:
+    ada = cast.browser("Ada")
+    seen = [
+        {"resourceType": "Observation", "id": f"o{number}", "status": "final"}
+        for number in range(3)
+    ]
+    manifest(host, *([each] for each in seen))
+    page = look(cast, host.link(), ada=ada)
+    assert page.text.count("Health link of 127.0.0.1") == 3
+    keep_it(cast, ada, page)
+    assert len(kept(cast, "Observation")) == 3
+    with cast.vault("Ada").read() as session:
+        (brought,) = connections.listed(session, kind="upload")
+    assert brought.name.startswith("Health link of 127.0.0.1, ")
+    assert "3 records" in ada.get(f"/p/{cast.patients['Ada']}/files").text
+
+
+def test_cards_in_the_list_are_told_apart_by_what_they_say(cast: Cast, host: Host) -> None:
+    ada = cast.browser("Ada")
+    second = [SHOT[0], {**SHOT[1], "occurrenceDateTime": "2022-04-02"}]
+    for inside in (SHOT, second):
+        page = look(cast, host.card(inside), ada=ada)
+        assert "against COVID-19" in page.text
+        keep_it(cast, ada, page)
+    listed = ada.get(page_of(cast)).text
+    for day in ("1 Mar 2021", "2 Apr 2022"):
+        assert f"against COVID-19, {day}" in listed
+
+
+def test_a_card_that_is_cut_off_is_said_to_be(cast: Cast, host: Host) -> None:
+    whole = health_card.numeric(host.card(SHOT))
+    page = look(cast, whole[:201])
+    assert page.status_code == 422
+    assert "cut off or was altered" in page.text
+
+
+def test_a_wrong_file_is_named_as_one_and_its_text_is_not_shown(cast: Cast) -> None:
+    ada = cast.browser("Ada")
+    files = {"file": ("notes.txt", b"dear diary", "text/plain")}
+    page = ada.submit(page_of(cast), {"text": ""}, page=page_of(cast), files=files)
+    assert page.status_code == 422
+    assert "in this file" in page.text
+    assert "dear diary" not in page.text
+
+
+def test_a_link_of_this_house_has_nothing_to_bring(cast: Cast) -> None:
+    keep_all(cast.vault("Eve"), "North Quay", a_record())
+    made = our_link(Share(cast.appliance, cast.vault("Eve")))
+    page = look(cast, made.text)
+    assert page.status_code == 422
+    assert "made by this Homeport" in page.text

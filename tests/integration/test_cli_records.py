@@ -346,6 +346,7 @@ def test_every_section_of_the_document_is_charted_with_what_is_in_it(
         for item in shown:
             assert set(item) == documented()["chart"], section
             assert all(re.fullmatch(r"[A-Z]\w+/[\w-]+", one) for one in item["evidence"]), item
+            assert len(set(item["evidence"])) == len(item["evidence"]), "each piece once"
         assert code(ada("chart", section, "--patient", "Ada")) == 0
 
 

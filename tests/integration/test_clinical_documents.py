@@ -5,14 +5,17 @@ import json
 import zipfile
 
 import pytest
+from sqlalchemy import Engine, event, select
 
 from phr import clock, keep, pull, transcribe
+from phr.fhir.kinds import KINDS
 from phr.fhir.labels import Label
 from phr.fhir.record import Selection
 from phr.papers import cda_entries
+from phr.papers.reading import TRANSCRIBED
 from phr.sharing import gate, package
 from phr.store import records
-from phr.store.models import PullState
+from phr.store.models import Pull, PullState
 from tests.corpus import corpus
 from tests.fixtures_clinical import RXNORM, allergy, document, medicine
 from tests.fixtures_records import keep_records
@@ -25,6 +28,16 @@ METOPROLOL = (
     '<statusCode code="active"/>'
     '<effectiveTime xsi:type="IVL_TS"><low value="20260301"/></effectiveTime>'
 )
+
+
+def document_open(*entries):
+    """Return a document that is not restricted."""
+    return document(*entries).replace(
+        b'<confidentialityCode code="R"/>', b'<confidentialityCode code="N"/>'
+    )
+
+
+OPEN = document_open(allergy(PENICILLIN))
 
 
 @pytest.fixture
@@ -170,6 +183,121 @@ def test_a_document_that_was_replaced_speaks_no_more(vault):
     keep_records(vault, [PATIENT, replaced])
     transcribe.run(vault)
     assert not kept(vault, "AllergyIntolerance")
+
+
+def again(vault, hospital, paper):
+    """Let the hospital send its document anew, and read it."""
+    keep_records(vault, [paper], connection_id=hospital)
+    transcribe.run(vault)
+
+
+ACT = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
+LEVEL = "http://terminology.hl7.org/CodeSystem/v3-Confidentiality"
+
+
+@pytest.mark.parametrize(
+    ("marked", "label"),
+    [
+        ({"meta": {"security": [{"system": ACT, "code": "PSY"}]}}, Label.PSY),
+        ({"meta": {"security": [{"system": LEVEL, "code": "R"}]}}, Label.R),
+        ({"securityLabel": [{"coding": [{"system": ACT, "code": "HIV"}]}]}, Label.HIV),
+    ],
+    ids=["of a kind", "restricted", "as its own element"],
+)
+def test_what_a_sensitive_document_says_is_as_sensitive(vault, marked, label):
+    paper = letter(OPEN, "text/xml")
+    hospital = keep_records(vault, [PATIENT, paper | marked])
+    transcribe.run(vault)
+    for type_ in ("DocumentReference", "AllergyIntolerance"):
+        assert [one.labels for one in kept(vault, type_)] == [label]
+    assert all(one.labels == label for one in kept(vault, "Provenance"))
+    again(vault, hospital, paper)
+    assert [one.labels for one in kept(vault, "AllergyIntolerance")] == [Label.NONE]
+    again(vault, hospital, paper | marked | {"description": "once more"})
+    assert [one.labels for one in kept(vault, "AllergyIntolerance")] == [label]
+
+
+def test_what_two_documents_say_is_as_sensitive_as_both(vault):
+    marked = {"meta": {"security": [{"system": ACT, "code": "PSY"}]}}
+    other = letter(
+        document_open(allergy(PENICILLIN), medicine(METOPROLOL)), "text/xml", id_="paper-2"
+    )
+    hospital = keep_records(vault, [PATIENT, letter(OPEN, "text/xml") | marked])
+    transcribe.run(vault)
+    again(vault, hospital, other)
+    (found,) = kept(vault, "AllergyIntolerance")
+    assert found.labels & Label.PSY
+    (found,) = kept(vault, "MedicationStatement")
+    assert not found.labels & Label.PSY
+
+
+def test_entries_of_a_private_document_are_private_in_the_transaction_that_keeps_them(vault):
+    keep_records(vault, [PATIENT, letter(OPEN, "text/xml")])
+    (paper,) = kept(vault, "DocumentReference")
+    keep.mark_private(vault, paper.local_id, on=True)
+    marked = []
+
+    def look(connection):
+        """Say of each transaction, as it ends, whether all entries in it are private."""
+        run = connection.exec_driver_sql
+        if run("SELECT 1 FROM sqlite_master WHERE name = 'record'").first():
+            number = KINDS["AllergyIntolerance"].number
+            found = run("SELECT labels FROM record WHERE type = ?", (number,)).scalars()
+            marked.extend(bool(labels & Label.PRIVATE) for labels in found)
+
+    event.listen(Engine, "commit", look)
+    try:
+        transcribe.run(vault)
+    finally:
+        event.remove(Engine, "commit", look)
+    assert marked
+    assert all(marked)
+
+
+@pytest.mark.parametrize(
+    "taken_back",
+    [{"status": "entered-in-error"}, {"status": "superseded"}, {"docStatus": "entered-in-error"}],
+    ids=["mistaken", "replaced", "mistaken in itself"],
+)
+def test_what_only_a_document_says_that_its_hospital_took_back_is_withdrawn(vault, taken_back):
+    paper = letter(OPEN, "text/xml")
+    both = letter(document_open(medicine(METOPROLOL)), "text/xml", id_="paper-2")
+    more = letter(document_open(allergy(PENICILLIN), medicine(METOPROLOL)), "text/xml")
+    hospital = keep_records(vault, [PATIENT, more, both])
+    transcribe.run(vault)
+    again(vault, hospital, more | taken_back)
+    assert [one.withdrawn for one in kept(vault, "AllergyIntolerance")] == [True]
+    assert [one.withdrawn for one in kept(vault, "MedicationStatement")] == [False]  # another says
+    again(vault, hospital, paper)
+    assert [one.withdrawn for one in kept(vault, "AllergyIntolerance")] == [False]
+
+
+def test_what_a_document_says_no_more_in_its_next_version_is_withdrawn(vault):
+    hospital = keep_records(vault, [PATIENT, letter(OPEN, "text/xml")])
+    transcribe.run(vault)
+    again(vault, hospital, letter(document_open(medicine(METOPROLOL)), "text/xml"))
+    assert [one.withdrawn for one in kept(vault, "AllergyIntolerance")] == [True]
+    assert [one.withdrawn for one in kept(vault, "MedicationStatement")] == [False]
+
+
+def test_what_a_document_said_is_withdrawn_with_it_when_a_hospital_offers_it_no_more(vault):
+    hospital = keep_records(vault, [PATIENT, letter(OPEN, "text/xml")])
+    transcribe.run(vault)
+    keep_records(vault, [PATIENT], connection_id=hospital)
+    with vault.read() as session:
+        (last,) = session.scalars(
+            select(Pull.id).where(Pull.connection_id == hospital).order_by(Pull.id.desc()).limit(1)
+        )
+    assert keep.withdraw_unseen(vault, hospital, last, ["DocumentReference"]) == 1
+    transcribe.run(vault)
+    assert [one.withdrawn for one in kept(vault, "AllergyIntolerance")] == [True]
+
+
+def test_a_hospital_that_writes_our_mark_on_a_document_does_not_stop_its_reading(vault):
+    marked = {"meta": {"tag": [TRANSCRIBED]}}
+    keep_records(vault, [PATIENT, letter(OPEN, "text/xml") | marked])
+    transcribe.run(vault)
+    assert len(kept(vault, "AllergyIntolerance")) == 1
 
 
 def test_the_page_of_a_document_counts_what_was_taken_into_the_record(cast, vault, base, tmp_path):

@@ -525,7 +525,7 @@ def test_remove_demo_takes_all_it_brought(cast, hospital):
 @pytest.mark.parametrize(
     ("content", "word", "sentence"),
     [
-        (b"%PDF-1.7 no record", "Nothing could be read", "This file is not FHIR JSON."),
+        (b"%PDF-1.7 no record", "Nothing could be read", "neither FHIR JSON nor"),
         (b"{}", "Nothing could be kept", "Everything in it was set aside."),
         (LINES, "Not all of it could be kept", "not a well-formed JSON"),
         (PERSON, "Read", "1 records"),

@@ -4,9 +4,12 @@ Issue 4 items 3 and 4 at the source; spec/sharing.md §4 and §9.1, spec/securit
 """
 
 import base64
+import hashlib
 import json
 import re
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,11 +19,12 @@ import pytest
 from fhir.resources.R4B.consent import Consent as R4Consent
 
 from phr import clock, ids, jwt
-from phr.sharing import asking, consent, gate, servers
+from phr.sharing import asking, consent, consents, gate, servers
+from phr.store.database import rows
 from tests.cast import PASSWORDS, PUBLIC, Browser, Cast, csrf_in
 from tests.fixtures_net import RawServer, plain
 from tests.fixtures_sharing import a_record, keep_all
-from tests.integration.test_apps import BACK, Stage, clock_later
+from tests.integration.test_apps import BACK, Stage, assertion, clock_later, let_server_in
 
 BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 ACCESS = "http://terminology.hl7.org/CodeSystem/consentaction"
@@ -142,12 +146,16 @@ def permit(*types: str, **more: Any) -> dict[str, Any]:
     } | more
 
 
+def scoped(*scopes: str, **more: Any) -> dict[str, Any]:
+    return permit(**{"class": [{"system": consent.SCOPES, "code": each} for each in scopes]}) | more
+
+
 def a_consent(patient: str, *permits: Any, **changed: Any) -> dict[str, Any]:
     until = (clock.now() + timedelta(days=60)).strftime("%Y-%m-%d")
     return {
         "resourceType": "Consent",
         "status": "active",
-        "scope": {"coding": [{"system": "x", "code": "patient-privacy"}]},
+        "scope": {"coding": [{"system": consent.CONSENT_SCOPE, "code": "patient-privacy"}]},
         "category": [{"coding": [{"system": "http://loinc.org", "code": "59284-0"}]}],
         "patient": {"reference": f"Patient/{patient}"},
         "policyRule": {"coding": [{"code": "OPTINR"}]},
@@ -289,6 +297,43 @@ def test_patient_takes_lines_away_and_the_server_gets_no_more(stage: Stage, erra
     assert ends <= clock.now() + timedelta(days=1)
 
 
+def test_pages_say_all_that_an_approved_consent_gives(stage: Stage, errand: Errand):
+    consent_id = errand.granted()
+    base = f"/p/{stage.cast.patients['Ada']}/grants"
+    for path in (f"{base}/{consent_id}", base):
+        page = stage.ada.get(path).text
+        assert "allergies, results and measurements" in page
+        assert "A server" in page
+        assert "by an app" not in page
+
+
+def test_what_a_consent_gives_can_be_taken_away_piece_by_piece(stage: Stage, errand: Errand):
+    consent_id = errand.granted()
+    token = fetch(stage, errand.server, consent_id).json()["access_token"]
+    less = f"/p/{stage.cast.patients['Ada']}/grants/{consent_id}/less"
+    page = stage.ada.get(less).text
+    offered = re.findall(r'name="part" value="([^"]+)" checked', page)
+    assert len(offered) == 2
+    form = {"csrf": csrf_in(page), "do": "less"}
+    kept = {"part": ["allergies"], "download": "1"}
+    assert stage.ada.post(less, data=form | kept).status_code == 303
+    assert "entry" not in read(stage, token, "Observation").json()
+    assert len(read(stage, token, "AllergyIntolerance").json()["entry"]) == 1
+    assert "<dd>A server: allergies</dd>" in stage.ada.get(less.removesuffix("/less")).text
+    assert stage.ada.post(less, data=form).status_code == 422  # nothing ticked: stop it instead
+
+
+def test_who_can_see_says_that_something_is_proposed(stage: Stage, errand: Errand):
+    base = f"/p/{stage.cast.patients['Ada']}"
+    assert "An app proposes" not in stage.ada.get(f"{base}/grants").text
+    errand.propose()
+    assert "An app proposes" in stage.ada.get(f"{base}/grants").text
+    more = stage.ada.get(f"{base}/more").text
+    for place in ("emergency", "consents", "files/link"):
+        assert f'href="{base}/{place}"' in more
+    assert 'href="/apps"' in more
+
+
 def test_sensitive_records_stay_unless_asked_for_and_ticked(stage: Stage, errand: Errand):
     label = {"system": consent.ACT_CODE, "code": "PSY"}
     plain = errand.granted()
@@ -337,6 +382,7 @@ def test_profile_of_2017_is_taken(stage: Stage, errand: Errand):
     statement = jwt.sign(
         {"iss": errand.server.address, "aud": f"{PUBLIC}/fhir", "exp": 2e9 + 3e9},
         errand.server.key,
+        kind=servers.STATEMENT,
     )
     asked = errand.post(path, of(duration, {"name": "jwt", "valueString": statement}))
     assert asked.status_code == 202, asked.text
@@ -388,6 +434,39 @@ REFUSED: dict[str, Any] = {
     "an unknown policy": {"policyRule": "http://example.org/other", "provision": None},
     "except in R4": {"except": [{"type": "permit"}]},
     "another resource": {"resourceType": "Contract"},
+    "opting out": {"policyRule": {"coding": [{"system": consent.ACT_CODE, "code": "OPTOUT"}]}},
+    "a policy in words": {"policyRule": {"text": "anything goes"}},
+    "a policy of somebody": {"policy": [{"uri": "https://example.org/may-resell"}]},
+    "a consent to treatment": {"scope": {"coding": [
+        {"system": consent.CONSENT_SCOPE, "code": "treatment"}]}},
+    "a scope of somebody": {"scope": {"coding": [{"system": "x", "code": "patient-privacy"}]}},
+    "somebody else who agrees": {"performer": [{"reference": "Practitioner/1"}]},
+    "an organization": {"organization": [{"display": "Elsewhere"}]},
+    "a purpose of somebody": {"provision": provision(permit("Condition", purpose=[
+        {"system": "urn:x", "code": "TREAT"}]))},
+    "a status that is none": {"status": []},
+    "a label that is none": {"provision": provision(permit("Condition", securityLabel=[
+        {"system": consent.ACT_CODE, "code": []}]))},
+    "a system that is none": {"provision": provision(permit("Condition", securityLabel=[
+        {"system": [], "code": "PSY"}]))},
+    "a purpose that is none": {"provision": provision(permit("Condition", purpose=[{"code": {}}]))},
+    "a role that is none": {"provision": provision(permit("Condition", actor=[
+        {"role": {"coding": [{"system": [], "code": "IRCP"}]}, "reference": {"display": "A"}}]))},
+    "one kind twice with two periods": {"provision": provision(
+        permit("Observation", dataPeriod={"start": "1950", "end": "1950"}),
+        permit("Observation"))},
+    "an intent with a period of its own": {"provision": provision(
+        scoped("patient/MedicationRequest.rs?intent=order", dataPeriod={"end": "1950"}),
+        scoped("patient/MedicationRequest.rs?intent=plan"))},
+    "an intent beside every kind": {"provision": provision(
+        scoped("patient/MedicationRequest.rs?intent=order"),
+        permit("Condition", dataPeriod={"end": "1950"}),
+        scoped("patient/*.rs", dataPeriod={"end": "1950"}))},
+    "a category of a system with a period of its own": {"provision": provision(
+        scoped("patient/Observation.rs?category=urn:x|laboratory", dataPeriod={"end": "1950"}),
+        scoped("patient/Observation.rs?category=urn:y|laboratory"))},
+    "reading without searching with a period of its own": {"provision": provision(
+        scoped("patient/Observation.r"), permit("Observation", dataPeriod={"end": "1950"}))},
     "too many permits": {"provision": provision(*[permit("Condition")] * 51)},
     "a period of its own": {"provision": provision(permit("Condition", period={"end": "2100"}))},
     "a class without a code": {"provision": provision(permit(**{"class": [{"system": "x"}]}))},
@@ -541,7 +620,8 @@ def test_statement_for_another_or_with_another_key_names_no_server(errand: Erran
         (said | {"exp": 1}, errand.server.key),
         (said, jwt.new_key("ES384")),
     ):
-        given = of({"name": "jwt", "valueString": jwt.sign(claims, key)})
+        statement = jwt.sign(claims, key, kind=servers.STATEMENT)
+        given = of({"name": "jwt", "valueString": statement})
         assert errand.post(f"Consent/{consent_id}/$authorize", given).status_code == 422
 
 
@@ -623,7 +703,7 @@ def test_blocked_app_proposes_nothing_more(stage: Stage, errand: Errand):
 
 
 def test_proposals_that_wait_are_bounded(errand: Errand):
-    for _ in range(20):
+    for _ in range(5):
         errand.propose()
 
     assert errand.post("Consent", a_consent(errand.patient)).status_code == 409
@@ -800,7 +880,7 @@ def test_target_asks_nobody_before_its_patient_agrees(stage: Stage, errand: Erra
     elsewhere = {"name": "patient", "valueString": "Patient/0000000000000000"}
     assert app.post("$connect", of(url, consent_, elsewhere)).status_code == 422
     assert errand.post("$connect", of(url, consent_)).status_code == 403  # without the scope
-    for _ in range(20):
+    for _ in range(5):
         assert app.post("$connect", of(url, consent_)).status_code == 202
     assert app.post("$connect", of(url, consent_)).status_code == 409
     assert errand.server.asked == []
@@ -885,3 +965,359 @@ def test_consent_stands_while_one_of_its_servers_may_fetch(stage: Stage, errand:
     gate.end(stage.cast.vault("Ada"), consent_id, "patient", {"kind": "account"}, now=clock.now())
 
     assert errand.get(f"Consent/{consent_id}").json()["status"] == "active"
+
+
+# ------------------------------------------------------------------ what an app cannot bring about
+
+
+def test_categories_with_two_periods_are_kept_apart_and_taken(patient_and: Any):
+    read_, patient = patient_and
+    permits = (
+        scoped("patient/Observation.rs?category=laboratory", dataPeriod={"start": "2024"}),
+        scoped("patient/Observation.rs?category=vital-signs"),
+        permit("Condition", dataPeriod={"start": "2020"}),
+    )
+
+    rules = read_(a_consent(patient, *permits)).provision.rules
+
+    assert [(rule.categories, rule.since is None) for rule in rules] == [
+        (("laboratory",), False),
+        (("vital-signs",), True),
+        ((), False),
+    ]
+
+
+def rows_of(errand: Errand) -> list[int]:
+    """Count what a proposal leaves: grant, recipient, request, and the way to it."""
+    vault = errand.stage.cast.vault("Ada")
+    tables = ('"grant"', "recipient", "consent_asked")
+    with vault.read() as session, vault.house.read() as house:
+        found = [rows(session, f"SELECT count(*) FROM {name}")[0][0] for name in tables]
+        return [*found, rows(house, "SELECT count(*) FROM route")[0][0]]
+
+
+def test_withdrawn_proposal_leaves_nothing_and_no_narrative_is_kept(errand: Errand):
+    before = rows_of(errand)
+    consent_id = errand.propose(text={"status": "generated", "div": "x" * 200_000})
+    named = of({"name": "authorization", "valueString": consent_id})
+    path = f"Consent/{consent_id}/$revokeAuthorization"
+    with errand.stage.cast.vault("Ada").read() as session:
+        assert rows(session, "SELECT max(length(body)) FROM consent_asked")[0][0] < 2000
+
+    assert errand.post(path, named).status_code == 200
+    assert rows_of(errand) == before
+    assert errand.get(f"Consent/{consent_id}").status_code == 404
+
+
+def test_large_consent_is_refused(errand: Errand):
+    body = a_consent(errand.patient, language="x" * 20_000)
+
+    assert errand.post("Consent", body).status_code == 422
+
+
+def test_proposals_of_one_day_are_bounded_though_each_is_withdrawn(errand: Errand):
+    for _ in range(20):
+        consent_id = errand.propose()
+        named = of({"name": "authorization", "valueString": consent_id})
+        errand.post(f"Consent/{consent_id}/$revokeAuthorization", named)
+
+    assert errand.post("Consent", a_consent(errand.patient)).status_code == 429
+
+
+def test_what_other_apps_proposed_does_not_show(stage: Stage, errand: Errand):
+    for _ in range(5):
+        errand.propose()
+    stage.ada.submit("/apps", {"name": "Other", "redirects": BACK, "kind": "app"}, page="/apps")
+    ids_ = re.findall(r"Client id <code>(\w+)</code>", stage.ada.get("/apps").text)
+    other_id = next(each for each in ids_ if each != stage.client_id)
+    code = stage.code(scope=f"patient/Condition.rs {asking.MANAGE}", client_id=other_id)
+    token = stage.redeem(code, client_id=other_id).json()["access_token"]
+    other = Errand(stage, token, errand.patient, errand.server)
+
+    answers = [other.post("Consent", a_consent(errand.patient)).status_code for _ in range(6)]
+
+    assert answers == [201] * 5 + [409]
+
+
+def test_servers_named_for_one_consent_are_bounded(errand: Errand, monkeypatch):
+    monkeypatch.setattr(consents, "MOST_REQUESTS", 4)
+    consent_id = errand.propose()
+    path = f"Consent/{consent_id}/$authorize"
+    withdrawn = f"Consent/{consent_id}/$revokeAuthorization"
+    errand.authorize(consent_id)
+    assert errand.answer().status_code == 303
+    codes = []
+    for _ in range(4):
+        key = json.dumps(jwt.public_half(jwt.new_key("ES384")))
+        made = errand.post(path, of({"name": "publicKey", "valueString": key}))
+        codes.append(made.status_code)
+        if made.status_code == 202:
+            errand.answer("refuse", **{"confirm.password": None})
+
+    assert codes == [202] * 3 + [409]
+    named = {"name": "app-id", "valueUri": errand.server.address}
+    assert errand.post(withdrawn, of(named)).status_code == 200
+
+
+def test_app_that_names_a_slow_server_holds_one_place_and_no_more(errand: Errand):
+    consent_id = errand.propose()
+    begun, ends = threading.Event(), threading.Event()
+    published = errand.server.reply
+
+    def slow(request: bytes, channel: Any) -> None:
+        begun.set()
+        ends.wait(20)
+        published(request, channel)
+
+    errand.server.server.reply = slow
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(errand.authorize, consent_id)
+        assert begun.wait(20)
+        try:
+            assert errand.authorize(consent_id).status_code == 429
+        finally:
+            ends.set()
+        assert first.result().status_code == 202
+
+
+def test_app_that_asks_for_others_again_and_again_has_to_wait(errand: Errand):
+    consent_id = errand.propose()
+    given = of({"name": "publicKey", "valueString": "{}"})
+    codes = [errand.post(f"Consent/{consent_id}/$authorize", given).status_code for _ in range(31)]
+
+    assert codes == [422] * 30 + [429]
+
+
+def test_why_an_address_gives_no_keys_is_not_told_to_an_app(errand: Errand):
+    consent_id = errand.propose()
+    told = set()
+    for address in ("https://10.0.0.1", "https://no-such.invalid", "http://127.0.0.1:1/clinic"):
+        given = of({"name": "client", "valueUri": address})
+        told.add(errand.post(f"Consent/{consent_id}/$authorize", given).text)
+
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("unit", ["a", "min"])
+def test_longest_duration_is_an_answer_and_no_fault(errand: Errand, unit: str):
+    duration = {"value": 9999, "system": "http://unitsofmeasure.org", "code": unit}
+    given = {"name": "duration", "valueDuration": duration}
+
+    assert errand.authorize(errand.propose(), given).status_code in {202, 422}
+
+
+def test_parameter_whose_name_is_none_is_refused(errand: Errand):
+    given = of({"name": ["client"], "valueString": "x"})
+
+    assert errand.post(f"Consent/{errand.propose()}/$authorize", given).status_code == 422
+
+
+def test_page_and_approval_say_the_whole_address_and_the_purpose(stage: Stage, errand: Errand):
+    consent_id = errand.propose()
+    errand.authorize(consent_id)
+    page = stage.ada.get(errand.waiting()).text
+    errand.answer()
+    with stage.cast.vault("Ada").read() as session:
+        wanted = "SELECT shown FROM approval WHERE grant_id = ?"
+        [(shown,)] = rows(session, wanted, (consent_id,))
+
+    for words in (errand.server.address, consent.PURPOSES["PATRQT"]):
+        assert words in page
+        assert words in shown
+    assert f"{errand.server.address.partition('//')[2]} asks to fetch" in page
+
+
+# ------------------------------------------------------------------ who a server is
+
+
+def test_statement_of_this_house_serves_as_nothing_else(stage: Stage):
+    given = stage.redeem(stage.code(scope=f"patient/Condition.rs {asking.CONNECT}")).json()
+    head = {"authorization": f"Bearer {given['access_token']}"}
+    for odd in ("", "x", "http://hospital.example", "https://hospital.example/fhir?x=1"):
+        refused = stage.door.get("/fhir/$jwt", params={"source": odd}, headers=head)
+        assert refused.status_code == 422
+
+    where = "https://hospital.example/fhir"
+    text = stage.door.get("/fhir/$jwt", params={"source": where}, headers=head).text
+    keys = stage.door.get("/.well-known/jwks.json").json()
+    claims = jwt.verify(text, keys, issuer=PUBLIC, audience=where, now=clock.now())
+
+    assert jwt.header(text)["typ"] == servers.STATEMENT
+    assert claims["exp"] - claims["iat"] == 300
+    assert not {"sub", "jti"} & claims.keys()
+    with stage.cast.vault("Ada").read() as session:
+        wanted = "SELECT count(*) FROM audit_entry WHERE event = 'statement.signed'"
+        assert rows(session, wanted)[0][0] == 1
+
+
+def test_token_that_is_no_statement_names_no_server(errand: Errand):
+    claims = {"iss": errand.server.address, "aud": f"{PUBLIC}/fhir", "exp": 5e9}
+    given = of({"name": "jwt", "valueString": jwt.sign(claims, errand.server.key)})
+
+    assert errand.post(f"Consent/{errand.propose()}/$authorize", given).status_code == 422
+
+
+def test_consent_is_read_only_from_what_was_checked(stage: Stage, errand: Errand):
+    consent_id = errand.granted()
+    own = errand.server.assertion(consent_id, consent=None, sub=errand.server.address)
+    head, body = ({"alg": "none"}, {"consent": consent_id})
+    forged = ".".join(
+        base64.urlsafe_b64encode(json.dumps(each).encode()).decode().rstrip("=")
+        for each in (head, body, {})
+    )
+
+    answer = stage.post(
+        "token",
+        grant_type=BEARER,
+        assertion=forged,
+        client_assertion=own,
+        client_assertion_type="urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+    )
+
+    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+
+
+def test_failed_look_at_the_keys_takes_away_none_that_are_good(stage: Stage, errand: Errand):
+    consent_id = errand.granted()
+    assert fetch(stage, errand.server, consent_id).status_code == 200
+    stranger = Clinic(server=errand.server.server)
+    with clock_later(minutes=2):
+        errand.server.published = b"down"
+        assert fetch(stage, stranger, consent_id).status_code == 401
+        assert fetch(stage, errand.server, consent_id).status_code == 200
+
+
+def test_key_that_calls_itself_by_anothers_id_is_not_that_server(stage: Stage, errand: Errand):
+    squatter = jwt.new_key("ES384") | {"kid": errand.server.key["kid"]}
+    registered = stage.register(
+        {
+            "client_name": "Harmless",
+            "grant_types": ["client_credentials"],
+            "token_endpoint_auth_method": "private_key_jwt",
+            "jwks": {"keys": [jwt.public_half(squatter)]},
+            "scope": "system/Observation.rs",
+        }
+    )
+    let_server_in(stage, registered.json()["client_id"])
+    consent_id = errand.propose()
+    key = json.dumps(jwt.public_half(errand.server.key))
+    errand.post(f"Consent/{consent_id}/$authorize", of({"name": "publicKey", "valueString": key}))
+    assert errand.answer().status_code == 303
+    name = servers.THUMBPRINT + errand.server.key["kid"]
+
+    assert fetch(stage, errand.server, consent_id, iss=name).status_code == 200
+    squatting = Clinic(key=squatter, server=errand.server.server)
+    assert fetch(stage, squatting, consent_id, iss=name).status_code == 401
+
+
+def test_server_with_a_consent_still_asks_on_its_own(stage: Stage, errand: Errand):
+    registered = stage.register(
+        {
+            "client_name": "Clinic",
+            "grant_types": ["client_credentials"],
+            "token_endpoint_auth_method": "private_key_jwt",
+            "jwks_uri": f"{errand.server.address}/.well-known/jwks.json",
+            "scope": "system/Observation.rs",
+        }
+    )
+    client_id = registered.json()["client_id"]
+    let_server_in(stage, client_id)
+    consent_id = errand.granted()
+    asked = {"grant_type": "client_credentials", "scope": "system/Observation.rs"}
+
+    own = stage.post("token", **asked, **assertion(errand.server.key, client_id))
+
+    assert own.status_code == 200, own.text
+    assert fetch(stage, errand.server, consent_id).status_code == 200
+
+
+# ------------------------------------------------------------------ this record as the target
+
+
+@dataclass
+class Giver:
+    """A server that gives a token under any Consent, or says that another one does."""
+
+    tokens_at: str = ""
+    asked: list[bytes] = field(default_factory=list)
+    server: RawServer | None = None
+
+    def reply(self, request: bytes, channel: Any) -> None:
+        self.asked.append(request)
+        path = request.split(b" ", 2)[1]
+        body: dict[str, Any] = {"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1"}
+        if b"smart-configuration" in path:
+            at = self.tokens_at or self.server.url
+            body = {"authorization_endpoint": f"{at}/authorize", "token_endpoint": f"{at}/token"}
+        elif b"/token" in path:
+            body = {"access_token": "Topsecret", "token_type": "Bearer", "expires_in": 300}
+            body |= {"patient": "77", "scope": "patient/*.rs"}
+        channel.sendall(plain(json.dumps(body).encode()))
+
+
+@pytest.fixture
+def giver(stage: Stage, raw_server: Any) -> Giver:
+    made = Giver()
+    made.server = raw_server(made.reply)
+    stage.cast.appliance.http.guard.allow(made.server.place)
+    return made
+
+
+def to_agree(stage: Stage, giver: Giver) -> tuple[str, str]:
+    """Have the app ask to fetch; return the path of the answer and the page's csrf."""
+    given = stage.redeem(stage.code(scope=f"patient/Condition.rs {asking.CONNECT}")).json()
+    head = {"authorization": f"Bearer {given['access_token']}"} | FHIR_JSON
+    wanted = of(
+        {"name": "url", "valueUri": f"{giver.server.url}/fhir"},
+        {"name": "consent", "valueString": "c1"},
+    )
+    asked = stage.door.post("/fhir/$connect", headers=head, content=json.dumps(wanted))
+    assert asked.status_code == 202, asked.text
+    base = f"/p/{stage.cast.patients['Ada']}"
+    page = stage.ada.get(f"{base}/consents").text
+    return re.findall(rf'action="({base}/fetches/\w+)"', page)[0], csrf_in(page)
+
+
+def test_agreeing_to_fetch_needs_the_password_and_keeps_no_key(stage: Stage, giver: Giver):
+    path, csrf = to_agree(stage, giver)
+    form = {"csrf": csrf, "do": "allow"}
+    with clock_later(minutes=10):
+        assert stage.ada.post(path, data=form).status_code == 403
+        assert giver.asked == []
+    agreed = stage.ada.post(path, data=form | {"confirm.password": PASSWORDS["Ada"]})
+
+    assert agreed.status_code == 303
+    vault = stage.cast.vault("Ada")
+    with vault.read() as session:
+        wanted = "SELECT client FROM connection WHERE base_url = ?"
+        [(kept,)] = rows(session, wanted, (f"{giver.server.url}/fhir",))
+    assert servers.own_key(vault.house)["d"] not in kept
+
+
+def test_token_of_one_host_is_not_shown_to_another(stage: Stage, giver: Giver, raw_server: Any):
+    hospital = Giver()
+    hospital.server = raw_server(hospital.reply)
+    stage.cast.appliance.http.guard.allow(hospital.server.place)
+    giver.tokens_at = hospital.server.url
+    path, csrf = to_agree(stage, giver)
+
+    form = {"csrf": csrf, "do": "allow", "confirm.password": PASSWORDS["Ada"]}
+    answer = stage.ada.post(path, data=form)
+
+    assert answer.status_code == 422
+    for server in (giver.server, hospital.server):
+        assert server.url.partition("//")[2] in answer.text
+    assert hospital.asked == []
+
+
+def test_consent_elsewhere_belongs_to_the_first_record_that_fetches_by_it(
+    stage: Stage, giver: Giver
+):
+    house, url = stage.cast.appliance.house, f"{giver.server.url}/fhir"
+    name = hashlib.sha256(f"{url}\nc1".encode()).hexdigest()
+    house.setting_or_made(f"consent_of {name}", lambda: "another record")
+    path, csrf = to_agree(stage, giver)
+
+    form = {"csrf": csrf, "do": "allow", "confirm.password": PASSWORDS["Ada"]}
+
+    assert stage.ada.post(path, data=form).status_code == 422

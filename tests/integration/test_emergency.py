@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from phr import clock, ids
+from phr.chart.plain import sentence_case
 from phr.errors import InvalidInput
 from phr.sharing import emergency, gate, grants
 from phr.sharing import provision as policy
@@ -347,9 +348,31 @@ def test_the_stop_button_of_who_can_see_ends_it_too(cast: Cast, share: Share) ->
         (grant,) = grants.standing(session)
     ada, at = cast.browser("Ada"), f"/p/{cast.patients['Ada']}/grants"
     listed = ada.get(at).text
-    assert emergency.HOLDER in listed
+    assert sentence_case(emergency.HOLDER) in listed
     assert ada.submit(f"{at}/{grant.id}/stop", page=at).status_code == 303
     assert cast.stranger().get(card).status_code == 410
+
+
+def test_the_page_says_all_that_a_card_opens(cast: Cast) -> None:
+    ada, at = cast.browser("Ada"), f"/p/{cast.patients['Ada']}/emergency"
+    for text in (ada.get(at).text, (switched_on(cast), ada.get(at).text)[1]):
+        assert "problems and family history, " in text
+        assert "care team, family and insurance" in text
+
+
+def test_an_open_card_counts_as_one_who_looks_on_home_and_who_can_see(
+    cast: Cast, share: Share
+) -> None:
+    card = switched_on(cast)
+    with share.vault.read() as session:
+        assert grants.looking(session) == 0
+    opened(cast, card)
+    with share.vault.read() as session:
+        assert grants.looking(session) == 1
+    ada, base = cast.browser("Ada"), f"/p/{cast.patients['Ada']}"
+    assert "One recipient can see" in ada.get(f"{base}/grants").text
+    alert = ada.get(f"{base}/").text
+    assert f'<a href="{base}/grants">“Who can see”</a>' in alert
 
 
 def test_a_paused_card_opens_nothing(cast: Cast, share: Share) -> None:

@@ -86,7 +86,7 @@ def files(app: App, manifest: dict[str, Any]) -> dict[str, list[dict[str, Any]]]
         assert answer.headers["content-type"] == "application/fhir+ndjson"
         assert answer.content.endswith(b"\n")
         found[each["type"]] = [json.loads(line) for line in answer.content.splitlines()]
-        assert len(found[each["type"]]) == each["count"]
+        assert "count" not in each  # the patient may leave out more before it is fetched
     return found
 
 
@@ -119,7 +119,7 @@ def test_hidden_records_are_absent_from_counts_files_and_types(cast: Cast, vault
 
     def told() -> tuple[Any, ...]:
         manifest = done(app)
-        given = [(each["type"], each["count"]) for each in manifest["output"]]
+        given = [each["type"] for each in manifest["output"]]
         return given, files(app, manifest)
 
     before = told()

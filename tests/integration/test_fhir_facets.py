@@ -158,3 +158,40 @@ def test_other_rules_make_it_anew(vault: Vault, app: App) -> None:
     before = count(vault)
     assert len(app.names("Observation?status=final")) == 1
     assert count(vault) == before - 1
+
+
+@pytest.mark.parametrize("facet", ["category=laboratory", "date=gt2000", "status=final"])
+def test_a_code_with_a_facet_finds_each_once_and_nothing_of_what_is_hidden(
+    cast: Cast, vault: Vault, facet: str
+) -> None:
+    connection = keep_all(vault, "North Quay", [lab(f"v{n}", recent(100 + n)) for n in range(6)])
+    app = app_for(cast, vault, scopes="patient/Observation.rs")
+    query = f"Observation?code=2951-2&{facet}"
+
+    def told() -> tuple[Any, ...]:
+        pages = []
+        for most in range(1, 10):
+            answer = app.get(f"{query}&_count={most}").json()
+            leads = [link["relation"] for link in answer["link"]]
+            found = [each["resource"]["id"] for each in answer.get("entry", ())]
+            pages.append((found, leads))
+        total = app.get(f"{query}&_total=accurate&_count=3").json()["total"]
+        return pages, total, app.names(f"{query}&_count=2")
+
+    before = told()
+    names = ids(vault, connection, *(f"v{n}" for n in range(6)))
+    assert [len(found) for found, _ in before[0]] == [1, 2, 3, 4, 5, 6, 6, 6, 6]
+    assert before[1:] == (6, names)
+    for number in range(4):  # newer than every one of them
+        hidden = {"recordedDate": recent(10 + number), "meta": label("PSY")}
+        keep_more(vault, connection, [condition(f"h{number}", "Secret", **hidden)])
+        secret = lab(f"s{number}", recent(20 + number), meta=label("PSY"))
+        keep_more(vault, connection, [secret])
+        assert told() == before
+
+
+def test_a_code_that_no_record_has_finds_nothing(app: App, vault: Vault) -> None:
+    keep_all(vault, "North Quay", [lab("o1", recent(3))])
+
+    assert app.names("Observation?code=0000-0&status=final") == []
+    assert app.names("Observation?code=0000-0&date=gt2000") == []

@@ -4,6 +4,7 @@ import base64
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -353,15 +354,34 @@ def test_a_link_ends_by_its_time(cast: Cast, share: Share, monkeypatch: pytest.M
     assert made.ask(cast.stranger()).status_code == 404
 
 
-def test_who_asks_again_and_again_is_told_to_wait(cast: Cast, share: Share) -> None:
+def test_who_asks_again_and_again_is_told_to_wait_also_in_parallel(
+    cast: Cast, share: Share, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = health_link(share)
-    viewer = cast.stranger()
-    with share.vault.write() as session:
-        for _ in range(health_links.RATE):
-            audit.append(session, share.vault, "health_link.opened", ADA, grant_id=made.grant_id)
-    answer = made.ask(viewer)
+    at = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: at)
+    viewers = [cast.stranger() for _ in range(health_links.RATE + 4)]
+    with ThreadPoolExecutor(len(viewers)) as pool:
+        heard = Counter(each.status_code for each in pool.map(made.ask, viewers))
+    assert heard == {200: health_links.RATE, 429: 4}
+    answer = made.ask(cast.stranger())
     assert answer.status_code == 429
     assert 0 < int(answer.headers["retry-after"]) <= 60
+    later = at + timedelta(minutes=1)
+    monkeypatch.setattr(clock, "now", lambda: later)
+    assert made.ask(cast.stranger()).status_code == 200
+
+
+def test_a_locked_link_gives_none_of_its_files_any_more(cast: Cast, share: Share) -> None:
+    made = health_link(share, has_passcode=True)
+    viewer = cast.stranger()
+    given = made.ask(viewer, embeddedLengthMax=0).json()["files"]
+    wrong = "000000" if made.passcode != "000000" else "111111"
+    for _ in range(5):
+        made.ask(viewer, passcode=wrong)
+    for one in given:
+        answer = viewer.get(one["location"].removeprefix(PUBLIC))
+        assert (answer.status_code, answer.content) == (404, b"{}")
 
 
 def test_a_sealed_record_says_come_back(cast: Cast, share: Share) -> None:

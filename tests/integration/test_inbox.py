@@ -1,13 +1,15 @@
 """The inbox: what strangers send waits, is accepted beside the record, and every step is undone."""
 
+import base64
 import json
 from collections.abc import Mapping
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 import pytest
 
-from phr import clock, keep
+from phr import clock, keep, transcribe
 from phr.errors import Conflict, Denied, Ended, InvalidInput, NotFound, TooManyTries
 from phr.fhir.record import Record, Selection
 from phr.sharing import gate, inbox
@@ -16,8 +18,9 @@ from phr.sharing.gate import Presented, Terms
 from phr.sharing.handles import Link
 from phr.sharing.inbox import Sent
 from phr.sharing.provision import READING, Action
-from phr.store import audit, records
+from phr.store import audit, connections, papers, records
 from phr.store.models import Arrival, ArrivalState
+from tests.fixtures_clinical import RXNORM, allergy, document, medicine
 from tests.fixtures_sharing import ADA, Share, condition, lab, share
 
 __all__ = ["share"]
@@ -207,8 +210,20 @@ def test_a_full_inbox_says_so(
         doctor.sends("second")
     monkeypatch.setattr(inbox, "MOST_WAITING", 20)
     monkeypatch.setattr(inbox, "MOST_BYTES", 9)
-    with pytest.raises(Conflict):
+    with pytest.raises(Conflict, match=inbox.NO_ROOM):
         doctor.sends("third")
+
+
+def test_one_sender_fills_his_own_share_and_nobody_elses(
+    share: Share, doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Doctor(share, whom="Dr. Moss")
+    monkeypatch.setattr(inbox, "MOST_OF_ONE", 9)
+    doctor.sends("first")
+    with pytest.raises(Conflict, match=inbox.FULL):
+        doctor.sends("second")
+    assert other.sends("third").state == ArrivalState.WAITING
+    assert inbox.MOST_OF_ONE * 4 <= inbox.MOST_BYTES
 
 
 def test_a_note_has_an_end(share: Share, doctor: Doctor) -> None:
@@ -395,6 +410,53 @@ def test_withdrawing_what_was_accepted_asks_the_patient(share: Share, doctor: Do
     assert state(share, received.id) == "accepted"
 
 
+def test_asking_again_to_withdraw_is_no_news(share: Share, doctor: Doctor) -> None:
+    received = doctor.sends()
+    accept(share, received.id)
+    doctor.withdraws(received.id)
+    told = events(share)
+    for _ in range(20):
+        assert doctor.withdraws(received.id) == "accepted"
+    assert events(share) == told
+    assert inbox.waiting(share.vault) == 1
+
+
+def test_withdrawing_counts_within_what_a_grant_may_ask_for(
+    share: Share, doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received = doctor.sends()
+    accept(share, received.id)
+    monkeypatch.setattr(inbox, "MOST_EVER", 1)
+    with pytest.raises(Conflict):
+        doctor.withdraws(received.id)
+    monkeypatch.setattr(inbox, "MOST_HOURLY", 1)
+    with pytest.raises(TooManyTries):
+        doctor.withdraws(received.id)
+    assert inbox.waiting(share.vault) == 0
+
+
+def test_an_amendment_never_becomes_a_version_of_something_else_that_was_sent(
+    share: Share, doctor: Doctor
+) -> None:
+    one = doctor.sends(bundle(lab("n1", "2024-05-01", "1.11")))
+    two = doctor.sends(bundle(lab("n2", "2024-05-02", "2.22")))
+    accept(share, one.id)
+    accept(share, two.id)
+    amended = doctor.sends(bundle(lab("n2", "2024-05-03", "9.99")), amends=one.id)
+    accept(share, amended.id)
+    assert values(share) == [("n2", 1, "2.22"), ("n2", 1, "9.99")]
+    undo(share, amended.id)
+    assert values(share) == [("n1", 1, "1.11"), ("n2", 1, "2.22")]
+
+
+def values(share: Share) -> list[tuple[str, int, str]]:
+    return sorted(
+        (one.remote_id, one.version, str(one.document["valueQuantity"]["value"]))
+        for one in everything(share)
+        if one.remote_id in {"n1", "n2"}
+    )
+
+
 def test_nobody_amends_or_withdraws_what_somebody_else_sent(share: Share, doctor: Doctor) -> None:
     received = doctor.sends()
     other = Doctor(share, whom="Dr. Moss")
@@ -453,7 +515,159 @@ def test_a_rule_that_is_not_there_cannot_be_ended(share: Share) -> None:
         inbox.always(share.vault, "nothing", ADA, now=clock.now())
 
 
+def test_a_rule_never_lets_in_what_takes_the_place_of_something(
+    share: Share, doctor: Doctor
+) -> None:
+    first = doctor.sends("first words")
+    accept(share, first.id)
+    inbox.always(share.vault, first.id, ADA, now=clock.now())
+    assert doctor.sends("other words", amends=first.id).state == ArrivalState.WAITING
+    assert [one.document["description"] for one in documents(share)] == ["first words"]
+    assert doctor.sends("something else").state == ArrivalState.ACCEPTED
+
+
+def test_a_rule_never_lets_in_a_clinical_document(share: Share, doctor: Doctor) -> None:
+    inbox.always(share.vault, doctor.sends(PDF).id, ADA, now=clock.now())
+    inbox.always(share.vault, doctor.sends(paper_of(PNG)).id, ADA, now=clock.now())
+    coded = doctor.sends(LETTER)
+    assert coded.state == ArrivalState.WAITING
+    with pytest.raises(InvalidInput):
+        inbox.always(share.vault, coded.id, ADA, now=clock.now())
+    assert doctor.sends(paper_of(LETTER)).state == ArrivalState.WAITING
+    assert doctor.sends(paper_of(PDF)).state == ArrivalState.ACCEPTED
+    assert doctor.sends(PDF + b"2").state == ArrivalState.ACCEPTED
+
+
+def paper_of(content: bytes) -> bytes:
+    data = base64.b64encode(content).decode()
+    held = [{"attachment": {"data": data}}, {"attachment": {"url": "Binary/none"}}]
+    return bundle({"resourceType": "DocumentReference", "id": sha256(content).hexdigest()[:9],
+                   "status": "current", "content": held})  # fmt: skip
+
+
+# ------------------------------------------------------------------ what documents say
+
+LETTER = document(
+    allergy(f'<code code="111" displayName="{CANARY}" {RXNORM}/>'),
+    medicine('<statusCode code="active"/>'),
+    born="19840314",
+)
+NEXT = document(allergy(f'<code code="112" displayName="Latex" {RXNORM}/>'), born="19840314")
+
+
+def told(share: Share) -> list[str]:
+    """Read what waits; return what stands in the record of places that recipients filled."""
+    transcribe.run(share.vault)
+    with share.vault.read() as session:
+        origins = connections.origins(session)
+    found = [one for one in everything(share) if origins[one.connection_id].kind != "fhir"]
+    return sorted(one.type for one in found if "Dr." in origins[one.connection_id].name)
+
+
+def test_undoing_a_clinical_document_takes_out_all_it_said(share: Share, doctor: Doctor) -> None:
+    before = [one.pk for one in everything(share)]
+    received = doctor.sends(LETTER)
+    accept(share, received.id)
+    assert {"AllergyIntolerance", "MedicationStatement"} <= set(first := told(share))
+    undo(share, received.id)
+    assert told(share) == []
+    assert [one.pk for one in everything(share)] == before
+    with share.vault.read() as session:
+        names = [one.name for one in connections.origins(session).values()]
+        assert papers.find(session, CANARY, 5) == []
+    assert not any("Pell" in name for name in names)
+    accept(share, received.id)
+    assert told(share) == first
+
+
+def test_what_is_withdrawn_or_amended_takes_along_what_it_said(
+    share: Share, doctor: Doctor
+) -> None:
+    other = Doctor(share, whom="Dr. Moss").sends(NEXT)
+    accept(share, other.id)
+    beside = told(share)
+    received = doctor.sends(LETTER)
+    accept(share, received.id)
+    assert "MedicationStatement" in told(share)
+    amended = doctor.sends(NEXT, amends=received.id)
+    accept(share, amended.id)
+    assert "MedicationStatement" not in told(share)
+    assert told(share).count("AllergyIntolerance") == 2
+    doctor.withdraws(amended.id)
+    (asked,) = waiting_ones(share)
+    accept(share, asked.id)
+    assert told(share) == beside
+
+
+def waiting_ones(share: Share) -> list[Arrival]:
+    with share.vault.read() as session:
+        return inbox.listed(session, ArrivalState.WAITING)
+
+
+def test_what_is_taken_back_while_it_is_read_leaves_nothing(
+    share: Share, doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = len(everything(share))
+    read, judged = transcribe.apart.entries, transcribe._labelled
+    received = doctor.sends(LETTER)
+
+    def read_meanwhile(content: bytes) -> Any:
+        undo(share, received.id)
+        return read(content)
+
+    def judged_meanwhile(*given: Any, **more: Any) -> Any:
+        undo(share, received.id)
+        return judged(*given, **more)
+
+    for where, name, meanwhile in (
+        (transcribe.apart, "entries", read_meanwhile),
+        (transcribe, "_labelled", judged_meanwhile),
+    ):
+        accept(share, received.id)
+        with monkeypatch.context() as patched:
+            patched.setattr(where, name, meanwhile)
+            transcribe.run(share.vault)
+        assert state(share, received.id) == "waiting"
+        assert told(share) == []
+        assert len(everything(share)) == before
+
+
 # ------------------------------------------------------------------ odd moments
+
+
+def test_an_acceptance_that_is_cut_off_stops_nothing_else(
+    share: Share, doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received = doctor.sends()
+    ready = inbox._ready
+
+    def meanwhile(*given: Any) -> Any:
+        made = ready(*given)
+        doctor.withdraws(received.id)
+        return made
+
+    monkeypatch.setattr(inbox, "_ready", meanwhile)
+    with pytest.raises(Conflict):
+        accept(share, received.id)
+    with share.vault.read() as session:
+        assert not papers.is_importing(session)
+        (place,) = connections.listed(session, kind=connections.CONTRIBUTED)
+        assert place.id not in connections.origins(session)
+    monkeypatch.undo()
+    accept(share, doctor.sends("the next").id)
+    with share.vault.read() as session:
+        runs = connections.pulls(session, place.id)
+        assert place.id in connections.origins(session)
+    assert [run.state for run in runs] == ["done", "stopped"]
+
+
+def test_a_claim_on_what_somebody_sent_is_no_import(share: Share, doctor: Doctor) -> None:
+    accept(share, doctor.sends().id)
+    with share.vault.write() as session:
+        (place,) = connections.listed(session, kind=connections.CONTRIBUTED)
+        place.claimed_by = connections.last_pull(session, place.id).id
+    with share.vault.read() as session:
+        assert not papers.is_importing(session)
 
 
 def test_a_file_in_the_place_of_another_is_kept_with_it_and_goes_with_it(

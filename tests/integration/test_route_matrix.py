@@ -24,6 +24,7 @@ from phr.sharing.inbox import Sent
 from phr.sharing.provision import READING, Action
 from phr.store import accounts, members, records
 from phr.web import app as web
+from phr.web import application as parts
 from phr.web.routing import Access
 from tests.cast import HOME, PUBLIC, Browser, Cast, csrf_in, sign_in
 from tests.fixtures_sharing import ADA, Share, a_record, keep_all, recent
@@ -76,7 +77,7 @@ def test_every_route_declares_its_access_and_has_its_row():
 
 def test_a_route_without_access_refuses_everybody(cast: Cast):
     bare = HTTPRouteHandler("/bare", http_method=["GET"], sync_to_thread=False)(_bare)
-    app = web._application([bare], cast.home.state.doorkeeper, address=HOME)
+    app = parts.application([bare], cast.home.state.doorkeeper, address=HOME)
     with Browser(app, HOME) as browser:
         answer = browser.get("/bare")
         assert answer.status_code == 403
@@ -197,7 +198,7 @@ def test_the_doorkeeper_lets_in_exactly_whom_the_table_says(cast: Cast, stage_of
     keep_forms = {"/signin", "/account"}  # real pages: the actors take their tokens there
     real = [each for each in web.HOME if set(each.paths) & keep_forms]
     rest = [each for each in web.HOME if not set(each.paths) & keep_forms]
-    home = web._application([*real, *_with_echo(rest)], cast.home.state.doorkeeper, address=HOME)
+    home = parts.application([*real, *_with_echo(rest)], cast.home.state.doorkeeper, address=HOME)
     stage = stage_of(home, cast.public)
     wrong = []
     for handler in rest:

@@ -294,6 +294,56 @@ def test_a_rule_is_made_told_and_taken_back(cast: Cast, practice: Practice) -> N
     assert ada.submit(f"{at}/rules/x").status_code == 404
 
 
+def test_taking_back_what_was_accepted_shows_and_the_patient_reads_what_happens(
+    cast: Cast, practice: Practice
+) -> None:
+    practice.sends(title="Potassium", note="Repeat it.")
+    (held,) = practice.arrivals()
+    assert decide(cast, held, "accept").status_code == 303
+    page = f"{practice.at}/send"
+    assert practice.web.submit(f"{page}/{held.id}/withdraw", page=page).status_code == 303
+    told = practice.web.get(page).text
+    assert "Taken back; the patient is asked to take it out." in told
+    assert f"{held.id}/withdraw" not in told
+    (asked,) = practice.arrivals(ArrivalState.WAITING)
+    answer = decide(cast, asked, "accept")
+    said = cast.browser("Ada").get(answer.headers["location"]).text
+    assert "stands beside the record now" not in said
+    assert "Taken back by the sender, and taken out of the record." in said
+    assert "Taken back; the patient is asked to take it out." in practice.web.get(page).text
+
+
+def test_what_replaces_a_rejected_one_waits_and_says_what_it_replaces(
+    cast: Cast, practice: Practice
+) -> None:
+    practice.sends(title="First", note="First.")
+    (first,) = practice.arrivals()
+    decide(cast, first, "always")
+    decide(cast, first, "undo")
+    decide(cast, first, "reject")
+    practice.sends(title="Second", note="Second.", amends=first.id)
+    (second,) = practice.arrivals(ArrivalState.WAITING)  # the rule would have let it in
+    browser, base = cast.browser("Ada"), f"/p/{cast.patients['Ada']}"
+    shown = text_of(browser.get(f"{base}/inbox/{second.id}"))
+    assert "First</a>, received" in shown
+    assert "which you had rejected" in shown
+    listed = text_of(browser.get(f"{base}/inbox"))
+    assert "Replaced by the sender with another, received" in listed
+    assert "Withdrawn" in listed
+    assert "by Ada" not in listed.partition('id="done"')[2]
+    told = re.sub(r"<[^>]+>", "", text_of(browser.get(f"{base}/activity")))
+    assert "lets in" not in told
+    assert re.search(r"You\s+let a note of .+ in without asking", told)
+
+
+def test_the_doctor_reads_the_name_of_the_record_not_the_household_label(
+    cast: Cast, practice: Practice
+) -> None:
+    first = practice.web.get(practice.at).text
+    name = re.findall(r"<h1>([^<]+)</h1>", first)[0]
+    assert f"For {name} ·" in practice.web.get(f"{practice.at}/send").text
+
+
 def test_who_may_only_look_decides_nothing(cast: Cast, practice: Practice) -> None:
     practice.sends(note="one")
     (held,) = practice.arrivals()

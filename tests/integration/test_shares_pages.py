@@ -11,7 +11,7 @@ import pytest
 
 from phr import clock, push
 from phr.fhir.record import Selection
-from phr.sharing import gate, grants
+from phr.sharing import gate, given, grants
 from phr.sharing import provision as policy
 from phr.sharing.channels import opened
 from phr.store import audit, backup, records, restore
@@ -400,7 +400,7 @@ def test_narrowing_takes_out_single_records_and_what_was_out_stays_out(
     link = share.link(replace(preset, excluded=frozenset({asthma})))
     browser = cast.browser("Ada")
     less = f"{base(cast)}/grants/{link.grant_id}/less"
-    parts = list(policy.parts_of(preset))
+    parts = list(given.pieces(preset))
     form = {"part": parts, "print": "1", "download": "1", "without": allergy}
     listed = browser.submit(less, {**form, "do": "pick"}, page=less).text
     assert (allergy, True) in picked(listed)
@@ -419,7 +419,7 @@ def test_narrowing_to_nothing_and_narrowing_nothing_are_refused_in_words(
     nothing = browser.submit(less, {"do": "less"}, page=less)
     assert nothing.status_code == 422
     assert "at least one kind" in nothing.text
-    parts = list(policy.parts_of(policy.preset("primary", now=clock.now())))
+    parts = list(given.pieces(policy.preset("primary", now=clock.now())))
     nowhere = {"part": parts, "places": "1,2", "print": "1", "download": "1", "do": "less"}
     assert browser.submit(less, nowhere, page=less).status_code == 422  # no place is not all places
     same = {"part": parts, "print": "1", "download": "1", "do": "less"}

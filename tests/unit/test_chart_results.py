@@ -382,3 +382,35 @@ def test_a_birth_date_that_sources_tell_differently_chooses_no_range_by_age():
     spans = [aged(0, 17), aged(18, None)]
     (one,) = results(as_records(lab("X", "1", "4", referenceRange=spans), WOMAN, other))
     assert one.span.high is None
+
+
+def dated_report(on, *values, **more):
+    report = {
+        "resourceType": "DiagnosticReport",
+        "id": f"report-{on}",
+        "status": "final",
+        "code": concept("Complete blood count"),
+        "effectiveDateTime": on,
+        "result": [{"reference": f"Observation/{one['id']}"} for one in values],
+    }
+    return report | more
+
+
+def test_a_report_is_of_the_day_on_which_all_its_values_were_taken():
+    taken = [lab(name, name, "5", on="2013-11-04") for name in ("wbc", "rbc")]
+    newer = lab("tsh", "3016-3", "2", on="2013-12-01")
+    found = groups(as_records(*taken, dated_report("2014-03-07", *taken), newer))
+    assert [group.taken for group in found] == ["2013-12-01", "2013-11-04"]
+    assert found[1].issued == "2014-03-07"
+
+
+def test_a_report_whose_values_are_of_several_days_keeps_its_own():
+    taken = [lab("wbc", "a", "5", on="2013-11-04"), lab("rbc", "b", "5", on="2013-11-05")]
+    (group,) = groups(as_records(*taken, dated_report("2014-03-07", *taken)))
+    assert (group.taken, group.issued) == ("2014-03-07", "")
+
+
+def test_a_report_of_the_same_day_keeps_its_own_minute():
+    taken = [lab("wbc", "a", "5", on="2013-11-04")]
+    (group,) = groups(as_records(*taken, dated_report("2013-11-04T08:20:00Z", *taken)))
+    assert (group.taken, group.issued) == ("2013-11-04T08:20:00Z", "")

@@ -7,14 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from phr.chart.doses import doses
 from phr.fhir import document as fhir
-from phr.papers import cda_entries
-from phr.papers.cda_values import moment
+from phr.papers import cda, cda_entries
+from phr.papers.cda_page import Page
+from phr.papers.cda_values import V3, first, moment
 from tests.fixtures_clinical import (
     LOINC,
     RXNORM,
     SNOMED,
     allergy,
+    concern,
     document,
     medicine,
     problem,
@@ -184,6 +187,143 @@ def test_a_code_that_only_says_problem_never_stands_for_the_problem():
     )
     one = only(document(problem(value)), "Condition")
     assert [each["code"] for each in one["code"]["coding"]] == ["346.10"]
+
+
+# ------------------------------------------------------------------------------ what is denied
+
+GENERAL = f'<value xsi:type="CD" code="55607006" displayName="Problem" {SNOMED}'
+DIABETES = "<originalText>Diabetes mellitus</originalText>"
+
+
+def denied_problem(inside):
+    return made(document(problem(inside, negationInd="true")), "Condition")
+
+
+def denied_allergy(inside):
+    at = statement("observation", "7", inside, negationInd="true")
+    return made(document(concern("30", at)), "AllergyIntolerance")
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        f'<value xsi:type="CD" nullFlavor="OTH">{DIABETES}</value>',
+        f"{GENERAL}>{DIABETES}</value>",
+        f"{GENERAL}/><text>Diabetes mellitus</text>",
+        '<value xsi:type="CD" nullFlavor="UNK" displayName="Diabetes mellitus"/>',
+    ],
+    ids=["no code", "general code", "text of the statement", "a label alone"],
+)
+def test_a_denied_problem_in_words_is_not_the_statement_that_there_are_none(inside):
+    (one,) = denied_problem(inside)
+    assert one["code"] == {"text": "Diabetes mellitus"}
+    assert code_of(one["verificationStatus"]) == "refuted"
+
+
+def test_a_denied_problem_with_a_translation_is_that_problem_refuted():
+    more = '<translation code="E11.9" displayName="Diabetes" codeSystem="2.16.840.1.113883.6.90"/>'
+    (one,) = denied_problem(f"{GENERAL}>{more}</value>")
+    assert code_of(one["code"]) == "E11.9"
+    assert code_of(one["verificationStatus"]) == "refuted"
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        f"{GENERAL}><originalText>No known health problems</originalText></value>",
+        f"{GENERAL}><originalText>Problem</originalText></value>",
+        '<value xsi:type="CD" nullFlavor="NI"/><text>No Problems indicated</text>',
+    ],
+    ids=["the denial in words", "the label again", "words alone"],
+)
+def test_words_that_only_repeat_the_denial_state_that_there_are_none(inside):
+    (one,) = denied_problem(inside)
+    assert code_of(one["code"]) == "160245001"
+    assert "verificationStatus" not in one
+
+
+@pytest.mark.parametrize(
+    ("inside", "said"),
+    [
+        (
+            '<value xsi:type="CD" nullFlavor="OTH"><originalText>Penicillin</originalText></value>',
+            "Penicillin",
+        ),
+        (
+            f'<value xsi:type="CD" code="416098002" {SNOMED}/><text>Allergy to latex</text>',
+            "Allergy to latex",
+        ),
+    ],
+    ids=["no code", "a kind alone"],
+)
+def test_a_denied_allergy_in_words_is_not_the_statement_that_none_is_known(inside, said):
+    (one,) = denied_allergy(inside)
+    assert one["code"] == {"text": said}
+    assert code_of(one["verificationStatus"]) == "refuted"
+
+
+def test_a_kind_denied_in_words_too_is_the_statement_that_none_is_known():
+    value = f'<value xsi:type="CD" code="416098002" {SNOMED}/>'
+    (one,) = denied_allergy(f"{value}<text>No known drug allergies.</text>")
+    assert code_of(one["code"]) == "409137002"
+
+
+def test_a_denial_of_nothing_stays_in_the_text():
+    nothing = '<value xsi:type="CD" nullFlavor="NI"/>'
+    assert not denied_problem(nothing)
+    assert not denied_allergy(nothing)
+    assert not denied_allergy(f"{nothing}<text>No known allergies</text>")
+
+
+def test_a_denied_reaction_severity_or_reason_is_none():
+    def inside(template, value, kind="MFST"):
+        held = f'<value xsi:type="CD" {value} {SNOMED}/>'
+        said = statement("observation", template, held, negationInd="true")
+        return f'<entryRelationship typeCode="{kind}">{said}</entryRelationship>'
+
+    more = inside("9", 'code="39579001" displayName="Anaphylaxis"') + inside("8", 'code="24484000"')
+    one = only(document(allergy(PENICILLIN, more=more)), "AllergyIntolerance")
+    assert "reaction" not in one
+    assert "note" not in one
+    why = inside("19", 'code="38341003" displayName="Hypertension"', "RSON")
+    assert "reasonCode" not in only(document(medicine(ACTIVE + why)), "MedicationStatement")
+
+
+# ------------------------------------------------------------------------------ whose, and whether
+
+MOTHER = '<subject><relatedSubject classCode="PRS"><code code="MTH"/></relatedSubject></subject>'
+
+
+def test_what_a_relative_has_is_no_problem_of_the_patient():
+    family = statement(
+        "organizer", "45", f"{MOTHER}<component>{problem(ASTHMA)}</component>", classCode="CLUSTER"
+    )
+    for entry in (problem(MOTHER + ASTHMA), family):
+        found = cda_entries.transcribe(document(entry))
+        assert not found.counts
+        assert found.left == {"Listed": 1}
+    whole = document(problem(ASTHMA)).replace(b"<title>Listed", MOTHER.encode() + b"<title>Listed")
+    assert not made(whole, "Condition")
+
+
+@pytest.mark.parametrize("mood", ["GOL", "RQO", "INT", "PRP", "DEF"])
+def test_a_goal_an_order_or_a_plan_is_neither_problem_nor_allergy(mood):
+    content = document(problem(ASTHMA, moodCode=mood), allergy(PENICILLIN, moodCode=mood))
+    found = cda_entries.transcribe(content)
+    assert not found.counts
+    assert found.left == {"Listed": 2}
+
+
+def test_a_statement_that_is_null_or_inside_of_a_denied_one_says_nothing():
+    null = document(
+        problem(ASTHMA, nullFlavor="NI"),
+        allergy(PENICILLIN, nullFlavor="UNK"),
+        medicine(ACTIVE, nullFlavor="NI"),
+        problem(ASTHMA).replace("<act ", '<act negationInd="true" '),
+    )
+    found = cda_entries.transcribe(null)
+    assert not found.counts
+    assert found.left == {"Listed": 4}
 
 
 # ------------------------------------------------------------------------------ medicines
@@ -414,6 +554,42 @@ def test_what_a_document_marks_as_restricted_stays_so_on_each_entry():
     assert one["meta"]["security"][0]["code"] == "R"
 
 
+def security(one):
+    return [each["code"] for each in one.get("meta", {}).get("security", ())]
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "said"), [("R", "", "R"), ("R", "V", "V"), ("V", "R", "V")]
+)
+def test_a_section_is_as_confidential_as_the_strictest_that_it_is_part_of(outer, inner, said):
+    open_ = document(problem(ASTHMA)).replace(
+        b'<confidentialityCode code="R"/>', b'<confidentialityCode code="N"/>'
+    )
+    assert not security(only(open_, "Condition"))
+    marked = f'<confidentialityCode code="{inner}"/>'.encode() if inner else b""
+    begin, end = open_.index(b"<section>"), open_.index(b"</section>") + len(b"</section>")
+    held = open_[begin:end].replace(b"<section>", b"<section>" + marked)
+    nested = (
+        f'<section><confidentialityCode code="{outer}"/><component>'.encode()
+        + held
+        + b"</component></section>"
+    )
+    content = open_[:begin] + nested + open_[end:]
+    for type_ in ("Condition", "Provenance", "DocumentReference"):  # the file has all of it
+        assert security(only(content, type_)) == [said]
+
+
+def test_one_paragraph_that_every_entry_points_to_is_read_once():
+    pointing = '<text><reference value="#n"/></text>'
+    content = document(pointing, narrative='<paragraph ID="n">Bee venom</paragraph>')
+    root = cda.parse(content)
+    ids = {each.get("ID"): each for each in root.iter() if each.get("ID")}
+    page = Page(ids, {}, root)
+    (at,) = root.iter(f"{V3}entry")
+    assert page.told(first(at, "text")) == "Bee venom"
+    assert page.told(first(at, "text")) is page.told(first(at, "text"))
+
+
 def test_everything_is_valid_fhir():
     from phr.fhir.build import model
 
@@ -453,3 +629,62 @@ def test_any_statement_gives_json_or_stays_in_the_text(parts, template):
     found = cda_entries.transcribe(content)
     assert all(json.loads(one)["resourceType"] for one in found.resources)
     assert sum(found.counts.values()) + sum(found.left.values()) >= 1
+
+
+# ------------------------------------------------------------------ what the narrative says
+
+
+def _said(words, place="content"):
+    """Return a narrative whose cell or row `sig` has these words."""
+    row = f'<tr><td><content ID="sig">{words}</content></td></tr>'
+    if place == "tr":
+        row = f'<tr ID="sig"><td>{words}</td></tr>'
+    return f"<table><tbody>{row}</tbody></table>"
+
+
+POINTED = '<text><reference value="#sig"/></text>'
+
+
+def test_the_words_of_the_dose_are_the_dose_and_no_note():
+    words = "inhale 2 puff every 4 - 6 hours as needed for Wheezing"
+    inside = (
+        f"{POINTED}{ACTIVE}"
+        '<effectiveTime xsi:type="PIVL_TS"><period value="4" unit="h"/></effectiveTime>'
+        '<doseQuantity value="2.00" unit="puff"/>'
+    )
+    one = only(document(medicine(inside), narrative=_said(words)), "MedicationStatement")
+    (dose,) = one["dosage"]
+    assert dose["text"] == words
+    assert str(dose["doseAndRate"][0]["doseQuantity"]["value"]) == "2.00"
+    assert "note" not in one
+    assert doses(one) == (words,)
+
+
+def test_words_alone_are_a_dose_too():
+    words = "take 1 tablet by oral route 2 times daily for 7 days"
+    content = document(medicine(POINTED + ACTIVE, moodCode="INT"), narrative=_said(words))
+    one = only(content, "MedicationRequest")
+    assert one["dosageInstruction"][0]["text"] == words
+
+
+@pytest.mark.parametrize(
+    ("words", "place", "note"),
+    [
+        ("Metoprolol 25 MG Oral Tablet", "content", None),
+        ("Metoprolol, active since March", "tr", [{"text": "Metoprolol, active since March"}]),
+    ],
+)
+def test_a_name_or_a_whole_row_is_no_dose(words, place, note):
+    content = document(medicine(POINTED + ACTIVE), narrative=_said(words, place))
+    one = only(content, "MedicationStatement")
+    assert "dosage" not in one
+    assert one.get("note") == note
+
+
+def test_a_placeholder_for_a_code_or_a_value_is_no_result():
+    code = f'<code code="UNK" displayName="" {LOINC}/>'
+    value = '<value xsi:type="ST">UNK</value>'
+    assert not made(document(result(code + DONE + value)), "Observation")
+    one = only(document(result(GLUCOSE + DONE + value)), "Observation")
+    assert "valueString" not in one
+    assert code_of(one["dataAbsentReason"]) == "unknown"

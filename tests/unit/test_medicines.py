@@ -233,3 +233,26 @@ def test_a_rendered_instruction_speaks_only_where_nothing_else_does():
     assert doses(rendered) == ("One at night",)
     assert doses(rendered | {"dosage": [{"text": "Two"}]}) == ("Two",)
     assert doses({}) == ()
+
+
+def test_one_without_a_dose_tells_that_of_another_record_of_it_and_says_so():
+    bare = order(id="bare", authoredOn="2026-05-01")
+    del bare["dosageInstruction"]
+    told = order(id="told", status="completed", authoredOn="2026-02-03")
+    (one,) = medications(as_records(bare, told), NOW, How(grouped={1: 1, 2: 1}))
+    assert one.standing is Standing.CURRENT
+    assert one.doses == ("1 tablet in the morning (as another record of 3 Feb 2026 of it says)",)
+
+
+def test_a_dose_of_a_mistaken_record_is_told_for_no_other():
+    bare = order(id="bare", authoredOn="2026-05-01")
+    del bare["dosageInstruction"]
+    wrong = order(id="wrong", status="entered-in-error")
+    (one,) = medications(as_records(bare, wrong), NOW, How(grouped={1: 1, 2: 1}))
+    assert one.doses == ()
+
+
+def test_a_status_that_is_unknown_contradicts_nobody():
+    known, unknown = order(id="known"), order(id="unknown", status="unknown")
+    (one,) = medications(as_records(known, unknown), NOW, How(grouped={1: 1, 2: 1}))
+    assert not one.evidence.conflicts

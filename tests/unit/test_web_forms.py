@@ -2,13 +2,14 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phr.errors import InvalidInput
+from phr.errors import InvalidInput, TooManyTries
 from phr.web import forms
 from phr.web.forms import Form
 
@@ -44,6 +45,95 @@ def test_a_program_may_send_as_much_as_its_route_says_and_no_more():
     assert (body, form.get("b")) == (b"a=1&b=2", "2")
     with pytest.raises(InvalidInput, match="more than this form takes"):
         sent(6)
+
+
+def test_before_much_of_a_program_is_read_somebody_vouches_for_it():
+    asked: list[str] = []
+
+    async def vouch() -> None:
+        asked.append("asked")
+
+    def sent(size: int) -> int:
+        made = forms.read_machine(receiver(b"x" * size, b"y"), {}, 1 << 20, vouch=vouch)
+        return len(asyncio.run(made)[0])
+
+    assert sent(forms.MOST_UNKNOWN - 1) == forms.MOST_UNKNOWN
+    assert not asked
+    assert sent(forms.MOST_UNKNOWN) == forms.MOST_UNKNOWN + 1
+    assert asked == ["asked"]
+
+
+def test_a_body_that_never_ends_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(forms, "BODY_LASTS", 0.0)
+
+    async def never() -> Any:
+        await asyncio.Event().wait()
+
+    for reader in (forms.read, forms.read_machine):
+        with pytest.raises(InvalidInput, match="incomplete"):
+            asyncio.run(reader(never, URL))
+
+
+def test_room_is_counted_in_all_and_for_each_network_and_given_back(monkeypatch):
+    monkeypatch.setattr(forms, "MOST_OF_ONE", 10)
+    monkeypatch.setattr(forms, "MOST_HELD", 15)
+    held = forms.Held()
+    with held.room("a") as one, held.room("b") as other:
+        one(10)
+        with pytest.raises(TooManyTries):
+            one(1)
+        other(5)
+        with pytest.raises(TooManyTries):
+            other(1)
+    with held.room("b") as again:
+        again(10)
+
+
+@pytest.mark.parametrize(
+    ("at_home", "size", "pause", "fits"),
+    [
+        (True, 1, 20.0, False),  # a byte each 20 s
+        (True, 65536, 20.0, True),
+        (False, 1, 20.0, False),
+        (False, 65536, 20.0, False),  # 3 kB a second
+        (False, 400_000, 20.0, True),
+    ],
+)
+def test_an_upload_that_dawdles_is_broken_off(
+    monkeypatch, at_home: bool, size: int, pause: float, fits: bool
+):
+    passed = iter(pause * number / 2 for number in range(1000))  # asked twice a piece
+    monkeypatch.setattr(forms, "time", SimpleNamespace(monotonic=lambda: next(passed)))
+    pieces = [part("csrf", "x"), *[b"x" * size] * 10]
+    pieces[1:1] = [part("f", "", "a.json").removesuffix(b"\r\n")]
+
+    async def run() -> int:
+        form = await forms.open_stream(
+            receiver(*pieces, b"\r\n--edge--\r\n"), PARTS, at_home=at_home
+        )
+        return await asyncio.to_thread(
+            lambda: sum(len(chunk) for up in form.uploads() for chunk in up.chunks)
+        )
+
+    if fits:
+        assert asyncio.run(run()) == 10 * size
+    else:
+        with pytest.raises(InvalidInput, match="incomplete"):
+            asyncio.run(run())
+
+
+def test_an_upload_through_a_door_has_an_end_however_fast_it_comes(monkeypatch):
+    passed = iter(20.0 * number / 2 for number in range(1000))
+    monkeypatch.setattr(forms, "time", SimpleNamespace(monotonic=lambda: next(passed)))
+    head = part("f", "", "a.json").removesuffix(b"\r\n")
+
+    async def run() -> None:
+        endless = receiver(head, *[b"x" * 400_000] * 200)
+        form = await forms.open_stream(endless, PARTS, at_home=False)
+        await asyncio.to_thread(lambda: [list(up.chunks) for up in form.uploads()])
+
+    with pytest.raises(InvalidInput, match="incomplete"):
+        asyncio.run(run())
 
 
 def test_fields_come_in_order_and_the_first_of_a_name_counts():

@@ -5,7 +5,9 @@ the answer says so (202). What the words of a Consent mean is decided in `phr.sh
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import wraps
 from typing import Any, Final
@@ -14,12 +16,14 @@ from litestar import Response
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 
-from phr import clock, consented, jwt
-from phr.errors import InvalidInput, NetError, ScopeTooSmall, TokenRefused
+from phr import clock, consented
+from phr.errors import InvalidInput, NetError, ScopeTooSmall, TokenRefused, TooManyTries
 from phr.fhir import document, references
 from phr.sharing import addresses, advisor, asking, consents, gate, handles, servers
 from phr.sharing.consents import Asked
 from phr.sharing.gate import Standing
+from phr.store import audit, limits
+from phr.store.house import House
 from phr.store.models import FetchAsked
 from phr.store.vault import Vault
 from phr.web.outcome import BASE, FHIR_JSON
@@ -35,9 +39,16 @@ UNITS: Final = {  # months and years as people count them
     "mo": timedelta(days=30),
     "a": timedelta(days=365),
 }
+LONGEST: Final = timedelta(days=36_500)  # longer than any Consent lasts here
 NUMBER: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6})?", re.ASCII)
+AT_ONCE: Final = 2  # apps for which others are asked at this moment
+BUSY: Final = "Other servers are being asked already. Please try again in a moment."
+AGAIN: Final = timedelta(seconds=5)
 Caller = tuple[Vault, Standing]
 Handler = Callable[..., Response[bytes]]
+
+_lock = threading.Lock()
+_asking: set[str] = set()  # grants
 
 
 def unprocessable(handler: Handler) -> Handler:
@@ -125,9 +136,10 @@ def authorize(visit: Visit, consent_id: str) -> Response[bytes]:
     here = addresses.of(appliance.settings)
     audiences = frozenset({here.fhir, here.token, here.public_url})
     texts = {name: value for name, value in given.items() if isinstance(value, str)}
-    server = servers.named(appliance.http, texts, audiences, now)
-    advisor.vouch(appliance.http, appliance.settings.advisor, server.address)
     ends_at = _after(given.get("duration"), now)
+    with _place_for(appliance.house, by.grant.id):
+        server = servers.named(appliance.http, texts, audiences, now)
+        advisor.vouch(appliance.http, appliance.settings.advisor, server.address)
     asked = consents.authorize(vault, by, consent_id, server, ends_at, now=now)
     place = f"{here.fhir}/Consent/{consent_id}/$authorizations"
     body = {"resourceType": "Parameters", "parameter": _told(asked)}
@@ -161,6 +173,24 @@ def revoke(visit: Visit, consent_id: str) -> Response[bytes]:
     return _outcome(200, "It has ended. No further access; what was fetched stays there.")
 
 
+@contextmanager
+def _place_for(house: House, grant_id: str) -> Iterator[None]:
+    """Ask others for one app at a time, and for two at most: the rest of the house goes on.
+
+    Raises TooManyTries at once where there is no place, and where one app asks too often.
+    """
+    limits.take(house, [(f"asks others:{grant_id}", limits.NETWORK)])
+    with _lock:
+        if grant_id in _asking or len(_asking) >= AT_ONCE:
+            raise TooManyTries(BUSY, after=clock.now() + AGAIN)
+        _asking.add(grant_id)
+    try:
+        yield
+    finally:
+        with _lock:
+            _asking.discard(grant_id)
+
+
 def _told(asked: Asked) -> list[Mapping[str, Any]]:
     """Say how a request stands; why something failed is for the patient (sharing.md §9, 13)."""
     parts: list[Mapping[str, Any]] = [
@@ -183,7 +213,7 @@ def _after(duration: Any, now: datetime) -> datetime | None:
     match = NUMBER.fullmatch(str(given.get("value")))
     if unit is None or match is None or not float(match[0]):
         raise InvalidInput("The duration cannot be read: a value with a unit of time (UCUM).")
-    return now + float(match[0]) * unit
+    return now + min(float(match[0]) * unit, LONGEST)
 
 
 # ------------------------------------------------------------------ this record as the target
@@ -204,9 +234,10 @@ def connect(visit: Visit) -> Response[bytes]:
         raise InvalidInput("That is another patient than the one who let you in.")
     http, named = visit.appliance.http, consent.rpartition("/")[2]
     try:
-        made = consented.ask(vault, by, url, named, http=http, now=clock.now())
-    except NetError as error:
-        raise InvalidInput(error.sentence) from None
+        with _place_for(visit.appliance.house, by.grant.id):
+            made = consented.ask(vault, by, url, named, http=http, now=clock.now())
+    except NetError:  # why is not for an app: it would learn what there is in our own network
+        raise InvalidInput("The address cannot be used.") from None
     place = f"{visit.appliance.settings.public_url}{BASE}/$connect/{made.id}"
     return _json(_standing(made), 202, {"Content-Location": place})
 
@@ -226,18 +257,19 @@ def _standing(made: FetchAsked) -> Mapping[str, Any]:
 
 
 @slow_page(f"{BASE}/$jwt", access=Access.BEARER)
+@unprocessable
 def statement(visit: Visit) -> Response[bytes]:
     """Return a signed statement of who this server is, for one other (2017: `jwt`)."""
-    appliance, now = visit.appliance, clock.now()
-    _caller(visit, asking.CONNECT)
-    claims = {
-        "iss": appliance.settings.public_url,
-        "sub": appliance.settings.public_url,
-        "aud": visit.query.get("source", "")[:2000],
-        "iat": int(now.timestamp()),
-        "exp": int((now + timedelta(hours=1)).timestamp()),
-    }
-    signed = jwt.sign(claims, servers.own_key(appliance.house))
+    appliance = visit.appliance
+    vault, by = _caller(visit, asking.CONNECT)
+    audience = servers.plain_address(visit.query.get("source", ""))
+    here = appliance.settings.public_url
+    signed = servers.statement(appliance.house, here, audience, clock.now())
+    actor = {"kind": "recipient", "id": by.grant.id, "name": by.recipient}
+    with vault.write() as session:
+        audit.append(
+            session, vault, "statement.signed", actor, grant_id=by.grant.id, audience=audience
+        )
     return Response(signed.encode(), media_type="application/jwt")
 
 
@@ -257,7 +289,7 @@ def parameters(body: bytes, known: set[str]) -> Mapping[str, Any]:
     for each in listed:
         name = each.get("name") if isinstance(each, Mapping) else None
         values = [value for key, value in each.items() if key.startswith("value")] if name else []
-        if name not in known or name in found or len(values) != 1:
+        if not isinstance(name, str) or name not in known or name in found or len(values) != 1:
             raise InvalidInput("A parameter is not known here, or it stands twice.")
         found[name] = values[0]
     return found

@@ -12,8 +12,9 @@ from phr import clock
 from phr.errors import InvalidInput, TooManyTries
 from phr.sharing import emergency
 from phr.sharing.emergency import PATH
-from phr.web.doors.links import AFTERWARDS, cookie_of, cookie_path, door, vault_of
+from phr.web.doors.links import AFTERWARDS, cookie_path, door
 from phr.web.faults import status_of
+from phr.web.presented import cookie_of, vault_of
 from phr.web.routing import Access, Form, Visit, action, slow_page
 
 

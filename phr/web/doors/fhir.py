@@ -16,7 +16,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response import Stream
 
 from phr import clock
-from phr.errors import InvalidInput, NotFound, TokenRefused
+from phr.errors import InvalidInput, NotFound
 from phr.fhir import document
 from phr.sharing import (
     answers,
@@ -24,7 +24,6 @@ from phr.sharing import (
     exports,
     files,
     gate,
-    handles,
     package,
     search,
     summary,
@@ -32,13 +31,13 @@ from phr.sharing import (
 from phr.sharing import operation as wanted
 from phr.sharing.answers import DOCUMENT, PATIENT, PROVENANCE, Resource
 from phr.sharing.gate import Interaction, Released
-from phr.sharing.handles import Bearer
 from phr.sharing.package import CHUNK
 from phr.sharing.parameters import PARAMETERS
 from phr.store.vault import Vault
 from phr.views import attachment
 from phr.views.picture import without_traces
 from phr.web.outcome import BASE, FHIR_JSON
+from phr.web.presented import by_token
 from phr.web.routing import Access, Form, Visit, action, removal, slow_page
 
 JSON = ("*/*", "application/*", "application/json", FHIR_JSON, "text/json")
@@ -273,7 +272,7 @@ def _export(visit: Visit, export_id: str) -> exports.Asked:
 
 def _standing(visit: Visit) -> tuple[Vault, str]:
     """Return the record and the grant of a token that lives; nothing is read or written down."""
-    vault, grant_id, bearer = presented(visit)
+    vault, grant_id, bearer = by_token(visit)
     with vault.read() as session:
         gate.stands(session, vault, grant_id, bearer, now=clock.now())
     return vault, grant_id
@@ -318,22 +317,9 @@ def _summary(visit: Visit, local_id: str | None, request: Asked) -> Response[byt
 # ------------------------------------------------------------------ small parts
 
 
-def presented(visit: Visit) -> tuple[Vault, str, Bearer]:
-    """Return whose record a token leads to, the grant, and the token. Raises TokenRefused."""
-    scheme, _, text = visit.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer":
-        raise TokenRefused(absent=not scheme)
-    bearer = handles.bearer_of(text.strip())
-    route = None if bearer is None else handles.route_of(visit.appliance.house, bearer)
-    if bearer is None or route is None:
-        raise TokenRefused
-    patient_id, grant_id = route
-    return visit.appliance.vault(patient_id), grant_id, bearer
-
-
 def release(visit: Visit, letters: str, type_: str | None, event: str, **detail: str) -> Released:
     """Ask the gate what the token of this request opens. Raises TokenRefused, and what it says."""
-    vault, grant_id, bearer = presented(visit)
+    vault, grant_id, bearer = by_token(visit)
     use = Interaction(letters, type_)
     return gate.release_to(vault, grant_id, bearer, use, event, now=clock.now(), **detail)
 

@@ -27,7 +27,7 @@ from phr.fhir.record import Record
 from phr.papers import apart
 from phr.papers.kinds import as_text
 from phr.sharing import cover, endings, gate, handles, links, package
-from phr.sharing.gate import Presented, Released
+from phr.sharing.gate import Released
 from phr.sharing.links import Claim, Outcome
 from phr.sharing.provision import SUPPORTING, Action
 from phr.store.vault import Vault
@@ -35,6 +35,7 @@ from phr.views import RECORD, VIEWS, Context, View, attachment, show
 from phr.views.attachment import FRAME_CSP, Way
 from phr.views.picture import without_traces
 from phr.web.faults import status_of
+from phr.web.presented import by_cookie, cookie_of, vault_of
 from phr.web.routing import Access, Form, Visit, action, live_page, slow_page
 
 AFTERWARDS = timedelta(days=30)  # a link that is over says so to the browser that had it
@@ -149,7 +150,7 @@ def _form(
 
 def _first_page(visit: Visit, routing_id: str, *, is_head: bool) -> Response[bytes]:
     if is_head:  # a mail scanner or a preview that got hold of the address looks, nobody reads
-        gate.look(vault_of(visit, routing_id), presented(visit, routing_id), now=clock.now())
+        gate.look(vault_of(visit, routing_id), by_cookie(visit, routing_id), now=clock.now())
         return Response(b"", media_type="text/html")
     released = _release(visit, routing_id, Action.VIEW, "link.viewed", section="first page")
     return _draw(
@@ -361,7 +362,7 @@ def _draw(
 async def events(visit: Visit, routing_id: str) -> ServerSentEvent:
     """Tell an open page when its grant ends (WHATWG server-sent events)."""
     visit.set_cookies.clear()
-    terms = gate.look(vault_of(visit, routing_id), presented(visit, routing_id), now=clock.now())
+    terms = gate.look(vault_of(visit, routing_id), by_cookie(visit, routing_id), now=clock.now())
     if endings.watching(terms.grant_id) >= LISTENERS_AT_MOST:
         raise TooManyTries("Too many pages of this link are open.")
     return ServerSentEvent(_until_the_end(terms))
@@ -381,32 +382,14 @@ async def _until_the_end(terms: gate.Terms) -> AsyncIterator[ServerSentEventMess
 # ------------------------------------------------------------------ small parts
 
 
-def vault_of(visit: Visit, routing_id: str) -> Vault:
-    """Return the vault that a routing id leads to. Raises NotFound, or Sealed."""
-    patient_id = handles.patient_of(visit.appliance.house, routing_id)
-    if patient_id is None:
-        raise NotFound
-    return visit.appliance.vault(patient_id)
-
-
-def cookie_of(routing_id: str) -> str:
-    """Return the name of the cookie that binds a browser to a link or an emergency card."""
-    return f"s-{routing_id}"
-
-
 def cookie_path(visit: Visit) -> str:
     """Return the cookie's path: `__Host-` demands "/"; without TLS it is bound to the door."""
     return "/" if visit.secure else visit.url("/s")
 
 
-def presented(visit: Visit, routing_id: str) -> Presented:
-    """Return what this browser shows for a link: its cookie."""
-    return Presented(routing_id, visit.cookie(cookie_of(routing_id)))
-
-
 def _is_bound(visit: Visit, vault: Vault, routing_id: str) -> bool:
     try:
-        gate.look(vault, presented(visit, routing_id), now=clock.now())
+        gate.look(vault, by_cookie(visit, routing_id), now=clock.now())
     except NotFound:
         return False
     return True
@@ -414,7 +397,7 @@ def _is_bound(visit: Visit, vault: Vault, routing_id: str) -> bool:
 
 def _release(visit: Visit, routing_id: str, what: Action, event: str, **detail: Any) -> Released:
     vault = vault_of(visit, routing_id)
-    return gate.release(vault, presented(visit, routing_id), what, event, now=clock.now(), **detail)
+    return gate.release(vault, by_cookie(visit, routing_id), what, event, now=clock.now(), **detail)
 
 
 def _refuse_head(request: Request[Any, Any, Any]) -> None:

@@ -8,17 +8,19 @@ from functools import partial
 
 from litestar import Response
 from litestar.handlers import HTTPRouteHandler
+from sqlalchemy.orm import Session
 
 from phr import clock
 from phr.errors import Conflict, InvalidInput, NotFound, PhrError, TooManyTries
-from phr.sharing import gate, inbox
+from phr.sharing import arrivals, cover, gate, inbox
 from phr.sharing.gate import Terms
 from phr.sharing.inbox import Received, Sent
 from phr.sharing.provision import Action
 from phr.store.models import Arrival
-from phr.web.doors.links import door, presented, vault_of
+from phr.web.doors.links import door
 from phr.web.faults import status_of
 from phr.web.forms import Upload
+from phr.web.presented import by_cookie, vault_of
 from phr.web.routing import Access, Form, Visit, action, slow_page
 
 EMPTY = "Please write a note or choose a file."
@@ -94,7 +96,7 @@ def _read(upload: Upload) -> bytes:
 
 def _stands(visit: Visit, routing_id: str) -> Callable[[], Terms]:
     """Return the question to the gate whether this browser's link stands now."""
-    vault, shown = vault_of(visit, routing_id), presented(visit, routing_id)
+    vault, shown = vault_of(visit, routing_id), by_cookie(visit, routing_id)
     return lambda: gate.look(vault, shown, now=clock.now())
 
 
@@ -117,13 +119,17 @@ def _draw(
     with vault_of(visit, routing_id).read() as session:
         before = inbox.own(session, terms.grant_id, amends) if amends else None
         sent = inbox.sent_by(session, terms.grant_id)
+        taken_back = arrivals.taken_back(session, terms.grant_id)
+        name = _person(session, visit, routing_id, terms)
     received = next((one for one in sent if one.id == visit.query.get("sent")), None)
     return visit.render(
         "doors/send.html",
         status=_status(error),
         handle=routing_id,
         terms=terms,
+        person=name,
         sent=[(one, name_of(one)) for one in sent],
+        taken_back=taken_back,
         received=None if received is None else name_of(received),
         again="again" in visit.query,
         withdrawn="withdrawn" in visit.query,
@@ -131,6 +137,12 @@ def _draw(
         typed={name: form.get(name) for name in TYPED},
         sentence="" if error is None else error.sentence,
     )
+
+
+def _person(session: Session, visit: Visit, routing_id: str, terms: Terms) -> str:
+    """Return the name that stands on the first page: the record's, not what the house calls it."""
+    told = gate.identity(session, vault_of(visit, routing_id), terms.grant_id)
+    return cover.who_is(told, terms.patient, clock.now()).name
 
 
 def _status(error: PhrError | None) -> int:

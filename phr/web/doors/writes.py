@@ -17,8 +17,9 @@ from phr.sharing import answers, gate, inbox, scopes
 from phr.sharing.gate import Released, Terms
 from phr.sharing.inbox import Received, Sent
 from phr.store.models import Arrival, ArrivalState
-from phr.web.doors.fhir import base_of, door, presented, release
+from phr.web.doors.fhir import base_of, door, release
 from phr.web.outcome import BASE, FHIR_JSON
+from phr.web.presented import by_token
 from phr.web.routing import Access, Visit, action, removal, replacement
 
 CREATE, UPDATE, DELETE = "c", "u", "d"  # letters of SMART scopes
@@ -100,7 +101,7 @@ def _receive(
 
 def _stands(visit: Visit, released: Released) -> Callable[[], Terms]:
     """Return the question to the gate whether the token stands now, with what it allowed before."""
-    vault, grant_id, bearer = presented(visit)
+    vault, grant_id, bearer = by_token(visit)
 
     def stands() -> Terms:
         with vault.read() as session:

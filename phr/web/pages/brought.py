@@ -3,7 +3,9 @@
 They are read by `phr.connectors.health_link` and `health_card`, and kept as files brought by hand.
 """
 
+import io
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +14,14 @@ from typing import Any
 from litestar import Response
 from litestar.handlers import HTTPRouteHandler
 
-from phr import clock, pull
-from phr.chart import documents
-from phr.chart.titles import list_words, title
+from phr import clock, ids, pull
+from phr.chart import documents, vaccines
+from phr.chart.plain import day_words, joined, name_words
+from phr.chart.titles import list_words, title, when_text
 from phr.connectors import health_card, health_link
 from phr.errors import InvalidInput, NetError, NotFound
 from phr.fhir import document
+from phr.fhir.reading import codings
 from phr.fhir.record import Record, Selection
 from phr.sharing import gate
 from phr.store import records
@@ -25,11 +29,24 @@ from phr.web.forms import Upload
 from phr.web.pages.shares import base_of, qr
 from phr.web.routing import Access, Form, Visit, action, slow_page
 
-NAME = "brought from others"  # of what is put down between looking and keeping
+NAME = "brought from others"  # of what is put down between looking and keeping, with whose it is
+SHOWN_FIELD = "shown"  # of the form: what is kept must be what was looked at
 MOST_TEXT = 64 * 1024  # characters pasted, or in a file of cards
 SHOWN = 200  # lines of what is inside
 LONGEST_QR = 1195  # characters of a card in one QR code (SHC)
+_PATIENTS = Selection(types=("Patient",), limit=50)
 GONE = "That was open too long and is forgotten. Open it again."
+OTHER = "Something else was opened since in this browser. Nothing was kept; open it again."
+MOST_NAMED = 3  # things that a card holds, where cards stand in a list
+NEITHER = (
+    "This is neither a health link (it begins with “shlink:/”) nor a health card (a QR code of one"
+    " begins with “shc:/”)."
+)
+NO_CARDS_IN = "There is neither a health link nor a health card in this file."
+OWN = (
+    "This health link was made by this Homeport. It leads to what is shared from here, so there is"
+    " nothing to bring."
+)
 LOOKED_THROUGH = 500  # newest documents among which cards are listed
 
 
@@ -42,13 +59,40 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """One FHIR file or one card, ready to be kept: NDJSON or a Bundle, under a name."""
+class Person:
+    """A patient named inside: name and birth date (FHIR) as far as they are given."""
 
+    name: str
+    born: str
+
+    @property
+    def words(self) -> str:
+        """Name and birth date for a person to read."""
+        born = f"born {day_words(self.born) or self.born}" if self.born else ""
+        return joined(self.name or "No name", born, by=", ")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A kept card in the list: what was found out about it, and what it says that it holds."""
+
+    local_id: str
+    said: str
+    holds: str
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One FHIR file or one card, ready to be kept: NDJSON or a Bundle, under a name.
+
+    `place` is the connection that it will belong to: all files of a link share one.
+    """
+
+    place: str
     name: str
     said: str
     is_good: bool
-    about: tuple[str, ...]
+    about: tuple[Person, ...]
     lines: tuple[Line, ...]
     number: int
     body: bytes = field(repr=False)
@@ -62,7 +106,11 @@ def ask(visit: Visit) -> Response[Any]:
 
 def _draw(visit: Visit, sentence: str = "", **more: Any) -> Response[Any]:
     given: dict[str, Any] = {"pieces": (), "text": "", "host": "", "label": ""}
-    given["cards"] = () if more.get("pieces") else _cards(visit)
+    if pieces := more.get("pieces"):
+        given["strangers"], given["here"] = _strangers(visit, pieces)
+    else:
+        given["cards"] = _cards(visit)
+    given["shown"] = _digest(more.get("pieces", ()))
     return visit.render(
         "pages/brought.html", status=422 if sentence else 200, sentence=sentence, **given | more
     )
@@ -71,43 +119,76 @@ def _draw(visit: Visit, sentence: str = "", **more: Any) -> Response[Any]:
 @action("/p/{patient_id:str}/files/link", access=Access.PROXY, uploads=True)
 def look(visit: Visit, form: Form) -> Response[Any]:
     """Open what was pasted or brought and show it; nothing of it is kept yet."""
-    visit.forget(NAME)
+    visit.forget(_name(visit))
     text = form.get("text")[:MOST_TEXT].strip()
     try:
-        text = text or _text_of(form)
-        if health_link.is_link(text):
-            link = health_link.read(text)
-            pieces = _of_link(visit, link, form.get("passcode").strip())
-            host, label = link.host, link.label
+        passcode = form.get("passcode").strip()
+        if text:
+            pieces, host, label = _opened(visit, text, passcode, NEITHER)
         else:
-            pieces, host, label = _of_cards(visit, health_card.read(text)), "", ""
+            pieces, host, label = _opened(visit, _text_of(form), passcode, NO_CARDS_IN)
     except (InvalidInput, NetError) as problem:
         return _draw(visit, problem.sentence, text=text)
-    visit.put_down(NAME, pieces)
+    visit.put_down(_name(visit), pieces)
     return _draw(visit, pieces=pieces, host=host, label=label)
 
 
 @action("/p/{patient_id:str}/files/link/keep", access=Access.PROXY)
-def keep(visit: Visit) -> Response[Any]:
-    """Keep what was just shown, as files brought by hand."""
-    pieces: Sequence[Piece] | None = visit.kept(NAME)
-    visit.forget(NAME)
+def keep(visit: Visit, form: Form) -> Response[Any]:
+    """Keep what was just shown for this person, as files brought by hand."""
+    pieces: Sequence[Piece] | None = visit.kept(_name(visit))
     if not pieces:
         return _draw(visit, GONE)
-    visit.put_down("taken", [_take(visit, each) for each in pieces])
+    if form.get(SHOWN_FIELD) != _digest(pieces):
+        return _draw(visit, OTHER)
+    visit.forget(_name(visit))
+    places = dict.fromkeys(each.place for each in pieces)
+    taken = [_take(visit, one, [each for each in pieces if each.place == one]) for one in places]
+    visit.put_down("taken", taken)
     return visit.redirect(f"{base_of(visit)}/files?taken=1")
 
 
-def _take(visit: Visit, piece: Piece) -> pull.Taken:
-    """Hand a file over in memory: nothing readable reaches the disk."""
+def _opened(visit: Visit, text: str, passcode: str, otherwise: str) -> tuple[list[Piece], str, str]:
+    """Return (what is inside, host, label) of a link or of cards; raise `otherwise` for neither."""
+    if health_link.is_link(text):
+        link = health_link.read(text)
+        if _is_own(visit, link):
+            raise InvalidInput(OWN)
+        return _of_link(visit, link, passcode), link.host, link.label
+    if health_card.is_card(text):
+        return _of_cards(visit, health_card.read(text)), "", ""
+    raise InvalidInput(otherwise)
+
+
+def _name(visit: Visit) -> str:
+    """Return the name under which things lie here: another person's page keeps none of them."""
+    return f"{NAME} {base_of(visit)}"
+
+
+def _digest(pieces: Sequence[Piece]) -> str:
+    """Return what tells these pieces, as they are shown and would be kept, from any others."""
+    return ids.fingerprint(repr([(each, ids.fingerprint(each.body)) for each in pieces])).hex()
+
+
+def _take(visit: Visit, place: str, pieces: Sequence[Piece]) -> pull.Taken:
+    """Hand files of one place over in memory: nothing readable reaches the disk."""
     handle = os.memfd_create("brought", os.MFD_CLOEXEC)
     try:
         with os.fdopen(os.dup(handle), "wb") as file:
-            file.write(piece.body)
-        place = Path(f"/proc/self/fd/{handle}")
-        return pull.take_file(visit.vault, piece.name, place, actor=visit.actor, now=clock.now())
+            file.write(pieces[0].body if len(pieces) == 1 else _together(pieces))
+        path = Path(f"/proc/self/fd/{handle}")
+        return pull.take_file(visit.vault, place, path, actor=visit.actor, now=clock.now())
     finally:
         os.close(handle)
+
+
+def _together(pieces: Sequence[Piece]) -> bytes:
+    """Return several files as one import, in which each stays a file of its own."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_STORED) as archive:
+        for number, piece in enumerate(pieces, 1):
+            archive.writestr(f"{number}.json", piece.body)
+    return made.getvalue()
 
 
 def _text_of(form: Form) -> str:
@@ -130,27 +211,33 @@ def _read(upload: Upload) -> str:
 # ------------------------------------------------------------------ what is inside
 
 
+def _is_own(visit: Visit, link: health_link.Link) -> bool:
+    return link.url.startswith(f"{visit.appliance.settings.public_url.rstrip('/')}/")
+
+
 def _of_link(visit: Visit, link: health_link.Link, passcode: str) -> list[Piece]:
-    files = health_link.fetch(visit.appliance.http, link, passcode, now=clock.now())
-    pieces = []
+    now = clock.now()
+    files = health_link.fetch(visit.appliance.http, link, passcode, now=now)
+    place = f"Health link of {link.host}, {now.day} {now:%b %Y}"
+    pieces = list[Piece]()
     for number, file in enumerate(files, 1):
         if file.content_type == health_link.CARD:
-            pieces += _of_cards(visit, health_card.read(file.body.decode("utf-8", "replace")))
+            text = file.body.decode("utf-8", "replace")
+            pieces += _of_cards(visit, health_card.read(text), place)
         else:
-            pieces.append(_of_fhir(link, file.body, number))
+            pieces.append(_of_fhir(link, file.body, place, number if len(files) > 1 else 0))
     return pieces
 
 
-def _of_fhir(link: health_link.Link, body: bytes, number: int) -> Piece:
+def _of_fhir(link: health_link.Link, body: bytes, place: str, number: int) -> Piece:
     try:
         parsed = document.loads(body)
     except InvalidInput:
         raise InvalidInput("A file of this link is no FHIR that can be read here.") from None
     inside = _resources(parsed)
-    day = clock.now()
-    name = f"Health link of {link.host}, {day.day} {day:%b %Y}, {number}"
+    name = f"{place}, {number}" if number else place
     said = f"Fetched from {link.host}. Who wrote it is told inside, and not signed."
-    return _piece(name, said, inside, body, is_good=True)
+    return _piece((place, name), said, inside, body, is_good=True)
 
 
 def _resources(parsed: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -162,7 +249,7 @@ def _resources(parsed: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [each for each in found if isinstance(each, dict)]
 
 
-def _of_cards(visit: Visit, cards: Sequence[str]) -> list[Piece]:
+def _of_cards(visit: Visit, cards: Sequence[str], place: str = "") -> list[Piece]:
     now = clock.now()
     found = []
     for jws in cards:
@@ -172,16 +259,23 @@ def _of_cards(visit: Visit, cards: Sequence[str]) -> list[Piece]:
             said = f"Says it is signed by {card.signer}. Not verified: {card.objection}"
         body = health_card.lines(card, now=now)
         name = f"Health card of {card.host}"
-        found.append(_piece(name, said, card.resources, body, is_good=not card.objection))
+        where = (place or name, name)
+        found.append(_piece(where, said, card.resources, body, is_good=not card.objection))
     return found
 
 
 def _piece(
-    name: str, said: str, inside: Sequence[Mapping[str, Any]], body: bytes, *, is_good: bool
+    where: tuple[str, str],
+    said: str,
+    inside: Sequence[Mapping[str, Any]],
+    body: bytes,
+    *,
+    is_good: bool,
 ) -> Piece:
-    listed = [Line(list_words(_type(each)), title(each)) for each in inside if _type(each)]
-    about = tuple(_who(each) for each in inside if each.get("resourceType") == "Patient")
-    return Piece(name, said, is_good, about, tuple(listed[:SHOWN]), len(listed), body)
+    """Return a file to be kept; `where` is its place and its own name."""
+    listed = [Line(list_words(_type(each)), _called(each)) for each in inside if _type(each)]
+    about = tuple(_person(each) for each in inside if each.get("resourceType") == "Patient")
+    return Piece(*where, said, is_good, about, tuple(listed[:SHOWN]), len(listed), body)
 
 
 def _type(resource: Mapping[str, Any]) -> str:
@@ -189,9 +283,27 @@ def _type(resource: Mapping[str, Any]) -> str:
     return kind if isinstance(kind, str) and kind != "Patient" else ""
 
 
-def _who(patient: Mapping[str, Any]) -> str:
+def _called(resource: Mapping[str, Any]) -> str:
+    """Return what a resource is called; cards give vaccines as bare codes, so also against what."""
+    coded = codings(resource.get("vaccineCode"))
+    against = vaccines.groups((each.system, each.code) for each in coded)
+    return joined(title(resource), f"against {', '.join(against)}" if against else "", by=", ")
+
+
+def _person(patient: Mapping[str, Any]) -> Person:
     born = patient.get("birthDate")
-    return f"{title(patient)}, born {born}" if isinstance(born, str) else title(patient)
+    return Person(name_words(patient.get("name")), born if isinstance(born, str) else "")
+
+
+def _strangers(visit: Visit, pieces: Sequence[Piece]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return how people inside differ from whom this record is about, and who that is."""
+    with visit.vault.read() as session:
+        found = records.select(session, visit.vault, _PATIENTS)
+    ours = [each.document for each in found]
+    people = dict.fromkeys(one for piece in pieces for one in piece.about)
+    told = (documents.somebody_else(one.name, one.born, ours) for one in people)
+    here = (_person(each).words for each in ours)
+    return tuple(filter(None, told)), tuple(dict.fromkeys(here))[:MOST_NAMED]
 
 
 # ------------------------------------------------------------------ forwarding a card
@@ -241,10 +353,21 @@ def _is_card(record: Record) -> bool:
     return bool(named) and named[0].said_type == health_link.CARD
 
 
-def _cards(visit: Visit) -> list[Record]:
+def _cards(visit: Visit) -> list[Held]:
     with visit.vault.read() as session:
         wanted = Selection(types=("DocumentReference",), limit=LOOKED_THROUGH)
-        return [one for one in records.select(session, visit.vault, wanted) if _is_card(one)]
+        return [_held(one) for one in records.select(session, visit.vault, wanted) if _is_card(one)]
+
+
+def _held(record: Record) -> Held:
+    text = (documents.inline_bytes(record.document, 0) or b"").decode("utf-8", "replace")
+    inside = [each for each in health_card.said_by(text) if _type(each)]
+    named = [joined(_called(each), day_words(when_text(each)), by=", ") for each in inside]
+    if len(named) > MOST_NAMED:
+        named[MOST_NAMED:] = [f"and {len(inside) - MOST_NAMED} more"]
+    said = record.document.get("description")
+    said = said if isinstance(said, str) else "Health card"
+    return Held(record.local_id, said, "; ".join(named))
 
 
 ROUTES: list[HTTPRouteHandler] = [ask, look, keep, forward, card_file]

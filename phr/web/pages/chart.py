@@ -256,11 +256,14 @@ _BESIDE = (
     ("summary", "file", "Summary"),
     ("own", "pen", "Add something yourself"),
     ("card", "print", "Emergency card"),
+    ("emergency", "print", "Emergency access"),
     ("grants", "eye", "Who can see"),
+    ("consents", "connections", "Proposed by apps"),
     ("activity", "timeline", "Who saw what"),
     ("inbox", "inbox", "Inbox"),
     ("connections", "connections", "Connections"),
     ("files", "file", "Bring or take a file"),
+    ("files/link", "file", "Health link or card"),
     ("person", "people", "Members and this person"),
 )
 

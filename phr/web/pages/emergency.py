@@ -14,7 +14,7 @@ from litestar.handlers import HTTPRouteHandler
 from phr import clock, ids
 from phr.errors import InvalidInput
 from phr.fhir.labels import Label
-from phr.sharing import emergency, gate
+from phr.sharing import emergency, gate, given
 from phr.sharing import provision as policy
 from phr.sharing.emergency import A_WEEK, CARD_LASTS, LASTS, OFFERED, PATH, ROLE, WEEK
 from phr.sharing.provision import SENSITIVE, Provision
@@ -56,7 +56,7 @@ def _draw(visit: Visit, form: Form, *, sentence: str = "", made: str = "") -> Re
         also=form.all("also"),
         per_week=int(form.get("weekly")) if is_number(form.get("weekly")) else A_WEEK[1],
         a_week=A_WEEK,
-        role=policy.ROLES[ROLE],
+        told="; ".join(f"{what} {span}".rstrip() for span, what in given.told(provision)),
         days=CARD_LASTS.days,
         minutes=int(LASTS.total_seconds()) // 60,
         address=f"{settings.public_url}{PATH}/{made}" if made else "",

@@ -14,16 +14,28 @@ from litestar import Response
 from litestar.handlers import HTTPRouteHandler
 from sqlalchemy.orm import Session
 
-from phr import clock
-from phr.chart.plain import size_words
+from phr import clock, consented
+from phr.chart.plain import sentence_case, size_words
 from phr.errors import Conflict, InvalidInput
 from phr.fhir.labels import Label
-from phr.sharing import activity, cover, gate, grants, handles, links, outbox
+from phr.sharing import (
+    activity,
+    asking,
+    consents,
+    cover,
+    gate,
+    given,
+    grants,
+    handles,
+    links,
+    outbox,
+)
 from phr.sharing import provision as policy
-from phr.sharing.emergency import LASTS
-from phr.sharing.provision import PARTS, ROLES, SENSITIVE, Action, Provision
+from phr.sharing.emergency import HOLDER
+from phr.sharing.provision import ROLES, SENSITIVE, Action, Provision
 from phr.store import audit
 from phr.store.models import (
+    Authorization,
     Delivery,
     DeliveryState,
     Grant,
@@ -46,6 +58,7 @@ KINDS = {
     RecipientKind.HEALTH_LINK: "by a health link",
     RecipientKind.CARD: "by the printed emergency card",
 }
+BY_SERVER = "by a server that fetches by itself"
 ASKING = {RecipientKind.APP, RecipientKind.HEALTH_LINK, RecipientKind.CARD}
 USES = ("api.", "health_link.opened", "card.opened")  # events that are a use
 BECAUSE = {
@@ -93,6 +106,8 @@ class Standing:
     name: str
     kind: str
     role: str
+    told: tuple[tuple[str, str], ...]  # (period, what) of all that it gives
+    narrower: tuple[str, ...]  # what an app asked for more narrowly than a grant can say
     number: int
     named: tuple[str, ...]
     may: str
@@ -113,12 +128,6 @@ class Standing:
         """Whether a health link or the emergency card: opened by whoever holds it."""
         return self.is_health or self.is_card
 
-    def was_opened_since(self, since: datetime) -> bool:
-        """Whether it stands, and somebody opened it after that."""
-        is_live = self.grant.state == GrantState.ACTIVE
-        return is_live and self.used is not None and self.used > since
-
-    @property
     def is_moving(self) -> bool:
         """Whether something of it still waits in the outbox."""
         return any(one.is_moving for one in self.sendings)
@@ -140,6 +149,8 @@ def _draw_grants(visit: Visit, **more: Any) -> Response[Any]:
         standing = [_standing(session, grant) for grant in grants.standing(session)]
         over = [(grant, _name(session, grant)) for grant in grants.over(session)]
         lines = _lines(session, visit, grant_id=None, limit=8, before=None)
+        live = grants.looking(session)
+        proposed = consents.waiting(session, vault) or consented.waiting(session)
     seeing = [each for each in standing if (each.is_link or each.is_health) and not each.waits]
     asking = [each for each in standing if each.is_app and not each.waits]
     cards = [each for each in standing if each.is_card and not each.waits]
@@ -148,8 +159,8 @@ def _draw_grants(visit: Visit, **more: Any) -> Response[Any]:
         "pages/shares_grants.html",
         seeing=seeing,
         apps=asking,
-        live=sum(each.grant.state == GrantState.ACTIVE for each in (*seeing, *asking))
-        + sum(each.was_opened_since(clock.now() - LASTS) for each in cards),
+        live=live,
+        proposed=bool(proposed),
         cards=cards,
         handed=[each for each in by_hand if not each.waits],
         waiting=[each for each in standing if each.waits],
@@ -166,6 +177,8 @@ def _standing(session: Session, grant: Grant) -> Standing:
     provision = policy.from_json(grant.provision)
     recipient = session.get_one(Recipient, grant.recipient_id)
     is_health = recipient.kind == RecipientKind.HEALTH_LINK
+    held = session.get(Authorization, grant.id)
+    is_server = held is not None and not held.redirect_uri
     handle = handles.of_grant(session, grant.id, HandleKind.LINK)
     viewed = handles.of_grant(session, grant.id, HandleKind.HEALTH_LINK) if is_health else None
     bound = handles.browsers(session, handle.id) if handle else []
@@ -173,8 +186,10 @@ def _standing(session: Session, grant: Grant) -> Standing:
     return Standing(
         grant=grant,
         name=_name(session, grant),
-        kind=KINDS[RecipientKind(recipient.kind)],
-        role=_role(grant.role),
+        kind=BY_SERVER if is_server else KINDS[RecipientKind(recipient.kind)],
+        role="A server" if is_server else _role(grant.role),
+        told=given.told(provision),
+        narrower=_narrower(held),
         number=gate.tally(session, provision).shared,
         named=tuple(title for title, label in SENSITIVE.values() if label & provision.labels),
         may=_may(provision),
@@ -192,6 +207,14 @@ def _standing(session: Session, grant: Grant) -> Standing:
         ),
         confirmed=activity.PASSWORD.get(approved[0].factor, "") if approved else "",
         sendings=tuple(_sending(each) for each in outbox.of_grant(session, grant.id)),
+    )
+
+
+def _narrower(held: Authorization | None) -> tuple[str, ...]:
+    """Return the lines that scopes of an app narrow by what the rules of a grant do not have."""
+    lines = () if held is None else asking.read(held.scopes).lines
+    return tuple(
+        line.words for line in lines if any(name != "category" for name, _ in line.scope.query)
     )
 
 
@@ -241,7 +264,8 @@ def _sending(delivery: Delivery) -> Sending:
 
 
 def _name(session: Session, grant: Grant) -> str:
-    return str(gate.actor_of(session, grant)["name"])
+    name = str(gate.actor_of(session, grant)["name"])
+    return sentence_case(name) if name == HOLDER else name
 
 
 def _may_change(visit: Visit) -> bool:
@@ -268,8 +292,8 @@ def one_grant(visit: Visit, grant_id: str) -> Response[Any]:
         block="sendings",
         each=standing,
         tally=tally,
-        parts=[PARTS[key].title for key in policy.parts_of(provision)],
-        since=policy.reaching_back(provision),
+        places=_named_places(session, provision),
+        private=len(provision.ticked),
         body=first,
         lines=lines,
         because=BECAUSE,
@@ -277,6 +301,12 @@ def one_grant(visit: Visit, grant_id: str) -> Response[Any]:
         is_over=grant.state == GrantState.ENDED,
         may_change=_may_change(visit) and grant.state != GrantState.ENDED,
     )
+
+
+def _named_places(session: Session, provision: Provision) -> list[str]:
+    """Return the only places that it gives records of; none where it is from all."""
+    names = gate.place_names(session)
+    return [names.get(each, "a place that is gone") for each in provision.connections]
 
 
 def _first_screen(
@@ -350,7 +380,7 @@ def _narrowed(before: Provision, form: Form, now: datetime) -> Provision:
     offered = frozenset(int(one) for one in form.get("places").split(",")[:200] if is_number(one))
     kept = reduce(or_, (SENSITIVE[key][1] for key in form.all("also") if key in SENSITIVE), 0)
     optional = {Action.PRINT: "print", Action.DOWNLOAD: "download", Action.CONTRIBUTE: "send"}
-    fewer = policy.with_parts(before, frozenset(form.all("part")), since)
+    fewer = given.only(before, frozenset(form.all("part")), since)
     return replace(
         fewer,
         rules=() if offered and not places else fewer.rules,  # no place left: nothing, not all
@@ -372,7 +402,7 @@ def _draw_less(
     with vault.read() as session:
         grant = _live(session, grant_id)
         before = policy.from_json(grant.provision)
-        given: dict[str, Any] = {
+        shown: dict[str, Any] = {
             "name": _name(session, grant),
             "now_shared": gate.tally(session, before).shared,
             "tally": gate.tally(session, after),
@@ -381,6 +411,7 @@ def _draw_less(
             "private": picking.left_out(session, vault, before.ticked),
             "without": picking.left_out(session, vault, after.excluded - before.excluded),
             "already": len(before.excluded),
+            "by_app": session.get(Authorization, grant.id) is not None,
         }
     return visit.render(
         "pages/shares_less.html",
@@ -388,23 +419,22 @@ def _draw_less(
         block="tally",
         grant=grant,
         sentence=sentence,
-        parts={key: PARTS[key].title for key in policy.parts_of(before)},
-        left=policy.parts_of(after),
+        parts={key: piece.title for key, piece in given.pieces(before).items()},
+        left=given.pieces(after),
         reach=_reach(before, now),
         back_to=back_to,
         sensitive={key: it for key, it in SENSITIVE.items() if it[1] & before.labels},
         kept_labels={key for key, it in SENSITIVE.items() if it[1] & after.labels},
         before=before,
         after=after,
-        **given,
+        **shown,
     )
 
 
 def _reach(before: Provision, now: datetime) -> Mapping[str, str]:
     """Return the periods that are shorter than what the grant covers now; none without dates."""
-    dated = {key for key in policy.parts_of(before) if PARTS[key].dated}
-    since = policy.reaching_back(before)
-    if not dated:
+    since = given.reaching_back(before)
+    if not any(piece.dated for piece in given.pieces(before).values()):
         return {}
     shorter = {
         key: words
@@ -541,7 +571,7 @@ def _lines(
 
 def _recipients(session: Session) -> Mapping[str, str]:
     every = [*grants.standing(session), *grants.over(session, limit=1000)]
-    return {grant.id: _name(session, grant) for grant in every}
+    return {grant.id: str(gate.actor_of(session, grant)["name"]) for grant in every}
 
 
 ROUTES: list[HTTPRouteHandler] = [

@@ -13,12 +13,12 @@ from phr.chart import remarks
 from phr.chart.allergies import Allergy, Knowledge, allergies
 from phr.chart.evidence import How
 from phr.chart.medications import Medicine, Standing, medications
-from phr.chart.plain import counted, joined, moment_words
+from phr.chart.plain import clip, counted, day_words, joined
 from phr.chart.problems import Problem, problems
-from phr.chart.results import groups, newest
-from phr.fhir.record import Record, Selection
+from phr.chart.results import Result, by_test, component_sentence, flagged, newest_of_each
+from phr.fhir.record import Record
 from phr.sharing import grants
-from phr.store import connections, entries, records
+from phr.store import connections, entries, newest, records
 from phr.store.models import (
     Connection,
     ConnectionState,
@@ -29,11 +29,13 @@ from phr.store.vault import Vault
 from phr.views import allergies as allergy_words
 from phr.views import medications as medicine_rows
 from phr.views import other
+from phr.views.evidence import how
 from phr.views.frame import Context, Mark, Row, day, minute, with_demo
 from phr.web.pages import chart, ledger
 from phr.web.routing import Access, Form, Visit, action, slow_page
 
-REPORTS = Selection(types=("DiagnosticReport",), limit=20)  # as many as may hold the newest results
+MOST_TESTS = 150  # done last, of which Home reads the newest value that each place sent
+TESTS = replace(views.BY_TEST.selection, limit=MOST_TESTS)
 NAMED = ("Practitioner", "PractitionerRole", "Organization", "Medication")  # who and what is named
 MOST = 50  # entries of one section that Home reads; with more it says "at least"
 IN_ROW = 12  # newest records of one medicine that its row on Home tells of
@@ -92,7 +94,7 @@ def _listed(visit: Visit) -> dict[str, Any]:
         context = chart.context(visit, session, decisions=entries.decisions(session))
         return {
             "allergies": _strip(session, vault, context),
-            "newest": _newest(session, vault),
+            "newest": _newest(session, vault, context),
             "current": _current(session, vault, context),
         }
 
@@ -149,20 +151,42 @@ def _news(
     }
 
 
-def _newest(session: Session, vault: Vault) -> dict[str, Any]:
-    """Return what sources flagged among all results of the newest day."""
-    found = records.select(session, vault, views.VIEWS["results"].selection)
-    found += records.select(session, vault, REPORTS)
-    latest = newest(groups([*found, *records.pointed_to(session, vault, found, NAMED)]))
-    marked = latest.flagged
-    labs = dict.fromkeys(group.lab for group in latest.groups if group.lab)
+def _newest(session: Session, vault: Vault, context: Context) -> dict[str, Any]:
+    """Return what sources flagged among the newest value of each test.
+
+    Each place speaks for itself: what another one sent later, of this test or of another, takes no
+    flag away. Results without a code are those of the newest ones.
+    """
+    of_each = newest.of_each_place(session, vault, TESTS)
+    loose = records.select(session, vault, views.VIEWS["results"].selection)
+    found = list({one.pk: one for one in (*of_each, *loose)}.values())
+    homes = entries.siblings(session, [one.pk for one in found])
+    sent = newest_of_each(by_test(found, replace(how(context), grouped=homes)))
+    sent.sort(key=lambda one: one.record.when.timestamp() if one.record.when else 0.0, reverse=True)
+    marked = flagged(sent)
+    places = {each for one in sent for each in one.evidence.sources or (one.record.connection_id,)}
+    of_whom = "the newest value of each test" + (" of each place" if len(places) > 1 else "")
+    if len(of_each) >= MOST_TESTS:
+        of_whom = f"{of_whom}, of the {MOST_TESTS} done last"
     return {
-        "count": len(latest.results),
-        "day": moment_words(latest.day),
+        "count": len(sent),
         "flagged": len(marked),
-        "names": [one.name for one in marked[:4]],
-        "labs": list(labs)[:3],
+        "among": f"among {of_whom}",
+        "rows": [_flagged_row(one, context) for one in marked[:SHOWN]],
+        "more": f"{len(marked) - SHOWN} more" if marked[SHOWN:] else "",
     }
+
+
+def _flagged_row(one: Result, context: Context) -> Row:
+    """Return a flagged result with its value and word; it leads to all values of its test."""
+    series = context.test_link(*one.key) if one.key else None
+    amount = joined(one.value.words, one.value.unit, by=" ") or component_sentence(one)
+    return Row(
+        title=one.name,
+        href=series or context.link(one.record),
+        details=(joined(clip(amount, 120), one.word.words if one.word.flagged else ""),),
+        aside=(context.origin(one.record), day_words(one.taken) or "no date given"),
+    )
 
 
 def _current(session: Session, vault: Vault, context: Context) -> dict[str, Any]:
@@ -184,16 +208,16 @@ def _current(session: Session, vault: Vault, context: Context) -> dict[str, Any]
 
 
 def _whole_rows(
-    session: Session, vault: Vault, listed: Sequence[Medicine], how: How, context: Context
+    session: Session, vault: Vault, listed: Sequence[Medicine], told: How, context: Context
 ) -> list[Row]:
     """Return the rows of medicines, read anew with what else is known of them."""
-    homes = how.grouped or {}
+    homes = told.grouped or {}
     place = {homes[one.record.pk]: number for number, one in enumerate(listed)}
     own = entries.evidence(session, [one.record.pk for one in listed])
     whole = {pk: entry for entry, some in own.items() for pk in some[-IN_ROW:]}
     everything = list(remarks.labelled(entries.loaded(session, vault, whole), context.remarks))
     named = records.pointed_to(session, vault, everything, NAMED)
-    read = _current_of([*everything, *named], How(how.decisions, whole), context)
+    read = _current_of([*everything, *named], replace(told, grouped=whole), context)
     read.sort(key=lambda one: place[whole[one.record.pk]])
     return [
         _with_count(medicine_rows.row(one, context), len(own[whole[one.record.pk]])) for one in read
@@ -207,8 +231,8 @@ def _with_count(row: Row, count: int) -> Row:
     return replace(row, details=(*row.details, said))
 
 
-def _current_of(found: Sequence[Record], how: How, context: Context) -> list[Medicine]:
-    read = medications(found, context.now, how)
+def _current_of(found: Sequence[Record], told: How, context: Context) -> list[Medicine]:
+    read = medications(found, context.now, told)
     return [one for one in read if one.standing is Standing.CURRENT]
 
 
@@ -233,7 +257,7 @@ def _may_be_current(session: Session, vault: Vault, section: str, context: Conte
     whole = entries.evidence(session, homes)
     cut = frozenset(entry for entry, pks in whole.items() if len(pks) > EVIDENCE)
     found = list(remarks.labelled(found, context.remarks))
-    return Candidates(found, How(context.decisions, homes), cut, more)
+    return Candidates(found, replace(how(context), grouped=homes), cut, more)
 
 
 def _at_least(words: str, *, more: bool) -> str:

@@ -15,13 +15,13 @@ from phr import clock, transcribe
 from phr.chart import documents
 from phr.chart.fields import fields
 from phr.chart.plain import joined, moment_words, sentence_case, size_words
-from phr.chart.titles import kind_words, record_title, when_text
+from phr.chart.titles import kind_words, list_words, record_title, when_text
 from phr.errors import Conflict, InvalidInput, NotFound
 from phr.fhir.record import Record, Selection
 from phr.papers import kinds
 from phr.papers.kinds import Kind, Reader, Way
 from phr.papers.reading import Reading
-from phr.sharing import inbox
+from phr.sharing import arrivals, inbox
 from phr.store import records
 from phr.store.models import Arrival, ArrivalKind, ArrivalRule, ArrivalState, Recipient
 from phr.views import attachment
@@ -47,6 +47,8 @@ DONE = {
     "accept": "Accepted. It stands beside the record now, with its author, and can be undone.",
     "reject": "Rejected. For 30 days you can change your mind; then it is erased.",
     "undo": "Undone. It waits for you again, and the record is as it was before.",
+    "accept withdrawal": "Accepted. It is taken out of the record; that can be undone.",
+    "reject withdrawal": "Rejected. What you had accepted stays in the record.",
     "always": "Accepted; from now on this comes in without asking. You can take that back here.",
 }
 _PATIENTS = Selection(types=("Patient",), limit=50)
@@ -63,6 +65,7 @@ class Row:
     kind: str
     word: tuple[str, str]
     size: str
+    became: str  # what was decided, by whom, or what the sender did; "" while it waits
     can_undo: bool
 
 
@@ -123,8 +126,28 @@ def _row(session: Session, held: Arrival) -> Row:
         kind=_kind(held),
         word=STATES[ArrivalState(held.state)],
         size=size_words(held.size) if held.kind == ArrivalKind.FILE else "",
+        became=_became(session, held),
         can_undo=undoable,
     )
+
+
+def _became(session: Session, held: Arrival) -> str:
+    """Say what became of an arrival. A sender may withdraw or replace what was decided before."""
+    if held.state == ArrivalState.WITHDRAWN and held.replaced_by is not None:
+        by = session.get_one(Arrival, held.replaced_by)
+        if by.kind == ArrivalKind.WITHDRAWAL:
+            return "Taken back by the sender, and taken out of the record."
+        return f"Replaced by the sender with another, received {clock.minute_here(by.received_at)}."
+    if held.decided_at is None:
+        return ""
+    if held.state == ArrivalState.WITHDRAWN:
+        who = "by the sender"
+    elif held.rule_id is not None:
+        who = "because you let this in beforehand"
+    else:
+        who = f"by {held.decided_by}" if held.decided_by else ""
+    word = STATES[ArrivalState(held.state)][1]
+    return f"{word} {clock.minute_here(held.decided_at)}, {who}".rstrip(", ") + "."
 
 
 def _kind(held: Arrival) -> str:
@@ -134,7 +157,8 @@ def _kind(held: Arrival) -> str:
 
 
 def _what(what: str) -> str:
-    return {"note": "Notes", "file": "Files"}.get(what) or kind_words(what)
+    words = {"note": "Notes", "file": "Files", "document": "Clinical documents"}
+    return words.get(what) or list_words(what)
 
 
 def _rule(session: Session, rule: ArrivalRule) -> Rule:
@@ -164,6 +188,10 @@ def _draw(visit: Visit, arrival_id: str, sentence: str = "") -> Response[Any]:
         found = inbox.as_records(vault, held) if held.kind == ArrivalKind.RECORDS else []
         drawn = [_drawn(each) for each in found[:SHOWN]]
         stranger = _stranger(visit, session, held)
+        before = arrivals.earlier(session, held)
+        replaces = None if before is None else _row(session, before)
+        refused = arrivals.was_refused(session, held)
+        coded = inbox.holds_coded(held)
         twins = [_row(session, other) for other in inbox.twins(session, held)]
         rules = {rule.what for rule in inbox.rules(session, recipient_id=held.recipient_id)}
     return visit.render(
@@ -176,8 +204,10 @@ def _draw(visit: Visit, arrival_id: str, sentence: str = "") -> Response[Any]:
         drawn=drawn,
         more=max(0, len(found) - SHOWN),
         stranger=stranger,
+        replaces=replaces,
+        refused=refused,
         twins=twins,
-        always=[_what(each) for each in held.what if each not in rules],
+        always=[] if coded else [_what(each) for each in held.what if each not in rules],
         may_change=_may_change(visit),
         **_looks(visit, held),
     )
@@ -285,7 +315,9 @@ def decide(visit: Visit, form: Form, arrival_id: str) -> Response[Any]:
         step(visit, arrival_id)
     except (InvalidInput, Conflict) as error:
         return _draw(visit, arrival_id, error.sentence)
-    return visit.redirect(f"{base_of(visit)}/inbox", DONE[wanted])
+    with visit.vault.read() as session:
+        kind = inbox.get(session, arrival_id).kind
+    return visit.redirect(f"{base_of(visit)}/inbox", DONE.get(f"{wanted} {kind}", DONE[wanted]))
 
 
 def _accept(visit: Visit, arrival_id: str) -> None:

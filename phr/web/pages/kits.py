@@ -6,7 +6,6 @@ The code waits in memory until it is confirmed; it is never stored.
 from dataclasses import dataclass
 from typing import Any
 
-import segno
 from litestar import Response
 from markupsafe import Markup
 
@@ -86,6 +85,8 @@ def confirm(visit: Visit, form: Form) -> str | None:
 
 def qr_svg(text: str, title: str) -> Markup:
     """Return a QR code as inline SVG with a title; its colours are the style sheet's."""
+    import segno  # noqa: PLC0415 - drawn once in a year, loaded with the first pages
+
     return Markup(  # noqa: S704 - made by segno from our own text, which it escapes
         segno.make(text, error="m").svg_inline(
             scale=4, border=2, title=title, svgclass="qr", lineclass="qr-line", omitsize=True

@@ -13,9 +13,9 @@ from phr.errors import InvalidInput
 from phr.fhir.labels import Label
 from phr.fhir.record import Origin, Record, Selection
 from phr.fhir.references import key_of
-from phr.sharing import gate
+from phr.sharing import gate, given
 from phr.sharing import provision as policy
-from phr.sharing.provision import PARTS, Provision
+from phr.sharing.provision import Provision
 from phr.store import records
 from phr.store.vault import Vault
 from phr.web.forms import Form
@@ -72,11 +72,11 @@ def page_of(
     `keeps`: what is taken out for good (of a live grant) and not offered any more.
     """
     bare = replace(provision, excluded=frozenset(keeps))
-    parts = policy.parts_of(bare)
+    parts = given.pieces(bare)
     kind = form.get("kind") if form.get("kind") in parts else ""
     words = form.get("words").strip()[:100]
     number = _number(form)
-    where = policy.compiled(replace(bare, rules=parts[kind]) if kind else bare).counted
+    where = policy.compiled(replace(bare, rules=parts[kind].rules) if kind else bare).counted
     limit = number * AT_ONCE + 1
     found = (
         records.search(session, vault, words, limit=limit, where=where)
@@ -87,7 +87,7 @@ def page_of(
     out = provision.excluded - frozenset(keeps)
     on_page = {record.local_id for record in shown}
     return Picking(
-        kinds={key: PARTS[key].title for key in parts},
+        kinds={key: piece.title for key, piece in parts.items()},
         kind=kind,
         words=words,
         number=number,

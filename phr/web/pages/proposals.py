@@ -17,8 +17,8 @@ from phr import clock, consented
 from phr.errors import Conflict, ConnectorError, InvalidInput, NetError
 from phr.fhir import document
 from phr.fhir.labels import Label
-from phr.sharing import clients, consents, grants
-from phr.sharing.consent import Part
+from phr.sharing import clients, consents, given, grants
+from phr.sharing.consent import PURPOSES, Part
 from phr.sharing.consents import Answer, Asked, Kept
 from phr.sharing.provision import SENSITIVE
 from phr.sharing.servers import shown
@@ -65,7 +65,10 @@ def _draw_list(visit: Visit, *, sentence: str = "") -> Response[Any]:
 
 @action("/p/{patient_id:str}/fetches/{request_id:str}", access=Access.PROXY)
 def answer_fetch(visit: Visit, form: Form, request_id: str) -> Response[Any]:
-    """Agree to fetch from another server under its Consent, or refuse; nothing is shared by it."""
+    """Agree, with the password, to fetch from another server under its Consent; or refuse.
+
+    Nothing is shared by it.
+    """
     if form.get("do") == "refuse":
         consented.decline(visit.vault, request_id)
         return visit.redirect(f"{base_of(visit)}/consents", "Refused. Nothing is fetched.")
@@ -75,6 +78,7 @@ def answer_fetch(visit: Visit, form: Form, request_id: str) -> Response[Any]:
             request_id,
             http=visit.appliance.http,
             public_url=visit.appliance.settings.public_url,
+            step_up=step_up_of(visit),
             actor=visit.actor,
             now=clock.now(),
         )
@@ -161,26 +165,29 @@ def _shown(visit: Visit, asked: Asked, kept: Kept, chosen: Chosen) -> str:
     parts = [part for part in asked.proposal.parts if part.line.text in kept.lines]
     return "\n".join(
         [
-            f"Server: {'' if asked.server is None else asked.server.address}",
-            f"Proposed by: {_app(visit, asked.row.client_id)}",
-            f"Record: {'' if visit.patient is None else visit.patient.name}",
+            *(f"{name}: {words}" for name, words in _facts(visit, asked).items()),
             *(f"May fetch: {part.line.words} ({part.line.text}){_span(part)}" for part in parts),
             f"Sensitive: {', '.join(titles) or 'left out'}",
             f"Since: {kept.since.isoformat() if kept.since else 'as proposed'}",
-            f"Purpose: {asked.grant.purpose}",
             f"Until: {kept.ends_at.isoformat(timespec='minutes')}",
         ]
     )
 
 
+def _facts(visit: Visit, asked: Asked) -> Mapping[str, str]:
+    """Return who asks for what, in the words that the page shows and the approval keeps."""
+    return {
+        "Server": "" if asked.server is None else asked.server.address,
+        "Proposed by": _app(visit, asked.row.client_id),
+        "Record": "" if visit.patient is None else visit.patient.name,
+        "Purpose": PURPOSES[asked.grant.purpose],
+    }
+
+
 def _span(part: Part) -> str:
     """Return the data period of a part in words; "" where it has none."""
-    words = [
-        f"{word} {moment:%Y-%m-%d}"
-        for word, moment in (("from", part.since), ("until", part.until))
-        if moment is not None
-    ]
-    return f", {' '.join(words)}" if words else ""
+    words = given.span(part.since, part.until)
+    return f", {words}" if words else ""
 
 
 def _app(visit: Visit, client_id: str) -> str:
@@ -197,6 +204,7 @@ def _draw(visit: Visit, asked: Asked, chosen: Chosen, *, sentence: str = "") -> 
         asked=asked,
         server=asked.server,
         app=_app(visit, asked.row.client_id),
+        facts=_facts(visit, asked),
         parts_asked=[(part.line, _span(part)) for part in asked.proposal.parts],
         ends=clock.minute_here(asked.grant.ends_at),
         sensitive=_offered(asked),
