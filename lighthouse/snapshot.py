@@ -12,6 +12,7 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -316,7 +317,8 @@ def fetched(fetch: Fetch, wanted: File) -> bytes:
 def fetch_content(manifest: Manifest, fetch: Fetch, held: tuple[int, bytes] | None) -> bytes:
     """Fetch the content: nothing where it is held, else a delta where there is one, else whole.
 
-    `held` is serial and content of what is kept. A delta that is wrong costs a whole file, no more.
+    `held` is serial and content of what is kept. A delta that is wrong, or not there, as in a file
+    carried by hand, costs a whole file, no more.
     """
     if held is not None:
         serial, before = held
@@ -324,10 +326,9 @@ def fetch_content(manifest: Manifest, fetch: Fetch, held: tuple[int, bytes] | No
             return before
         for delta in manifest.deltas:
             if delta.since == serial:
-                try:
+                with suppress(Exception):  # it only saves: whatever keeps it from coming
                     return unpack(fetched(fetch, delta), manifest, before=before)
-                except Refused:
-                    break
+                break
     return unpack(fetched(fetch, manifest.catalogue), manifest)
 
 

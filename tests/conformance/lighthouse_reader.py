@@ -10,6 +10,7 @@ import json
 import re
 import urllib.request
 import uuid
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import zstandard
@@ -128,7 +129,8 @@ class Reader:
                 return self.content
             for delta in manifest.get("deltas", []):
                 if delta["from"] == self.manifest["serial"]:
-                    return self.file(delta, wanted, self.content)
+                    with suppress(No, OSError, KeyError):  # spec §4.7: it costs the whole file
+                        return self.file(delta, wanted, self.content)
         return self.file(manifest["catalogue"], wanted)
 
     def file(self, named, wanted, before=None):

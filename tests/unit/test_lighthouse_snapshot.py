@@ -225,6 +225,30 @@ def test_damaged_delta_costs_the_whole_file_and_no_more(house, shelf, kept):
     assert taken.serial == 6
 
 
+@pytest.mark.parametrize("failure", [FileNotFoundError, TimeoutError, ConnectionError])
+def test_delta_that_does_not_come_costs_the_whole_file_and_no_more(house, shelf, kept, failure):
+    house.publish(people_type()[:2], at=NOW + DAY)
+
+    def fetch(name, most):
+        if name.startswith("delta"):
+            raise failure(name)
+        return house.fetch(name, most)
+
+    assert shelf.take("main", fetch, house.trust, now=NOW + DAY).serial == 6
+
+
+def test_file_carried_by_hand_takes_the_place_of_the_one_before(house, shelf, tmp_path):
+    for days, people in enumerate((people_type(), people_type()[:2])):
+        carried = tmp_path / f"carried-{days}.zip"
+        manifest = house.publish(people, at=NOW + days * DAY)
+        publish.bundle(house.folder, manifest, carried)
+        fetch = snapshot.reader_of(carried)
+        taken = shelf.take("main", fetch, house.trust, now=NOW + days * DAY)
+
+    assert taken.serial == 2
+    assert len(shelf.load("main").content.organizations) == 2
+
+
 def test_reader_two_snapshots_behind_gets_a_delta_of_its_own(house, shelf, kept):
     house.publish(people_type()[:3], at=NOW)
     house.publish(people_type()[:2], at=NOW + DAY)
