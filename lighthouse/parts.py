@@ -174,7 +174,7 @@ def options(port: int, *, snapshot: bool = False) -> Callable[[Command], Command
     shared = [
         click.option("--installations", required=True, type=place),
         click.option("--host", default="127.0.0.1", show_default=True),
-        click.option("--port", default=port, show_default=True),
+        click.option("--port", type=click.IntRange(1, 65535), default=port, show_default=True),
     ]
     if snapshot:
         shared += [

@@ -376,7 +376,7 @@ def replica(
 @click.option("--snapshots", "folder", type=FOLDER, help="Also publish this folder.")
 @click.option("--logos", type=FOLDER, help="Reviewed logos: a folder with logos.json.")
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8090, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=8090, show_default=True)
 def serve(
     file: Path | None, where: str | None, *, folder: Path | None, logos: Path | None, host: str,
     port: int,
