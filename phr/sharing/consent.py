@@ -174,6 +174,8 @@ def read(document: Mapping[str, Any], *, patient_id: str, now: datetime) -> Prop
     if document.get("resourceType") != "Consent":
         raise NotExpressible("This is no Consent.")
     _plain(document, _HEAD, "a Consent")
+    for one in _list(document.get("performer", [])):  # a name in words decides nothing
+        _plain(_object(one, "who agrees"), frozenset({"display"}), "who agrees")
     if _text(document.get("status")) not in {"active", "proposed", "draft"}:
         raise NotExpressible("Only a Consent that is proposed or active asks for something.")
     reference = _object(document.get("patient"), "its patient").get("reference")
@@ -189,7 +191,7 @@ def read(document: Mapping[str, Any], *, patient_id: str, now: datetime) -> Prop
 
 _HEAD: Final = frozenset({
     "resourceType", "id", "meta", "text", "language", "status", "scope", "category", "patient",
-    "dateTime", "policyRule", "provision", "period", "dataPeriod", "except",
+    "dateTime", "performer", "policyRule", "provision", "period", "dataPeriod", "except",
 })  # fmt: skip
 _PERMIT: Final = frozenset({
     "type", "period", "actor", "action", "securityLabel", "purpose", "class", "dataPeriod",
