@@ -49,7 +49,7 @@ def allergy(page: Page, at: Element) -> Iterator[Value]:
     if not what:
         return
     mistaken = attr(first(at, "statusCode"), "code") == "nullified"
-    status = "" if mistaken else _allergy_status(page, at)
+    status = "" if mistaken else _status_of(page, at, "28")
     sure = "entered-in-error" if mistaken else "refuted" if negated else ""
     recorded, who = page.written_by(at)
     reactions = [_reaction(page, each) for each in page.inside(at, "9")]
@@ -76,8 +76,9 @@ def allergy(page: Page, at: Element) -> Iterator[Value]:
     )
 
 
-def _allergy_status(page: Page, at: Element) -> str:
-    for each in page.inside(at, "28"):
+def _status_of(page: Page, at: Element, template: str) -> str:
+    """Return the clinical status: what an observation inside says, else the end, else the act."""
+    for each in page.inside(at, template):
         if said := _STATUS.get(code_in(first(each, "value"))):
             return said
     if _ended(first(at, "effectiveTime")):
@@ -122,7 +123,7 @@ def problem(page: Page, at: Element) -> Iterator[Value]:
     if not what:
         return
     mistaken = attr(first(at, "statusCode"), "code") == "nullified"
-    status = "" if mistaken else _problem_status(page, at)
+    status = "" if mistaken else _status_of(page, at, "6")
     sure = "entered-in-error" if mistaken else "refuted" if negated else ""
     recorded, who = page.written_by(at)
     severe = next((page.concept(first(each, "value")) for each in page.inside(at, "8")), {})
@@ -142,15 +143,6 @@ def problem(page: Page, at: Element) -> Iterator[Value]:
             "note": page.notes(at),
         }
     )
-
-
-def _problem_status(page: Page, at: Element) -> str:
-    for each in page.inside(at, "6"):
-        if said := _STATUS.get(code_in(first(each, "value"))):
-            return said
-    if _ended(first(at, "effectiveTime")):
-        return "resolved"
-    return _CONCERN.get(page.act_status(at), "")
 
 
 def _problem_category(page: Page, at: Element) -> list[Value]:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from phr import clock, ids, jwt
 from phr.chart import documents
 from phr.errors import Denied, Ended, InvalidInput, NotFound, TooManyTries
-from phr.fhir import document
+from phr.fhir import document, references
 from phr.fhir.build import authored
 from phr.fhir.record import Record, Selection
 from phr.papers.kinds import kind_of
@@ -27,7 +27,7 @@ from phr.sharing.handles import Bearer, HealthLink
 from phr.sharing.links import Wish
 from phr.sharing.package import composed_patient
 from phr.sharing.provision import Action
-from phr.store import audit, records
+from phr.store import audit
 from phr.store.database import Priority
 from phr.store.models import Grant, GrantState, Handle, HandleKind, HandleState, RecipientKind
 from phr.store.vault import Vault
@@ -328,7 +328,7 @@ def _letter(released: Released, local_id: str, base_url: str, now: datetime) -> 
 
 
 def _of_letter(released: Released, record: Record, base: str) -> Iterator[tuple[str, bytes]]:
-    patient = composed_patient(records.patient_local_id(released.vault), released.identity())
+    patient = composed_patient(references.patient_id(released.vault.id_key), released.identity())
     yield f"{base}/Patient/{patient['id']}", document.dumps(patient)
     for one, body in released.bodies([record]):
         yield f"{base}/DocumentReference/{one.local_id}", body

@@ -472,11 +472,6 @@ def local_id(vault: Vault, connection_id: int, type_: str, remote_id: str) -> st
     return local_id_of(references.local_key(vault.id_key, connection_id, type_, remote_id))
 
 
-def patient_local_id(vault: Vault) -> str:
-    """Return the id of the vault's one composed Patient, to which patient references lead."""
-    return references.patient_id(vault.id_key)
-
-
 def released_bytes(vault: Vault, record: Record, session: Session | None = None) -> bytes:
     """Return the received bytes with id, references and patient reference made local.
 
@@ -513,14 +508,14 @@ def _rewritten(
         return None
     if pointed.type and (not pointed.base or pointed.base == base):
         if pointed.type == "Patient":
-            return f"Patient/{patient_local_id(vault)}"
+            return f"Patient/{references.patient_id(vault.id_key)}"
         return f"{pointed.type}/{local_id(vault, connection_id, pointed.type, pointed.id)}"
     found = _resolve(session, vault, connection_id, said)
     if found is None:
         return None
     type_, key = found
     return (
-        f"Patient/{patient_local_id(vault)}"
+        f"Patient/{references.patient_id(vault.id_key)}"
         if type_ == "Patient"
         else (f"{type_}/{local_id_of(key)}")
     )

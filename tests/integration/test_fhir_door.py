@@ -10,6 +10,7 @@ import pytest
 import time_machine
 
 from phr import clock, ids
+from phr.fhir import references
 from phr.fhir.build import model
 from phr.fhir.record import Selection
 from phr.sharing import bursts, gate, grants, handles
@@ -58,7 +59,7 @@ def local_id(vault: Vault, type_: str, remote: str, text: str = "") -> str:
 
 
 def patient_id(vault: Vault) -> str:
-    return records.patient_local_id(vault)
+    return references.patient_id(vault.id_key)
 
 
 # ------------------------------------------------------------------ the door

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from phr import keep
+from phr.fhir import references
 from phr.sharing import facets
 from phr.store import records
 from phr.store.database import rows
@@ -125,7 +126,7 @@ def test_what_began_long_ago_and_goes_on_is_found_by_a_late_date(vault: Vault, a
 
 def test_another_patient_is_nobody_here(vault: Vault, app: App) -> None:
     keep_all(vault, "North Quay", [lab("o1", recent(1))])
-    me = records.patient_local_id(vault)
+    me = references.patient_id(vault.id_key)
     assert len(app.names(f"Observation?patient={me}")) == 1
     assert len(app.names(f"Observation?patient=Patient/{me}&status=final")) == 1
     assert app.names("Observation?patient=0000000000000000") == []

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from phr import clock, keep
+from phr.fhir import references
 from phr.sharing import gate
 from phr.sharing.provision import Action, Provision
 from phr.store import records
@@ -236,7 +237,7 @@ def test_the_doctors_download_keeps_addresses_that_lead_nowhere_else(papers: Pap
 
 
 def me(papers: Papers) -> str:
-    return records.patient_local_id(papers.vault)
+    return references.patient_id(papers.vault.id_key)
 
 
 def documents(app: App, query: str) -> list[str]:

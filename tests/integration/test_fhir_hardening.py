@@ -8,6 +8,7 @@ import time_machine
 
 from phr import clock, ids
 from phr.errors import InvalidInput
+from phr.fhir import references
 from phr.fhir.record import Selection
 from phr.sharing import activity, bursts, clients, search
 from phr.sharing.parameters import PARAMETERS
@@ -87,7 +88,7 @@ def test_made_up_reads_are_one_line_without_a_word_of_the_app(app: App) -> None:
 
 
 def test_type_and_id_are_told_only_where_they_are_ours(app: App) -> None:
-    me = records.patient_local_id(app.vault)
+    me = references.patient_id(app.vault.id_key)
     known = app.names("Condition")[0]
     for path in (known, f"Patient/{me}", f"Provenance/origin-{known.rpartition('/')[2]}",
                  "Condition/you-are-ill", "Condition/origin-you-are-ill",
@@ -125,7 +126,7 @@ def test_more_than_sixty_lines_in_a_minute_become_one(app: App) -> None:
 def test_nobody_hides_behind_many_small_requests_that_everything_was_fetched(app: App) -> None:
     for number in range(bursts.LINES_AT_MOST + 1):
         app.get(f"Condition/{number:016x}")
-    me = records.patient_local_id(app.vault)
+    me = references.patient_id(app.vault.id_key)
 
     assert app.get(f"Patient/{me}/$everything").status_code == 200
     assert app.get(f"Patient/{me}/$summary").status_code == 200
@@ -204,7 +205,7 @@ def test_searches_at_the_ends_of_time_find_what_is_there(
 
 
 def test_last_updated_and_since_take_the_ends_of_time(app: App) -> None:
-    me = records.patient_local_id(app.vault)
+    me = references.patient_id(app.vault.id_key)
     for value in FAR:
         for prefix in PREFIXES:
             answer = app.get("Patient", params={"_lastUpdated": f"{prefix}{value}"})
@@ -247,7 +248,11 @@ def test_bearer_of_an_app_that_may_ask_no_more_is_refused_at_once(
 
     way(cast.appliance.house, client_id, by="ada")  # the vault has not heard of it
 
-    for path in ("Condition", app.token.grant_id, f"Patient/{records.patient_local_id(app.vault)}"):
+    for path in (
+        "Condition",
+        app.token.grant_id,
+        f"Patient/{references.patient_id(app.vault.id_key)}",
+    ):
         answer = app.get(path)
         assert answer.status_code == 401
         assert 'error="invalid_token"' in answer.headers["www-authenticate"]

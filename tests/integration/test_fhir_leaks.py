@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from phr import keep
+from phr.fhir import references
 from phr.fhir.labels import Label
 from phr.fhir.record import Selection
 from phr.sharing.provision import Action, Provision, Rule
@@ -99,7 +100,7 @@ def ways(vault: Vault, connection_id: int, names: list[str]) -> list[str]:
     types = ("Condition", "Observation", "Encounter", "MedicationRequest", "DocumentReference",
              "Medication", "Location", "Organization", "Practitioner", "PractitionerRole",
              "Goal", "Provenance", "AuditEvent", "Binary")  # fmt: skip
-    me = f"Patient/{records.patient_local_id(vault)}"
+    me = f"Patient/{references.patient_id(vault.id_key)}"
     local = {
         f"{type_}/{name}": records.local_id(vault, connection_id, type_, name)
         for type_, name in (each.split("/") for each in names)

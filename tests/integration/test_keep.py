@@ -10,6 +10,7 @@ import pytest
 from phr import clock, keep
 from phr.bench import house
 from phr.errors import NotFound
+from phr.fhir import references
 from phr.fhir.check import Note
 from phr.fhir.labels import Label
 from phr.fhir.record import Selection
@@ -349,7 +350,7 @@ def test_references_leave_as_local_ids_and_the_patient_as_the_one(vault, hospita
         record = only(vault)
         out = orjson.loads(records.released_bytes(vault, record, session))
     assert record.local_id == out["id"]
-    assert f"Patient/{records.patient_local_id(vault)}" == out["subject"]["reference"]
+    assert f"Patient/{references.patient_id(vault.id_key)}" == out["subject"]["reference"]
     here = records.local_id(vault, hospital, "Encounter", "e1")
     assert f"Encounter/{here}" == out["encounter"]["reference"]
     assert [each["reference"] for each in out["performer"]] == [

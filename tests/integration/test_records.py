@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from phr.fhir import references
 from phr.fhir.record import Selection
 from phr.store import bodies, records
 from phr.store.records import UNDATED, Clause
@@ -191,7 +192,8 @@ def test_released_bytes_differ_only_where_they_must(filled):
             if "subject" in kept:
                 assert f"Patient/{PATIENT}" == kept.pop("subject")["reference"]
                 assert (
-                    f"Patient/{records.patient_local_id(filled)}" == out.pop("subject")["reference"]
+                    f"Patient/{references.patient_id(filled.id_key)}"
+                    == out.pop("subject")["reference"]
                 )
             assert kept == out
 

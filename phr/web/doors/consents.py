@@ -17,9 +17,9 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 
 from phr import clock, consented
-from phr.errors import InvalidInput, NetError, ScopeTooSmall, TokenRefused, TooManyTries
+from phr.errors import InvalidInput, NetError, ScopeTooSmall, TooManyTries
 from phr.fhir import document, references
-from phr.sharing import addresses, advisor, asking, consents, gate, handles, servers
+from phr.sharing import addresses, advisor, asking, consents, gate, servers
 from phr.sharing.consents import Asked
 from phr.sharing.gate import Standing
 from phr.store import audit, limits
@@ -27,6 +27,7 @@ from phr.store.house import House
 from phr.store.models import FetchAsked
 from phr.store.vault import Vault
 from phr.web.outcome import BASE, FHIR_JSON
+from phr.web.presented import by_token
 from phr.web.routing import Access, Visit, action, slow_page
 
 JSON: Final = frozenset({FHIR_JSON, "application/json"})
@@ -297,16 +298,9 @@ def parameters(body: bytes, known: set[str]) -> Mapping[str, Any]:
 
 def _caller(visit: Visit, needed: str) -> Caller:
     """Return the record and what the token of a request stands for. Raises TokenRefused."""
-    scheme, _, text = visit.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer":
-        raise TokenRefused(absent=not scheme)
-    bearer = handles.bearer_of(text.strip())
-    route = None if bearer is None else handles.route_of(visit.appliance.house, bearer)
-    if bearer is None or route is None:
-        raise TokenRefused
-    vault = visit.appliance.vault(route[0])
+    vault, grant_id, bearer = by_token(visit)
     with vault.read() as session:
-        by = gate.stands(session, vault, route[1], bearer, now=clock.now())
+        by = gate.stands(session, vault, grant_id, bearer, now=clock.now())
     if by.client_id is None or needed not in by.scopes.split(" "):
         raise ScopeTooSmall
     return vault, by
