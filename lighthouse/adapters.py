@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lighthouse.rows import Row
+from lighthouse.rows import COLLECTED, COPIED, Row
 from lighthouse.vendors import vendor_of
 
 BRAND_SYSTEMS = {"urn:ietf:rfc:3986"}
@@ -124,6 +124,7 @@ def _lantern(items: Any, place: Place) -> Iterator[Row]:
             url,
             npi=_word(item.get("NPIID")),
             zip=_word(item.get("OrganizationZipCode")),
+            hands=COPIED,
         )
 
 
@@ -148,6 +149,7 @@ def _crawled(items: Any, place: Place) -> Iterator[Row]:
             origin_id=_word(item.get("id")),
             authorize=_word(item.get("authorize")),
             token=_word(item.get("token")),
+            hands=COLLECTED,
         )
 
 
@@ -167,6 +169,7 @@ def _platform(data: Mapping[str, Any], place: Place) -> Iterator[Row]:
         fhir_version=_word(data.get("fhir_version")),
         authorize=_word((oauth or {}).get("authorize_url")),
         token=_word((oauth or {}).get("token_url")),
+        hands=COLLECTED,
     )
 
 
@@ -402,6 +405,7 @@ def _export(line: Mapping[str, str], place: Place) -> Row | None:
         name,
         url,
         fhir_version=version,
+        hands=COLLECTED,
     )
 
 
@@ -417,14 +421,16 @@ def _medicaid(line: Mapping[str, str], place: Place) -> Row | None:
     if not url:
         return None
     name = f"{line['State']} Medicaid"
-    return Row(*place, vendor_of(url), name, url, kind="ins", state=line["State"])
+    vendor, state = vendor_of(url), line["State"]
+    return Row(*place, vendor, name, url, kind="ins", state=state, hands=COLLECTED)
 
 
 def _payers(line: Mapping[str, str], place: Place) -> Row | None:
     if not line["URL"]:
         return None
     name = re.sub(r"^[A-Z]\w{4}\s*-\s*", "", line["Contract ID"])
-    return Row(*place, vendor_of(line["URL"]), name, line["URL"], kind="ins")
+    vendor = vendor_of(line["URL"])
+    return Row(*place, vendor, name, line["URL"], kind="ins", hands=COLLECTED)
 
 
 CSV_SHAPES: Mapping[tuple[str, ...], Callable[[Mapping[str, str], Place], Row | None]] = {

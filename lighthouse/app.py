@@ -20,7 +20,6 @@ from typing import Annotated, Any, cast
 
 import jinja2
 import msgspec
-import uvicorn
 from litestar import Litestar, MediaType, Request, Response, get, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
@@ -31,10 +30,10 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.params import FromPath, JSONBody, PathParameter, QueryParameter, URLEncodedBody
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from lighthouse import clock, lines, logos, vendors
+from lighthouse import clock, lines, listening, logos, vendors
 from lighthouse.catalogue import Endpoint, Organization
 from lighthouse.index import Index, NoIndex, Origin, open_index, write_catalogue
-from lighthouse.search import Hit
+from lighthouse.search import Hit, namesakes
 
 MOST_TYPED = 400  # letters of a query
 MOST_HITS = 25
@@ -440,7 +439,8 @@ def results(state: State, index: Ask, data: FormBody) -> Response[str]:
     """Show the search page with hits: works without script, and no address holds the query."""
     typed = data.q[:MOST_TYPED]
     hits = index.find(typed, 10) if typed.strip() else None
-    return _page("search.html", state, "", about=index, typed=typed, hits=hits)
+    apart = namesakes(hits or ())
+    return _page("search.html", state, "", about=index, typed=typed, hits=hits, apart=apart)
 
 
 @post("/hits", sync_to_thread=False, status_code=200, include_in_schema=False)
@@ -448,7 +448,7 @@ def hits(state: State, index: Ask, data: FormBody) -> Response[str]:
     """Return only the list of hits, for the script of the search page."""
     typed = data.q[:MOST_TYPED]
     shown = index.find(typed, 10) if typed.strip() else None
-    return _page("hits.html", state, "", hits=shown)
+    return _page("hits.html", state, "", hits=shown, apart=namesakes(shown or ()))
 
 
 @get("/organizations/{identity:str}", sync_to_thread=False, include_in_schema=False)
@@ -619,13 +619,11 @@ def run(
             if found is not None:
                 write_catalogue(path, *found)
                 found = None
-        uvicorn.run(
+        listening.serve(
             create(path, files),
-            host=host,
-            port=port,
-            access_log=False,
+            host,
+            port,
             log_level="warning",
-            server_header=False,
             timeout_keep_alive=30,
             h11_max_incomplete_event_size=32 * 1024,
         )

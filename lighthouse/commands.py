@@ -1,6 +1,7 @@
 """Commands of the write side: ask the lists, agree to one that was held, visit the endpoints."""
 
 import json
+import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -28,6 +29,7 @@ ALLOW = click.option(
     metavar="HOST:PORT",
     help="A server of your own network that may be asked; all other private addresses are refused.",
 )
+SOME = click.IntRange(min=1)
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
 
@@ -51,6 +53,8 @@ class Commands(click.Group):
             raise
 
     def _invoke(self, ctx: click.Context) -> Any:
+        # A driver that is interrupted writes a line of its own beside our sentence.
+        logging.getLogger("psycopg").addHandler(logging.NullHandler())
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
@@ -71,6 +75,8 @@ def fetch(folder: Path, only: str, allowed: tuple[str, ...], *, as_json: bool) -
     """Ask for the lists of the register. What looks like an outage is held, not taken."""
     bad = False
     try:
+        if only and only not in {entry.name for entry in register.read(folder)}:
+            raise click.UsageError(f"No list in register.toml is called {only}.")
         for outcome in register.fetch(folder, _guard(allowed), _today(), only):
             bad = bad or outcome.outcome in {"held", "failed"}
             text = f"{outcome.name}: {outcome.outcome}, {outcome.rows} entries. {outcome.reason}"
@@ -95,9 +101,15 @@ def agree(folder: Path, name: str, *, as_json: bool) -> None:
 
 @click.command()
 @click.option("--catalogue", "where", required=True, help="A file, or a database URL.")
-@click.option("--budget", default=5000, show_default=True, help="Requests in all.")
-@click.option("--per-host", default=60, show_default=True, help="Endpoints of one host.")
-@click.option("--workers", default=32, show_default=True, help="Hosts asked at the same time.")
+@click.option("--budget", default=5000, show_default=True, type=SOME, help="Requests in all.")
+@click.option("--per-host", default=60, show_default=True, type=SOME, help="Endpoints of one host.")
+@click.option(
+    "--workers",
+    default=32,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="Hosts asked at the same time.",
+)
 @ALLOW
 @AS_JSON
 def probe(
@@ -126,7 +138,7 @@ def _guard(allowed: tuple[str, ...]) -> Guard:
     pairs = set()
     for text in allowed:
         host, colon, port = text.rpartition(":")
-        if not colon or not port.isdecimal():
+        if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
             raise click.UsageError(f"--allow wants HOST:PORT, not {text}.")
         pairs.add((host.strip("[]").lower(), int(port)))
     return Guard(frozenset(pairs))

@@ -176,7 +176,8 @@ def _fill_endpoints(
             own[content.endpoints[key].url] = key
         name = key.encode()
         rules = encode(overrides[key]) if key in overrides else b"{}"
-        row = b"%b:[%d,%b,%b]" % (encode(key), numbers[id(origin_of[key])], text, rules)
+        named = b'"%b"' % name if key.isalnum() else encode(key)  # ids mostly are hexadecimal
+        row = b"%b:[%d,%b,%b]" % (named, numbers[id(origin_of[key])], text, rules)
         found[crc32(name) % _ENDPOINTS].append(row)
     database.executemany(
         "INSERT INTO endpoint VALUES (?, ?)",

@@ -1,7 +1,8 @@
 """Decides which rows are about the same organisation, and what its name, place and doors are.
 
-Strong reasons join (same customer identifier, same tenant address), medium ones join (same name
-and state, same name and ZIP, same vendor and brand name), weak ones never do. A join that would
+Strong reasons join (same customer identifier, same tenant address, same name at a host or site of
+few names), medium ones join (same name and state, same name and ZIP, same vendor and brand
+name), weak ones never do. A join that would
 bring two stated states or two websites together is refused and kept as a question for people.
 """
 
@@ -11,15 +12,19 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from lighthouse import repair
 from lighthouse.rows import Row
+from lighthouse.sites import site_of
 from lighthouse.vendors import tenant_of
 
 NAMESPACE = uuid.UUID("6f0ce1a4-5b1e-5c0e-9d55-7f0c5a1d7e10")  # ids of this catalogue, for ever
 BRAND_VENDORS = {"Epic"}  # one brand name is one organisation there (`spec` of the vendor's list)
 SHARED_NAMES = 3  # an address with this many names in one list says nothing about who is who
 SHARED_BRANDS = 2  # the same for a customer identifier: a host lends its own to its affiliates
+HOME_NAMES = 4  # with more names, or rows without one, a host or site is some vendor's
+UNNAMED = {"N-missing", "N-placeholder", "N-is-an-id", "N-too-short"}  # no name to join by
 
 _FORM = re.compile(
     r"\b(?:inc|llc|llp|pllc|plc|pc|pa|psc|ltd|corp|corporation|co|md|do|dba|the|apmc|sc)\b\.?"
@@ -125,7 +130,7 @@ def merge(rows: Iterable[Row], known: dict[str, str]) -> Merged:
     """Merge rows into organisations. `known` maps anchors of an earlier ingest to their ids."""
     seen = sorted(map(see, rows), key=_order)
     groups: dict[tuple[str, str], list[Seen]] = defaultdict(list)
-    shared, alone = _shared(seen), _only_evidence(seen)
+    known_of = _Known(shared := _shared(seen), alone := _only_evidence(seen), _homes(seen, alone))
     for one in seen:
         groups[_unit(one)].append(one)
     sets = _Sets()
@@ -134,7 +139,7 @@ def merge(rows: Iterable[Row], known: dict[str, str]) -> Merged:
         members = groups[unit]
         said = [m for m in members if unit[1] in alone or not m.row.evidence]
         sets.add(_first(m.state for m in said), _first(m.website for m in members))
-    questions = _join(units, groups, sets, (shared, alone))
+    questions = _join(units, groups, sets, known_of)
     found: dict[int, Found] = {}
     for number, unit in enumerate(units):
         found.setdefault(sets.root(number), Found("")).rows.extend(groups[unit])
@@ -179,26 +184,51 @@ def _only_evidence(seen: list[Seen]) -> set[str]:
     return {_unit(one)[1] for one in seen} - own
 
 
+def _homes(seen: list[Seen], alone: set[str]) -> set[str]:
+    """Return the hosts and sites of few names: what has one name twice there is one organisation.
+
+    A vendor's server has many names, or rows without one.
+    """
+    names: dict[str, set[str]] = defaultdict(set)
+    for one in seen:
+        if one.address.key and (not one.row.evidence or _unit(one)[1] in alone):
+            name = "" if one.name.defects & UNNAMED else one.key
+            for home in _home_of(one):
+                names[home].add(name)
+    return {home for home, said in names.items() if len(said) <= HOME_NAMES and "" not in said}
+
+
+def _home_of(one: Seen) -> tuple[str, str]:
+    """Return the host and the site of an address; a host of its own may stand in a shared site."""
+    key = one.address.key
+    return (urlsplit(key).hostname or "", f"*.{site_of(key)}") if key else ("", "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of places before anything is joined."""
+
+    shared: set[str]
+    alone: set[str]
+    homes: set[str]
+
+
 def _reasons(
-    unit: tuple[str, str], members: list[Seen], shared: set[str], alone: set[str]
+    unit: tuple[str, str], members: list[Seen], known: _Known
 ) -> Iterator[tuple[str, ...]]:
     """Yield why a unit may be joined with another that gives the same reason."""
     key, place = unit
-    if place and place not in shared:
+    if place and place not in known.shared:
         yield "place", place
     for one in members:
-        if one.row.evidence and place not in alone:
+        if one.row.evidence and place not in known.alone:
             continue  # a third party's link was made by name: it supports, it never decides
+        yield from (("home", home, key) for home in _home_of(one) if home in known.homes)
         if one.row.org_id and key:
             yield "own", one.row.origin, one.row.org_id, key
-        if one.row.brand_id and one.row.brand_id not in shared:
+        if one.row.brand_id and one.row.brand_id not in known.shared:
             yield "brand", one.row.brand_id
-        if not key or one.name.defects & {
-            "N-placeholder",
-            "N-is-an-id",
-            "N-missing",
-            "N-too-short",
-        }:
+        if not key or one.name.defects & UNNAMED:
             continue
         if one.state:
             yield "state", key, one.state
@@ -212,13 +242,13 @@ def _join(
     units: list[tuple[str, str]],
     groups: dict[tuple[str, str], list[Seen]],
     sets: _Sets,
-    special: tuple[set[str], set[str]],
+    known: _Known,
 ) -> list[tuple[str, str]]:
     first: dict[tuple[str, ...], int] = {}
     questions = []
-    for strength in (("own", "brand", "place"), ("state", "zip", "vendor")):
+    for strength in (("own", "brand", "place", "home"), ("state", "zip", "vendor")):
         for number, unit in enumerate(units):
-            for reason in dict.fromkeys(_reasons(unit, groups[unit], *special)):
+            for reason in dict.fromkeys(_reasons(unit, groups[unit], known)):
                 if reason[0] not in strength:
                     continue
                 other = first.setdefault(reason, number)

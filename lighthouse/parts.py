@@ -16,6 +16,9 @@ from typing import Any, Final
 import click
 from cryptography.exceptions import UnsupportedAlgorithm
 
+from lighthouse import listening
+from lighthouse.parameters import PUBLIC_KEY
+
 log = logging.getLogger("lighthouse.parts")
 
 Message = MutableMapping[str, Any]
@@ -179,7 +182,9 @@ def options(port: int, *, snapshot: bool = False) -> Callable[[Command], Command
     if snapshot:
         shared += [
             click.option("--snapshot", required=True, type=file),
-            click.option("--root", required=True, help="Root key of the snapshot (base64url)."),
+            click.option(
+                "--root", required=True, type=PUBLIC_KEY, help="Root key of the snapshot."
+            ),
             click.option("--shelf", required=True, type=place, help="Own folder."),
         ]
 
@@ -193,16 +198,7 @@ def options(port: int, *, snapshot: bool = False) -> Callable[[Command], Command
 
 def run(app: App, host: str, port: int) -> None:
     """Serve one part, without an access log and without core dumps."""
-    import uvicorn  # noqa: PLC0415 - only a process of its own needs a server
-
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
-    uvicorn.run(
-        app,
-        host=host,
-        port=port,
-        access_log=False,
-        log_level="critical",  # its errors carry traces
-        server_header=False,
-        h11_max_incomplete_event_size=MOST,
-    )
+    # Errors of the server carry traces.
+    listening.serve(app, host, port, log_level="critical", h11_max_incomplete_event_size=MOST)

@@ -172,7 +172,7 @@ def _read(seen: Seen, smart: Mapping[str, Any], capability: Mapping[str, Any]) -
     named = software.get("name") if isinstance(software, dict) else ""
     return replace(
         seen,
-        fhir_version=repair.fhir_version("", _word(capability.get("fhirVersion"))),
+        fhir_version=repair.stated_version(_word(capability.get("fhirVersion"))),
         software=_word(named)[:80],
         authorize=_address(smart.get("authorization_endpoint") or uris.get("authorize")),
         token=_address(smart.get("token_endpoint") or uris.get("token")),

@@ -14,18 +14,28 @@ from pathlib import Path
 from typing import Any
 
 import click
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec import UNSET
 from sqlalchemy.exc import SQLAlchemyError
 
 from lighthouse import catalogue, clock, index, lines, logos, publish, snapshot, vendors
 from lighthouse.catalogue import Endpoint, Organization
+from lighthouse.parameters import PUBLIC_KEY
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 GIVEN = click.Path(exists=True, dir_okay=False, path_type=Path)
-ROOTS = click.option("--root", "roots", multiple=True, required=True, help="A public root key.")
-THRESHOLD = click.option("--threshold", default=1, show_default=True, help="How many must sign.")
+ROOTS = click.option(
+    "--root", "roots", multiple=True, required=True, type=PUBLIC_KEY, help="A public root key."
+)
+THRESHOLD = click.option(
+    "--threshold",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="How many must sign.",
+)
 AT = click.option("--at", metavar="TIME", help="Instead of now: ISO 8601 in UTC.")
 
 
@@ -47,9 +57,24 @@ def _made(make: Callable[[], Any]) -> Any:
     try:
         return make()
     except (
-        publish.NotMade, lines.Unreadable, logos.NotALogo, index.NoIndex, OSError
+        publish.NotMade, lines.Unreadable, logos.NotALogo, index.NoIndex
     ) as error:  # fmt: skip
         raise click.ClickException(str(error)) from error
+
+
+def _key(path: Path) -> Ed25519PrivateKey:
+    """Read a private key; a file that holds none is wrong use."""
+    try:
+        return publish.load_key(path)
+    except publish.NotMade as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _trust(roots: tuple[str, ...], threshold: int) -> snapshot.Trust:
+    if threshold > len(set(roots)):
+        sentence = f"--threshold {threshold} wants more signatures than there are --root keys."
+        raise click.UsageError(sentence)
+    return snapshot.Trust(roots, threshold)
 
 
 @click.command()
@@ -63,7 +88,9 @@ def key(out: Path, *, as_json: bool) -> None:
 
 @click.command()
 @click.option("--root-key", "roots", multiple=True, required=True, type=GIVEN, help="Root key.")
-@click.option("--signing", multiple=True, required=True, help="A public signing key.")
+@click.option(
+    "--signing", multiple=True, required=True, type=PUBLIC_KEY, help="A public signing key."
+)
 @click.option(
     "--days",
     default=publish.KEY_DAYS,
@@ -82,7 +109,7 @@ def delegate(
     if out.exists():
         raise click.ClickException(f"{out} exists already; a delegation is never overwritten.")
     starts = _time(at)
-    keys = [_made(partial(publish.load_key, one)) for one in roots]
+    keys = [_key(one) for one in roots]
     made = _made(lambda: publish.delegate(keys, signing, starts=starts, days=days))
     out.write_bytes(made)
     said = {"file": str(out), "keys": list(signing), "days": days}
@@ -93,9 +120,26 @@ def delegate(
 @click.option("--catalogue", "where", required=True, help="The catalogue: a file, or a URL.")
 @click.option("--snapshots", "folder", required=True, type=FOLDER, help="The folder to publish.")
 @click.option("--name", default="A lighthouse", help="What people read as its name.")
-@click.option("--serial", default=0, help="Number; otherwise the one after the last.")
-@click.option("--days", default=publish.DAYS, show_default=True, help="How long it is good.")
-@click.option("--deltas", default=publish.DELTAS, show_default=True, help="From how many earlier.")
+@click.option(
+    "--serial",
+    default=0,
+    type=click.IntRange(0, snapshot.MOST_SERIAL),
+    help="Number; otherwise the one after the last.",
+)
+@click.option(
+    "--days",
+    default=publish.DAYS,
+    show_default=True,
+    type=click.IntRange(1, 36500),
+    help="How long it is good.",
+)
+@click.option(
+    "--deltas",
+    default=publish.DELTAS,
+    show_default=True,
+    type=click.IntRange(0, 1000),
+    help="From how many earlier.",
+)
 @click.option("--vendors", "rules", type=GIVEN, help="Rules by vendor (JSON) instead of ours.")
 @click.option("--clients", type=GIVEN, help="Shared clients by vendor (JSON).")
 @click.option("--endpoints", "overrides", type=GIVEN, help="Rules by endpoint id (JSON).")
@@ -201,7 +245,7 @@ def sign(
     folder: Path, keys: tuple[Path, ...], delegation: Path, packed: Path | None, *, as_json: bool
 ) -> None:
     """Sign what was built: afterwards the folder can be published as it is."""
-    signing = [_made(partial(publish.load_key, one)) for one in keys]
+    signing = [_key(one) for one in keys]
     made = _made(lambda: publish.sign(folder, delegation.read_bytes(), signing))
     if packed:
         _made(lambda: publish.bundle(folder, made, packed))
@@ -213,7 +257,9 @@ def sign(
 @click.option("--snapshots", "place", required=True, help="A published folder, or one .zip.")
 @ROOTS
 @THRESHOLD
-@click.option("--newest", default=0, help="Refuse a serial below this one.")
+@click.option(
+    "--newest", default=0, type=click.IntRange(min=0), help="Refuse a serial below this one."
+)
 @click.option("--index", "out", type=FILE, help="Also write the search index to this file.")
 @AT
 @AS_JSON
@@ -222,7 +268,7 @@ def verify(
     at: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Verify a snapshot as a reader would. Exit code 1 and the reason where it is refused."""
-    trust = snapshot.Trust(roots, threshold)
+    trust = _trust(roots, threshold)
     started = time.perf_counter()
     try:
         manifest, content = verified(Path(place), trust, _time(at), newest)
@@ -336,7 +382,7 @@ def delta(before: Path, after: Path, *, out: Path, as_json: bool) -> None:
 @click.command()
 @click.option("--catalogue", "where", help="From a catalogue: a file, or a URL.")
 @click.option("--snapshots", "place", help="From a signed snapshot: folder or .zip.")
-@click.option("--root", "roots", multiple=True, help="A public root key.")
+@click.option("--root", "roots", multiple=True, type=PUBLIC_KEY, help="A public root key.")
 @THRESHOLD
 @click.option("--index", "out", required=True, type=FILE, help="The file to write.")
 @AT
@@ -353,7 +399,7 @@ def replica(
         _made(lambda: index.write_catalogue(out, found, ends))
     else:
         try:
-            signed = verified(Path(str(place)), snapshot.Trust(roots, threshold), _time(at))
+            signed = verified(Path(str(place)), _trust(roots, threshold), _time(at))
         except snapshot.Refused as error:
             raise click.ClickException(f"Refused ({error.reason}): {error}") from error
         except OSError as error:

@@ -66,7 +66,9 @@ def read(folder: Path) -> list[Listed]:
     try:
         found = tomllib.loads((folder / "register.toml").read_text())
         listed = [Listed(**entry) for entry in found["list"]]
-    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise Wrong(f"{folder / 'register.toml'}: {error.strerror}.") from None
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise Wrong(f"register.toml cannot be read: {error}") from None
     names = [entry.name for entry in listed]
     wrong = [name for name in names if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name)]

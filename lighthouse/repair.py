@@ -381,13 +381,14 @@ def _key(text: str) -> str:
     return f"https://{host}{port}{path}{query}"
 
 
-def fhir_version(url: str, said: str = "") -> str:
-    """Return R4, STU3, DSTU2 or "": as said, else as the address shows (right in 99.96 %)."""
+def stated_version(said: str) -> str:
+    """Return R4, STU3, DSTU2 or "" for a version as lists write it (`4.0.1`, `dstu2`)."""
     spoken = {"4": "R4", "3": "STU3", "1": "DSTU2", "0": "DSTU2"}.get(said[:1])
-    if spoken:
-        return spoken
-    if said.upper() in {"R4", "STU3", "DSTU2"}:
-        return said.upper()
+    return spoken or (said.upper() if said.upper() in {"R4", "STU3", "DSTU2"} else "")
+
+
+def version_in(url: str) -> str:
+    """Return the version that an address shows (right in 99.96 % of what lists label), or ""."""
     text = url.upper()
     for mark, version in (
         ("DSTU2", "DSTU2"),
@@ -397,4 +398,12 @@ def fhir_version(url: str, said: str = "") -> str:
     ):
         if re.search(rf"(?<![A-Z0-9]){mark}(?![0-9])", text) or f"/{mark}" in text:
             return version
-    return "R4" if re.search(r"USCORE|FHIR/4|V4(?=/|$)|FHIR4", text) else ""
+    if re.search(r"USCORE|FHIR/4(?![A-Z0-9-])|V4(?=/|$)|FHIR4", text):
+        return "R4"
+    return "DSTU2" if re.search(r"/R2(?=/|$)", text) else ""  # FHIR Release 2 is DSTU2
+
+
+def version_in_name(name: str) -> str:
+    """Return the version that the name of a list says, or ""."""
+    said = set(re.findall(r"DSTU2|STU3|R4", name.upper()))
+    return said.pop() if len(said) == 1 else ""

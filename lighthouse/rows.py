@@ -5,6 +5,10 @@ Repairs are made in `lighthouse.repair`, decisions about identity in `lighthouse
 
 from dataclasses import dataclass
 
+OWN = 0  # the publisher's own file
+COPIED = 1  # the same in somebody else's form, a list for each publisher
+COLLECTED = 2  # somebody's collection: crawls, exports, descriptions of platforms
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -45,4 +49,5 @@ class Row:
     places: tuple[
         tuple[str, str, str, str, str], ...
     ] = ()  # further street, city, state, zip, country
+    hands: int = 0  # OWN, COPIED, COLLECTED: how near the list is to whom it speaks for
     evidence: bool = False  # a third party's claim: supports names and places, decides nothing

@@ -17,9 +17,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import islice, pairwise
+from urllib.parse import urlsplit
 
 from lighthouse import words
 from lighthouse.catalogue import Organization
+from lighthouse.merge import name_key
 
 FEW = 60  # candidates of one kind that are scored
 THRESHOLD = 0.55  # under it a hit is a guess
@@ -67,6 +69,32 @@ class Query:
         return {part for name in self.states.values() for part in name.split()}
 
 
+def namesakes(hits: Iterable[Hit]) -> dict[str, str]:
+    """Return by id where each hit answers that shares its name with another: it tells them apart.
+
+    That is its hosts, or its first address where another of the name is at the same host.
+    """
+    same: dict[str, list[Organization]] = defaultdict(list)
+    for hit in hits:
+        same[name_key(hit.organization.name)].append(hit.organization)
+    found: dict[str, str] = {}
+    for some in same.values():
+        hosts = {one.id: _hosts(one) for one in some} if len(some) > 1 else {}
+        often = Counter(host for each in hosts.values() for host in each)
+        for one in some:
+            told = hosts.get(one.id, [])
+            if any(often[host] > 1 for host in told):
+                told = [one.endpoints[0].url.partition("://")[2].rstrip("/")]
+            more = f" and {len(told) - 2} more" if len(told) > 2 else ""
+            if told:
+                found[one.id] = ", ".join(told[:2]) + more
+    return found
+
+
+def _hosts(one: Organization) -> list[str]:
+    return list(dict.fromkeys(urlsplit(end.url).hostname or "" for end in one.endpoints))
+
+
 _SYSTEM = re.compile(r"\b(?:health system|healthcare system|health network|health care system)\b")
 _CENTER = re.compile(r"\bmedical center\b")
 _LARGE = {"hospital", "university", "medicine", "clinic", "health", "healthcare"}
@@ -108,6 +136,11 @@ CREATE VIRTUAL TABLE docs USING fts5(
 """
 # Where the sums of short texts of each kind begin: initials, names without blanks, ZIP, its area.
 _SPOTS = {"initials": 1, "squashed": 2, "zip": 3, "area": 4}
+
+
+def _is_whole(typed: Sequence[str], normal: Sequence[str]) -> bool:
+    """Say whether the last word is whole: a shorter form stands for it, as lab for laboratory."""
+    return bool(typed and normal) and len(normal[-1]) < len(typed[-1])
 
 
 def _sum_of(kind: str, text: str) -> int:
@@ -184,7 +217,7 @@ class Search:
                 counted += [word for word in dict.fromkeys(told) if word not in named]
                 place = " ".join([*told, place])
             rows.append((number, " ".join(named), place))
-            for zip_code in _zips(one):
+            for zip_code in _zips(one) if one.zip or one.places else ():
                 spots.append(_sum_of("zip", zip_code) << 32 | number)
                 spots.append(_sum_of("area", zip_code[:3]) << 32 | number)
         self._count.update(counted)
@@ -201,20 +234,20 @@ class Search:
         bare = words.ZIP.sub(" ", typed[:200])
         text = words.query_text(bare)
         states = words.states_in(re.sub(r"[^\w\s&'.]", " ", bare))
-        query = Query(self._words(words.tokens(text)), states, zip_code[0] if zip_code else "")
+        query = Query(self._words(text), states, zip_code[0] if zip_code else "")
         if query.zip and not query.words:
             return self._near(query.zip, limit)
         if words.SHORT_ZIP.fullmatch(typed) and (near := self._near(f"0{typed.strip()}", limit)):
             return near
         best = {hit.organization.id: hit for hit in self._ranked(query, text)}
         for other in self._otherwise(words.split(text), states):
-            again = Query(self._words(words.tokens(other)), states, query.zip)
+            again = Query(self._words(other), states, query.zip)
             for hit in self._ranked(again, other):
                 before = best.get(hit.organization.id)
                 if before is None or before.score < hit.score - REWRITTEN:
                     best[hit.organization.id] = replace(hit, score=hit.score - REWRITTEN)
         for rank, (meant, more) in enumerate(self._meant(words.tokens(text), query)):
-            again = Query(self._words(words.tokens(meant)), states, query.zip)
+            again = Query(self._words(meant), states, query.zip)
             for hit in self._ranked(again, meant):
                 # A nickname means one name; what merely resembles that name is not meant.
                 score = hit.score + more - 0.04 * rank
@@ -283,13 +316,14 @@ class Search:
                 return
             yield self._spots[at] & 0xFFFFFFFF
 
-    def _words(self, typed: Sequence[str]) -> tuple[Word, ...]:
+    def _words(self, typed: str) -> tuple[Word, ...]:
         found = []
-        joined = self._rejoin(typed)
+        joined = self._rejoin(words.tokens(typed))
+        begun = not _is_whole(words.split(typed), joined)
         for number, text in enumerate(joined[:12]):
             meanings = self._meanings(text)
             last = number == len(joined) - 1
-            prefix = last or (len(text) >= 3 and text not in words.GENERIC)
+            prefix = (last and begun) or (not last and len(text) >= 3 and text not in words.GENERIC)
             likeliest = self._likeliest(text, meanings)
             weight = self._weight(likeliest) if likeliest else UNKNOWN_WORD
             found.append(Word(text, meanings, prefix, weight))
@@ -548,8 +582,9 @@ def _zips(one: Organization) -> Collection[str]:
     """Return the ZIP codes of an organisation, as far as it is in the United States."""
     if one.country not in {"", "US"}:
         return ()
-    found = {one.zip, *[place[2] for place in one.places]} if one.places else {one.zip}
-    return found - {""}
+    if not one.places:
+        return (one.zip,) if one.zip else ()
+    return {one.zip, *[place[2] for place in one.places]} - {""}
 
 
 def _other_names(one: Organization) -> list[str]:

@@ -15,16 +15,13 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 import zstandard
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from publicsuffixlist import PublicSuffixList
 
 from lighthouse import lines
 from lighthouse import logos as pictures
@@ -35,6 +32,7 @@ from lighthouse.lines import Content
 from lighthouse.logos import file_name
 from lighthouse.merge import name_key
 from lighthouse.search import Hit, Search
+from lighthouse.sites import same_site, site_of
 from lighthouse.vendors import profile
 
 FORMAT = "lighthouse-snapshot"
@@ -367,40 +365,50 @@ class Moved:
     new: str
 
 
-@lru_cache(maxsize=1)
-def _suffixes() -> PublicSuffixList:
-    return PublicSuffixList()
-
-
-@lru_cache(maxsize=16384)
-def site_of(url: str) -> str:
-    """Return the registrable domain of an address (public suffix list), or its host."""
-    host = (urlsplit(url).hostname or "").rstrip(".").lower()
-    return _suffixes().privatesuffix(host) or host
-
-
-def same_site(one: str, other: str) -> bool:
-    """Say whether two addresses belong to one registrable domain."""
-    return bool(site_of(one)) and site_of(one) == site_of(other)
-
-
 Pins = dict[str, dict[str, str]]  # endpoint id -> field -> the address that holds
 
 
 def pins_after(before: Content, pins: Pins, after: Content) -> Pins:
     """Return which old addresses hold against a new snapshot.
 
-    An address that disappears is remembered as well: away and back is a move, too.
+    An address that disappears is remembered as well: away and back is a move, too. A first address
+    of an endpoint that was there without one is a move where it leads to a stranger.
     """
     found: Pins = {}
+    usual = _sign_in_sites(before)
     for identity in before.endpoints.keys() | pins.keys():
         old, new = before.endpoints.get(identity), after.endpoints.get(identity)
+        pinned = pins.get(identity, {})
         for name in lines.ADDRESSES:
-            held = pins.get(identity, {}).get(name) or (getattr(old, name) if old else "")
+            held = pinned.get(name, getattr(old, name) if old else "")
             said = getattr(new, name) if new else ""
-            if held and said != held and not (said and same_site(held, said)):
+            if said == held:
+                continue
+            if held:
+                stays = not (said and same_site(held, said))
+            else:
+                known = name in pinned or old is not None
+                stays = known and new is not None and site_of(said) not in usual(new.url)
+            if stays:
                 found.setdefault(identity, {})[name] = held
     return found
+
+
+def _sign_in_sites(content: Content) -> Callable[[str], set[str]]:
+    """Return a function that says at which sites those who share an address's site sign in.
+
+    Its own site is one of them: a vendor's customers mostly sign in at one other address of it.
+    """
+    found: dict[str, set[str]] = {}
+
+    def usual(url: str) -> set[str]:
+        if not found:
+            for end in content.endpoints.values():
+                sites = {site_of(said) for name in lines.ADDRESSES if (said := getattr(end, name))}
+                found.setdefault(site_of(end.url), set()).update(sites)
+        return found.get(site_of(url), set()) | {site_of(url)}
+
+    return usual
 
 
 def moved(content: Content, pins: Pins) -> tuple[Moved, ...]:

@@ -70,8 +70,19 @@ endpoint = Table(
     _text("fhir_version"),
     _text("authorize"),
     _text("token"),
-    _text("origin"),
+    _text("origin"),  # of the address; whose word each field is stands in `statement`
     _text("as_of"),
+)
+statement = Table(  # what each list says about an endpoint, field by field
+    "statement",
+    metadata,
+    Column("endpoint", Text, ForeignKey("endpoint.id"), primary_key=True),
+    Column("field", Text, primary_key=True),  # url, vendor, fhir_version, authorize, token
+    Column("value", Text, primary_key=True),
+    Column("origin", Text, primary_key=True),
+    _text("as_of"),
+    _text("standing"),  # see lighthouse.statements
+    sqlite_with_rowid=False,  # the key is nearly the whole row: once is enough
 )
 probe = Table(  # what the last visit of the crawler found at an endpoint
     "probe",

@@ -57,6 +57,19 @@ def tenant_of(url: str) -> str:
     return ""
 
 
+_VERSION_AT = (
+    # The vendor's only interface is R4 (its platform description; certified after DSTU2).
+    (re.compile(r"https://app\.meldrx\.com/api/fhir/"), "R4"),
+    # CapabilityStatements there said 3.0.1, in a federal crawl and in an aggregator's catalogue.
+    (re.compile(r"https://fhir\.healow\.com/FHIRServer/fhir/"), "STU3"),
+)
+
+
+def version_at(key: str) -> str:
+    """Return the FHIR version of a server that has one, where the address does not show it."""
+    return next((version for at, version in _VERSION_AT if at.match(key)), "")
+
+
 @cache
 def profiles() -> Mapping[str, Mapping[str, Any]]:
     """Return the habits of vendors by name, as `data/vendors.json` holds them, with its date.

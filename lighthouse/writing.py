@@ -8,10 +8,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, case, select
+from sqlalchemy import Connection, Engine, Table, case, select, update
 
-from lighthouse import repair
-from lighthouse.merge import Found, Merged, Seen, anchors_of, endpoint_id
+from lighthouse import repair, statements
+from lighthouse.merge import UNNAMED, Found, Merged, Seen, anchors_of, endpoint_id
 from lighthouse.tables import (
     alias,
     anchors,
@@ -28,6 +28,7 @@ from lighthouse.tables import (
     provenance,
     question,
     refused,
+    statement,
 )
 
 Line = tuple[Table, Mapping[str, Any]]
@@ -41,21 +42,23 @@ KEPT = frozenset(
         "portal_about",
     }
 )  # fmt: skip
-UNUSABLE = {"N-missing", "N-placeholder", "N-is-an-id", "N-too-short"}
 
 
+JOINED = "joined with another"
 MANY = 500  # rows from which on it pays to look first which of them are there
 
 
 def write(engine: Engine, merged: Merged) -> None:
     """Write a merge over the catalogue, in one transaction. What is not seen again stays."""
     lines: Lines = defaultdict(dict)
-    newest = _newest_editions(merged)
+    newest, stated = _newest_editions(merged), _stated(engine)
     for found in merged.organizations:
-        for table, row in _rows_of(found, newest):
+        for table, row in _rows_of(found, newest, known=found.id in stated):
             held = lines[table].setdefault(_key(table, row), dict(row))
             if table is listing:
                 _widen(held, row["first"], row["last"])
+            elif table is alias and held["kind"] == "claimed":
+                held.update(row)
         for text in anchors_of(found, merged.shared):
             lines[anchors].setdefault((text,), {"anchor": text, "organization": found.id})
     _resolve_parents(merged, lines)
@@ -68,8 +71,11 @@ def write(engine: Engine, merged: Merged) -> None:
         lines[question][one, other] = {"one": one, "other": other}
     with engine.begin() as connection:
         _remember(connection, lines)
+        absorbed = _absorb(connection, lines)
+        _settle(lines)
         for table in metadata.sorted_tables:
             put(connection, table, [lines[table][key] for key in sorted(lines[table])])
+        _hide(connection, absorbed)
         _forward(connection)
 
 
@@ -131,6 +137,13 @@ def _newest_editions(merged: Merged) -> dict[str, str]:
     return newest
 
 
+def _stated(engine: Engine) -> set[str]:
+    """Return the organisations of which somebody else than a third party has spoken before."""
+    query = select(provenance.c.organization).where(provenance.c.evidence == 0).distinct()
+    with engine.connect() as connection:
+        return set(connection.execute(query).scalars())
+
+
 def _series(seen: Seen) -> str:
     return seen.row.list or seen.row.origin
 
@@ -143,6 +156,11 @@ def _remember(connection: Connection, lines: Lines) -> None:
             former = {"organization": row.id, "text": row.name, "kind": "former"}
             said = {"origin": "this catalogue", "as_of": ""}
             lines[alias].setdefault((row.id, row.name), former | said)
+    named = alias.c.kind != "claimed"  # what was stated is no mere claim afterwards
+    for stated in connection.execute(select(alias).where(named)).mappings():
+        held = lines[alias].get((stated["organization"], stated["text"]))
+        if held and held["kind"] == "claimed":
+            held.update(stated)
     for known in connection.execute(select(edition)):
         held = lines[edition].get((known.list,))
         if held:
@@ -151,6 +169,53 @@ def _remember(connection: Connection, lines: Lines) -> None:
         held = lines[listing].get((sighting.endpoint, sighting.list))
         if held:
             _widen(held, sighting.first, sighting.last)
+    stored = connection.execute(select(statement)).mappings()
+    ours = (dict(one) for one in stored if (one["endpoint"],) in lines[endpoint])
+    statements.retire(lines[statement], ((_key(statement, one), one) for one in ours))
+
+
+def _absorb(connection: Connection, lines: Lines) -> dict[str, str]:
+    """Return who turned out to be somebody else, with whom; names and doors go over to them.
+
+    Told by the places: each that was an organisation's own is another's now. Its row stays, hidden.
+    """
+    moved: dict[str, set[str]] = defaultdict(set)
+    for row in connection.execute(select(anchors).where(anchors.c.anchor.startswith("|"))):
+        held = lines[anchors].get((row.anchor,))
+        moved[row.organization].add(held["organization"] if held else row.organization)
+    gone = {old: new.pop() for old, new in moved.items() if len(new) == 1 and new != {old}}
+    if not gone:
+        return {}
+    here = organization.c.id.in_(gone)
+    for known in connection.execute(select(organization.c.id, organization.c.name).where(here)):
+        new, text = gone[known.id], known.name
+        shown = lines[organization].get((new,), {}).get("name")
+        if text and text != shown:
+            said = {"kind": "former", "origin": "this catalogue", "as_of": ""}
+            lines[alias].setdefault((new, text), {"organization": new, "text": text} | said)
+    for table in (alias, door):
+        theirs = select(table).where(table.c.organization.in_(gone))
+        for one in connection.execute(theirs).mappings():
+            given = dict(one) | {"organization": gone[one["organization"]]}
+            lines[table].setdefault(_key(table, given), given)
+    return gone
+
+
+def _hide(connection: Connection, absorbed: Mapping[str, str]) -> None:
+    """Hide the rows of who is another now; what ties published rows to them leads to that one."""
+    for old, new in absorbed.items():
+        row = update(organization).where(organization.c.id == old)
+        connection.execute(row.values(hidden=JOINED))
+        ties = update(anchors).where(anchors.c.organization == old)
+        connection.execute(ties.values(organization=new))
+
+
+def _settle(lines: Lines) -> None:
+    """Fill the endpoints, each field with the word that counts for it."""
+    for identity, fields in statements.chosen(lines[statement].values()).items():
+        held = lines[endpoint][identity,]
+        held.update({name: one["value"] for name, one in fields.items()})
+        held.update(origin=fields["url"]["origin"], as_of=fields["url"]["as_of"])
 
 
 def _widen(held: dict[str, Any], first: str, last: str) -> None:
@@ -175,7 +240,7 @@ def _resolve_parents(merged: Merged, lines: Lines) -> None:
         at, steps = above[child], 0
         while at in above and at != child and steps < 10:
             at, steps = above[at], steps + 1
-        if at != child and steps < 10:
+        if at != child and steps < 10 and (child,) in lines[organization]:
             lines[organization][child,]["part_of"] = above[child]
         else:
             del above[child]
@@ -243,31 +308,20 @@ def _days(date: str) -> int:
 # --------------------------------------------------------------------------- from rows to tables
 
 
-def _rows_of(found: Found, newest: Mapping[str, str]) -> Iterator[Line]:
-    own = [s for s in found.rows if not s.row.evidence] or found.rows
+def _rows_of(found: Found, newest: Mapping[str, str], *, known: bool) -> Iterator[Line]:
+    """Yield the rows of an organisation; `known`: who speaks for it was heard in another ingest.
+
+    Then third parties alone change nothing of it: what they say is kept as evidence.
+    """
+    stated = [s for s in found.rows if not s.row.evidence]
+    own = stated or found.rows
     name = _best_name(own)
-    placed = _placed(own)
-    yield (
-        organization,
-        {
-            "id": found.id,
-            "name": name,
-            "kind": _newest(own, lambda s: s.row.kind),
-            "parent": _newest(own, lambda s: s.row.parent),
-            "part_of": "",
-            "street": _newest(placed, lambda s: s.row.street.strip()),
-            "city": _newest(own, lambda s: s.row.city.strip()),
-            "state": _newest(own, lambda s: s.state),
-            "zip": _newest(own, lambda s: s.zip),
-            "country": _newest(own, lambda s: repair.country_code(s.row.country)),
-            "website": _newest(own, lambda s: s.website),
-            "about": _newest(own, lambda s: s.row.about),
-            "hidden": _why_hidden(own, name),
-        },
-    )
+    shown = name if stated or not known else ""
+    if shown or not known:
+        yield organization, _shown(found.id, own, name)
     for seen in found.rows:
-        evidence = seen.row.evidence and own is not found.rows
-        yield from _names_of(found, seen, name, newest, evidence=evidence)
+        evidence = seen.row.evidence and bool(stated or known)
+        yield from _names_of(found, seen, shown, newest, evidence=evidence)
         yield from _facts_of(found, seen)
         yield from _places_of(found, seen)
         if seen.address.key:
@@ -278,6 +332,25 @@ def _rows_of(found: Found, newest: Mapping[str, str]) -> Iterator[Line]:
                 refused,
                 {"url": seen.row.url.strip(), "reason": reason, "origin": seen.row.origin},
             )
+
+
+def _shown(identity: str, own: list[Seen], name: str) -> dict[str, str]:
+    placed = _placed(own)
+    return {
+        "id": identity,
+        "name": name,
+        "kind": _newest(own, lambda s: s.row.kind),
+        "parent": _newest(own, lambda s: s.row.parent),
+        "part_of": "",
+        "street": _newest(placed, lambda s: s.row.street.strip()),
+        "city": _newest(own, lambda s: s.row.city.strip()),
+        "state": _newest(own, lambda s: s.state),
+        "zip": _newest(own, lambda s: s.zip),
+        "country": _newest(own, lambda s: repair.country_code(s.row.country)),
+        "website": _newest(own, lambda s: s.website),
+        "about": _newest(own, lambda s: s.row.about),
+        "hidden": _why_hidden(own, name),
+    }
 
 
 def _placed(own: list[Seen]) -> list[Seen]:
@@ -293,7 +366,7 @@ def _best_name(own: list[Seen]) -> str:
 
     Names drift towards legal entities; the others stay findable as aliases.
     """
-    usable = [s for s in own if not s.defects & UNUSABLE] or own
+    usable = [s for s in own if not s.defects & UNNAMED] or own
     newest = max((s.row.as_of for s in usable), default="")
     counts = Counter(s.name.name for s in usable if s.row.as_of == newest or not s.row.as_of)
     counts = counts or Counter(s.name.name for s in usable)
@@ -315,7 +388,7 @@ def _newest(own: list[Seen], value: Callable[[Seen], str]) -> str:
 def _why_hidden(own: list[Seen], name: str) -> str:
     if all("N-test-entry" in s.defects for s in own):
         return "test entry"
-    return "" if name and any(not s.defects & UNUSABLE for s in own) else "no usable name"
+    return "" if name and any(not s.defects & UNNAMED for s in own) else "no usable name"
 
 
 def _names_of(
@@ -325,7 +398,7 @@ def _names_of(
     texts = [(seen.name.name, "claimed" if evidence else kind)]
     texts += [(repair.name(text).name, "also") for text in seen.row.aliases]
     for text, what in texts:
-        if text and text != name and not seen.defects & (UNUSABLE - {"N-too-short"}):
+        if text and text != name and not seen.defects & (UNNAMED - {"N-too-short"}):
             row = {"organization": found.id, "text": text, "kind": what}
             yield alias, row | {"origin": seen.row.origin, "as_of": seen.row.as_of}
 
@@ -378,15 +451,15 @@ def _endpoint_of(found: Found, seen: Seen) -> Iterator[Line]:
         {
             "id": identity,
             "key": seen.address.key,
-            "url": seen.address.published,
-            "vendor": row.vendor,
-            "fhir_version": repair.fhir_version(row.url, row.fhir_version),
-            "authorize": row.authorize,
-            "token": row.token,
-            "origin": row.origin,
-            "as_of": row.as_of,
+            **dict.fromkeys(statements.FIELDS, ""),  # see `_settle`
+            "origin": "",
+            "as_of": "",
         },
     )
+    yield from ((statement, said) for said in statements.of(seen, identity))
+    for unusable in {row.authorize.strip(), row.token.strip()}:
+        if unusable and (reason := repair.address(unusable).refused):
+            yield refused, {"url": unusable, "reason": reason, "origin": row.origin}
     portal = {"portal": row.portal, "portal_url": row.portal_url, "portal_about": row.portal_about}
     yield door, {"organization": found.id, "endpoint": identity} | portal
     yield (

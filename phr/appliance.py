@@ -65,7 +65,8 @@ class Appliance:
         except BaseException:
             house.close()
             raise
-        return cls(settings, house, vaults, Http(net.Guard(settings.allowed_hosts)), certificate)
+        guard = net.Guard(settings.allowed_hosts, name_servers=settings.name_servers)
+        return cls(settings, house, vaults, Http(guard), certificate)
 
     def make_jobs(self) -> None:
         """Make the jobs, which `phr.cli.serve` begins."""
@@ -77,6 +78,7 @@ class Appliance:
             full_days=self.settings.pull_full_days,
             backup_hour=self.settings.backup_hour,
             backup_keep=self.settings.backup_keep,
+            mail_listen=self.settings.mail_listen,
             tend_catalogue=self._tend_catalogue,
         )
         self.jobs = Jobs(self.house, self.vaults, self.http, plan)

@@ -62,6 +62,7 @@ class Found:
     matched: str
     place: str
     logo: str = ""  # name of its reviewed logo, as `Catalogue.logo` knows it
+    at: str = ""  # where it answers, of one that shares its name with another hit
 
     @property
     def mark(self) -> str:
@@ -124,9 +125,19 @@ class Catalogue:
         typed = typed.strip()[:LONGEST_QUERY]
         if not typed:
             return []
+        from lighthouse.search import namesakes  # noqa: PLC0415 - see the top
+
         with self._reading() as index:
-            hits = [_found(hit) for hit in index.find(typed, limit)]
-            return [replace(hit, logo=self._logo_of(index, hit.organization)) for hit in hits]
+            hits = index.find(typed, limit)
+            apart = namesakes(hits)
+            return [
+                replace(
+                    _found(hit),
+                    logo=self._logo_of(index, hit.organization),
+                    at=apart.get(hit.organization.id, ""),
+                )
+                for hit in hits
+            ]
 
     def organization(self, identity: str) -> "Organization":
         """Return an organisation with its endpoints. Raises NotFound."""
@@ -502,4 +513,4 @@ def _translated() -> Iterator[None]:
 
 
 def _sentence_of(problem: Exception) -> str:
-    return problem.sentence if isinstance(problem, PhrError) else NetError.sentence
+    return problem.sentence if isinstance(problem, PhrError) else NetError().sentence

@@ -29,7 +29,9 @@ def from_ms(ms: int) -> datetime:
     The first or last one there is where none is that early or late: in UTC, what a hospital dates
     `0001-01-01T00:00:00+14:00` lies before year 1.
     """
-    return EPOCH + min(max(ms, FIRST_MS), LAST_MS) * MILLISECOND
+    if FIRST_MS <= ms <= LAST_MS:
+        return EPOCH + ms * MILLISECOND
+    return EPOCH + (FIRST_MS if ms < FIRST_MS else LAST_MS) * MILLISECOND
 
 
 def instant(at: datetime) -> str:

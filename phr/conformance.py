@@ -37,6 +37,7 @@ from phr.store.models import (
     Quarantined,
 )
 from phr.store.vault import Vault
+from phr.told import Fault, faults_in, read_back
 
 HEADINGS: Final = {
     "report": "About this report",
@@ -73,7 +74,7 @@ class Exchange:
     status: int | None
     media_type: str = ""
     limits: tuple[tuple[str, int | None], ...] = ()  # rate limit headers, a number where it is one
-    fault: str = ""  # a key of FAULTS
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,79 +198,42 @@ def _scope(text: str) -> str:
 # ------------------------------------------------------------------------- faults
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A class of the fault model: what is said of it, and how a ledger's sentence tells it."""
-
-    sentence: str
-    tells: str = ""  # a regular expression; "": it is counted, not read from a sentence
-
-
-FAULTS: Final[Mapping[str, Fault]] = {
-    "not-for-apps": Fault(
-        "Apps may not read this, although the sign-in works.", r"does not let apps read"
-    ),
-    "not-there": Fault(
-        "The interface does not have this.",
-        r"interface does not have this|does not offer this kind",
-    ),
-    "question-refused": Fault(
-        "The question was refused.", r"does not answer this kind of question|refused the question"
-    ),
-    "server-error": Fault(
-        "The server failed at the question.",
-        r"server failed at this question|reported an error instead",
-    ),
-    "web-page": Fault("A web page came where records were asked for.", r"sent a web page"),
-    "xml": Fault("XML came although JSON was asked for.", r"answered in XML"),
-    "empty": Fault("The answer was empty.", r"sent an empty answer"),
-    "too-large": Fault("The answer was larger than is allowed.", r"was larger than is allowed"),
-    "unreadable": Fault(
-        "The answer could not be read.",
-        r"page that could not be read|could not be unpacked|"
-        r"gave an answer that could not be read",
-    ),
-    "other-record": Fault(
-        "Another record came than the one asked for.", r"sent another record than"
-    ),
-    "too-slow": Fault("The answer took too long.", r"answered too slowly|no answer in time"),
-    "broke-off": Fault("The answer broke off.", r"broke off|answer was cut off"),
-    "unpacked": Fault("The answer was packed in a way not asked for.", r"in a way not asked for"),
-    "redirect": Fault("It wanted to send us on to another address.", r"wanted to send us on"),
-    "certificate": Fault("Its certificate is not valid.", r"certificate of .* is not valid"),
-    "unreachable": Fault("It could not be reached.", r"could not be reached"),
-    "outside": Fault(
-        "It pointed to an address outside of the connection.", r"outside of this connection"
-    ),
-    "circle": Fault("Its pages did not come to an end.", r"led in a circle|pages did not end"),
-    "partly": Fault(
-        "It said beside the records that it could not give everything.",
-        r"could not give everything",
-    ),
-    "throttled": Fault("It asked us to slow down.", r"slow down|come back later"),
-    "by-category": Fault("It answers only when asked by category.", r"Asked by category"),
-    "not-at-once": Fault(
-        "Asking for everything at once did not work.", r"everything at once did not work"
-    ),
-    "sign-in": Fault("It ended the permission.", r"sign in again|sign in there"),
-    "other-person": Fault("Records of another person came.", r"belongs to another patient"),
-    "no-record": Fault(
-        "Things came that are no records.",
-        r"resourceType is missing|not a FHIR resource|message of the server",
-    ),
-    "bad-id": Fault("Records came whose id cannot be used.", r"Its id "),
-    "malformed": Fault(
-        "Records came that are not well-formed.",
-        r"well-formed|same name stands twice|nested deeper|lone surrogate|NUL|number|not UTF-8",
-    ),
-    "files": Fault("Documents' files could not be fetched.", r"could not be fetched; asked for"),
-    "elsewhere": Fault("Documents' files lie on another server.", r"on another server, outside"),
-    "short": Fault("Fewer records came than it said there are."),
-    "no-total": Fault("It did not say how many records there are."),
-    "more": Fault("More records came than it said there are."),
-    "undeclared": Fault("It answered questions about kinds that its own description leaves out."),
-    "unanswered": Fault("Its own description names kinds that it then refused."),
-    "refused": Fault("Something else went wrong."),
+FAULTS: Final[Mapping[Fault, str]] = {
+    Fault.NOT_FOR_APPS: "Apps may not read this, although the sign-in works.",
+    Fault.NOT_THERE: "The interface does not have this.",
+    Fault.QUESTION_REFUSED: "The question was refused.",
+    Fault.SERVER_ERROR: "The server failed at the question.",
+    Fault.WEB_PAGE: "A web page came where records were asked for.",
+    Fault.XML: "XML came although JSON was asked for.",
+    Fault.EMPTY: "The answer was empty.",
+    Fault.TOO_LARGE: "The answer was larger than is allowed.",
+    Fault.UNREADABLE: "The answer could not be read.",
+    Fault.OTHER_RECORD: "Another record came than the one asked for.",
+    Fault.TOO_SLOW: "The answer took too long.",
+    Fault.BROKE_OFF: "The answer broke off.",
+    Fault.UNPACKED: "The answer was packed in a way not asked for.",
+    Fault.REDIRECT: "It wanted to send us on to another address.",
+    Fault.CERTIFICATE: "Its certificate is not valid.",
+    Fault.UNREACHABLE: "It could not be reached.",
+    Fault.OUTSIDE: "It pointed to an address outside of the connection.",
+    Fault.CIRCLE: "Its pages did not come to an end.",
+    Fault.PARTLY: "It said beside the records that it could not give everything.",
+    Fault.THROTTLED: "It asked us to slow down.",
+    Fault.BY_CATEGORY: "It answers only when asked by category.",
+    Fault.NOT_AT_ONCE: "Asking for everything at once did not work.",
+    Fault.SIGN_IN: "It ended the permission.",
+    Fault.OTHER_PERSON: "Records of another person came.",
+    Fault.NO_RECORD: "Things came that are no records.",
+    Fault.BAD_ID: "Records came whose id cannot be used.",
+    Fault.MALFORMED: "Records came that are not well-formed.",
+    Fault.FILES: "Documents' files could not be fetched.",
+    Fault.ELSEWHERE: "Documents' files lie on another server.",
+    Fault.SHORT: "Fewer records came than it said there are.",
+    Fault.NO_TOTAL: "It did not say how many records there are.",
+    Fault.MORE: "More records came than it said there are.",
+    Fault.UNDECLARED: "It answered questions about kinds that its own description leaves out.",
+    Fault.UNANSWERED: "Its own description names kinds that it then refused.",
+    Fault.REFUSED: "Something else went wrong.",
 }
 
 NOTES: Final = {
@@ -281,14 +245,10 @@ NOTES: Final = {
 }
 
 
-def faults_of(sentence: str | None) -> tuple[str, ...]:
-    """Return the classes that a sentence of the ledger tells of; its own words go nowhere."""
-    if not sentence:
-        return ()
-    found = tuple(
-        word for word, fault in FAULTS.items() if fault.tells and re.search(fault.tells, sentence)
-    )
-    return found or ("refused",)
+def _classed(row: Pull | LedgerLine | Quarantined) -> tuple[Fault, ...]:
+    """Return the classes of what a row tells; its words go nowhere."""
+    said = row.reason if isinstance(row, Quarantined) else row.sentence
+    return (read_back(row.faults) or (Fault.REFUSED,)) if said else ()
 
 
 def _asked(session: Session, connection_id: int) -> Connection:
@@ -345,7 +305,9 @@ def _ask(
     try:
         answer = http.get(url, bearer=bearer, origin=origin, headers=_ACCEPT, limits=limits)
     except NetError as problem:
-        return Exchange(question, None, fault=faults_of(problem.sentence)[0]), None
+        return Exchange(
+            question, None, fault=next(iter(faults_in(problem.told)), Fault.REFUSED)
+        ), None
     media = answer.media_type
     found = Exchange(
         question,
@@ -542,7 +504,7 @@ def _exchanges(row: Connection, seen: Look | None) -> Iterator[Item]:
             "status": one.status,
             "content_type": one.media_type or None,
             "rate_limits": dict(one.limits),
-            "fault": one.fault or None,
+            "fault": one.fault,
         }
         yield Item("exchange", one.question, one.question, value, _exchange_sentence(one))
     if row.credentials and all(one.question != SIGNED_IN for one in seen.exchanges):
@@ -552,7 +514,7 @@ def _exchanges(row: Connection, seen: Look | None) -> Iterator[Item]:
 
 def _exchange_sentence(one: Exchange) -> str:
     if one.status is None:
-        return FAULTS[one.fault].sentence
+        return FAULTS[one.fault or Fault.REFUSED]
     unusual = {"": "no content type", "another": "an unusual content type"}
     parts = [f"Answer {one.status}", unusual.get(one.media_type, one.media_type)]
     for name, number in one.limits:
@@ -578,7 +540,7 @@ def _answers(lines: Sequence[LedgerLine], endpoint: Endpoint, seen: Look | None)
             "set_aside": line.quarantined,
             "declared": line.type in endpoint.offers if endpoint.offers else None,
             "searchable_by": list(seen.searches.get(line.type, ())) if seen else None,
-            "why": list(faults_of(line.sentence)),
+            "why": list(_classed(line)),
         }
         label = "Everything at once" if kind is None else kind.label
         label += f" ({search})" if search else ""
@@ -596,7 +558,7 @@ def _answer_sentence(line: LedgerLine) -> str:
     said = [parts[LedgerState(line.state)]]
     if line.quarantined:
         said.append(f"{line.quarantined} set aside")
-    said += [FAULTS[word].sentence.rstrip(".").lower() for word in faults_of(line.sentence)]
+    said += [FAULTS[fault].rstrip(".").lower() for fault in _classed(line)]
     joined = "; ".join(said)
     return f"{joined[0].upper()}{joined[1:]}."
 
@@ -608,7 +570,7 @@ def _faults(
     endpoint: Endpoint,
     seen: Look | None,
 ) -> Iterator[Item]:
-    found: dict[str, list[str]] = {}
+    found: dict[Fault, list[str]] = {}
     for word, what in _found(pull, lines, aside, endpoint, seen):
         kinds = found.setdefault(word, [])
         if what and what not in kinds:
@@ -616,7 +578,7 @@ def _faults(
     for word in FAULTS:
         if word in found:
             at = sorted(found[word])
-            sentence = FAULTS[word].sentence + (f" ({', '.join(at)})" if at else "")
+            sentence = FAULTS[word] + (f" ({', '.join(at)})" if at else "")
             yield Item("fault", word, word, at, sentence)
     if not found:
         yield Item("fault", "none", "None", [], "Nothing was found.")
@@ -628,41 +590,39 @@ def _found(
     aside: Sequence[Quarantined],
     endpoint: Endpoint,
     seen: Look | None,
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[Fault, str]]:
     """Yield each fault with the kind of record (or the question) it was met at."""
     for line in lines:
         kind = line.type if line.type in KINDS or line.type == "*" else ""
-        for word in faults_of(line.sentence):
+        for word in _classed(line):
             yield word, kind
         for word in _counted(line, endpoint):
             yield word, kind
-    for one in aside:
-        for word in faults_of(one.reason):
+    for row in (*aside, *([pull] if pull else ())):
+        for word in _classed(row):
             yield word, ""
-    for word in faults_of(pull.sentence if pull else None):
-        yield word, ""
     for exchange in seen.exchanges if seen else ():
         if exchange.fault:
             yield exchange.fault, exchange.question
         elif exchange.media_type == "text/html":
-            yield "web-page", exchange.question
+            yield Fault.WEB_PAGE, exchange.question
 
 
-def _counted(line: LedgerLine, endpoint: Endpoint) -> Iterator[str]:
+def _counted(line: LedgerLine, endpoint: Endpoint) -> Iterator[Fault]:
     """Yield what the numbers of a line tell, as far as it was a search that came to its end."""
     if line.state == LedgerState.DONE and line.type != "Binary":
         if line.claimed is None:
             if line.got and line.chain == line.type and line.type != "Patient":
-                yield "no-total"
+                yield Fault.NO_TOTAL
         elif line.got < line.claimed:
-            yield "short"
+            yield Fault.SHORT
         elif line.got > line.claimed:
-            yield "more"
+            yield Fault.MORE
     if line.type in KINDS and endpoint.offers and line.type != "Binary":
         if line.state == LedgerState.DONE and line.got and line.type not in endpoint.offers:
-            yield "undeclared"
+            yield Fault.UNDECLARED
         if line.state == LedgerState.REFUSED and line.type in endpoint.offers:
-            yield "unanswered"
+            yield Fault.UNANSWERED
 
 
 def _notes(flagged: Mapping[int, int]) -> Iterator[Item]:

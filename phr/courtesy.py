@@ -1,10 +1,11 @@
-"""Who goes first inside this process: somebody who waits for a page, before an import.
+"""Who goes first inside this process: who stops something, then who waits for a page.
 
 One interpreter runs one thread at a time. A page gives it up at each row that it reads, and would
 get it back only after the import's thread had its turn, fifty times over.
 """
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +16,15 @@ LONGEST: Final = 0.02  # seconds that long work waits at a time
 STEP: Final = 0.0005
 FRESH: Final = 0.25  # seconds; an answer that takes longer is a stream or long work itself
 INTERVAL: Final = 0.0001  # seconds after which a thread that computes lets others run
+STOPPING: Final = 0.1  # seconds that anybody else waits at most while something is stopped
 TURNS: Final = 0.0005  # the same where nobody waits for a page, 5 ms by itself
 
 _tickets = count()
 _answering: dict[int, float] = {}  # when each request came that is being answered
+_calm = threading.Event()  # nothing is being stopped
+_calm.set()
+_stopping: set[int] = set()
+_lock = threading.Lock()
 
 
 def take_turns() -> None:
@@ -42,8 +48,34 @@ def answering() -> Iterator[None]:
         _answering.pop(ticket, None)
 
 
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Mark that access is being stopped: whoever reads for others stands back for that moment.
+
+    Each statement of it would otherwise wait for the interpreter behind every thread that reads.
+    """
+    ticket = next(_tickets)
+    with _lock:
+        _stopping.add(ticket)
+        _calm.clear()
+    try:
+        yield
+    finally:
+        with _lock:
+            _stopping.discard(ticket)
+            if not _stopping:
+                _calm.set()
+
+
+def stand_back() -> None:
+    """Wait while something is being stopped. Asked in front of every record read for others."""
+    if _stopping:
+        _calm.wait(STOPPING)
+
+
 def give_way() -> None:
     """Let answers go first, for a moment. Long work asks this every millisecond or two."""
+    stand_back()
     if not _answering:
         return
     sys.setswitchinterval(INTERVAL)  # of the whole process: it matters only now

@@ -33,21 +33,32 @@ PhrError
 │   ├── NotOffered          refused for this kind of record; the rest goes on
 │   └── RemoteBroken        an answer outside the standard
 ├── DeliveryFailed          a channel could not deliver; `permanent` decides about retries
+│   └── DeliveryUncertain   handed over without an answer: it may have gone, and is not repeated
 └── TrustError              certificate, signature or token not acceptable
+    └── MessageRefused      a mail does not decrypt or verify; which of the two is never told
 """
 
 from datetime import datetime
+from typing import ClassVar
+
+from phr.told import Fault, Told
 
 
 class PhrError(Exception):
-    """Base of all. `sentence` is for people: plain words, no health data, no secrets."""
+    """Base of all. `sentence` is for people: plain words, no health data, no secrets.
 
-    sentence = "Something went wrong. Nothing was lost."
+    `told` is the same with the faults it tells of, for whoever keeps them (`phr.told`).
+    """
+
+    sentence: str = "Something went wrong. Nothing was lost."
+    tells: ClassVar[Fault | None] = None  # the fault that every sentence of this class tells of
 
     def __init__(self, sentence: str | None = None) -> None:
         """Take the sentence for people; without one the class's own is used."""
-        if sentence:
-            self.sentence = sentence
+        told = sentence or self.sentence
+        if self.tells and not isinstance(told, Told):
+            told = Told(told, self.tells)
+        self.told, self.sentence = told, str(told)
         super().__init__(self.sentence)
 
 
@@ -182,7 +193,7 @@ class Damaged(VaultError):
 class NetError(PhrError):
     """An outgoing connection failed."""
 
-    sentence = "The other server could not be reached."
+    sentence: str = Told("The other server could not be reached.", Fault.UNREACHABLE)
 
 
 class AddressRefused(NetError):
@@ -213,6 +224,7 @@ class NeedsReauthorisation(ConnectorError):
     """The person must sign in at the hospital again."""
 
     sentence = "The hospital wants you to sign in again. What was fetched before is kept."
+    tells = Fault.SIGN_IN
 
 
 class WrongPatient(ConnectorError):
@@ -226,7 +238,7 @@ class WrongPatient(ConnectorError):
 class TryLater(ConnectorError):
     """Rate limit or outage; `after` is in seconds."""
 
-    sentence = "The hospital asked us to come back later."
+    sentence: str = Told("The hospital asked us to come back later.", Fault.THROTTLED)
 
     def __init__(self, sentence: str | None = None, *, after: float = 60.0) -> None:
         """Take the sentence and the wait in seconds."""
@@ -237,13 +249,17 @@ class TryLater(ConnectorError):
 class NotOffered(ConnectorError):
     """This kind of record was refused; the rest goes on."""
 
-    sentence = "The hospital does not offer this kind of record through its interface."
+    sentence: str = Told(
+        "The hospital does not offer this kind of record through its interface.", Fault.NOT_THERE
+    )
 
 
 class RemoteBroken(ConnectorError):
     """An answer outside the standard."""
 
-    sentence = "The hospital's server gave an answer that could not be read."
+    sentence: str = Told(
+        "The hospital's server gave an answer that could not be read.", Fault.UNREADABLE
+    )
 
 
 class DeliveryFailed(PhrError):
@@ -257,7 +273,19 @@ class DeliveryFailed(PhrError):
         self.permanent = permanent
 
 
+class DeliveryUncertain(DeliveryFailed):
+    """The last word was sent and no answer came."""
+
+    sentence = "The connection broke just as it was handed over. It may have been sent."
+
+
 class TrustError(PhrError):
     """A certificate, signature or token is not acceptable."""
 
     sentence = "This could not be trusted: its signature or certificate is not acceptable."
+
+
+class MessageRefused(TrustError):
+    """A mail does not decrypt, or no signature covers it; one error for all, on purpose."""
+
+    sentence = "This message could not be opened, or its signature does not hold."

@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 
 from phr import clock
 from phr.chart.decision import Decision
-from phr.chart.plain import code_of, codes
+from phr.chart.plain import code_of
 from phr.chart.reconcile import JOINED, Entry, reconcile
-from phr.chart.traits import Trait, by_itself
+from phr.chart.traits import Trait, by_itself, is_of_a_visit
 from phr.errors import InvalidInput, NotFound
 from phr.fhir.kinds import BY_NUMBER
 from phr.fhir.record import Record
@@ -240,10 +240,8 @@ def _listed(record: Record) -> bool:
         return True
     if code_of(document.get("verificationStatus")) in ("refuted", "entered-in-error"):
         return False
-    if record.type == "Condition":
-        kinds = {code for _, code in codes(document.get("category"))}
-        if "encounter-diagnosis" in kinds and not kinds & {"problem-list-item", "health-concern"}:
-            return False
+    if record.type == "Condition" and is_of_a_visit(document):
+        return False
     return code_of(document.get("clinicalStatus")) not in over
 
 

@@ -22,6 +22,7 @@ from urllib.parse import urlencode
 
 from phr.errors import AddressRefused, AnswerRefused, PhrError, Unreachable
 from phr.net import Guard, NotSent, Place
+from phr.told import Fault, Told
 
 if TYPE_CHECKING:
     import ssl
@@ -82,6 +83,7 @@ class TooLarge(AnswerRefused):
     """More bytes than the limit, declared, sent or unpacked."""
 
     sentence = "The other server's answer was larger than is allowed."
+    tells = Fault.TOO_LARGE
 
 
 class BrokenOff(Unreachable):
@@ -125,7 +127,8 @@ class _Budget(threading.local):
 
 
 def _too_slow() -> AnswerRefused:
-    return AnswerRefused("The other server answered too slowly and was cut off.")
+    sentence = "The other server answered too slowly and was cut off."
+    return AnswerRefused(Told(sentence, Fault.TOO_SLOW))
 
 
 class _Stream:
@@ -253,9 +256,14 @@ class Http:
         origin: str | None = None,
         headers: Mapping[str, str] | None = None,
         limits: Limits | None = None,
+        plain: bool = False,
     ) -> Answer:
-        """GET an address. A `bearer` is sent only at or under `origin`, else AddressRefused."""
-        place = self._place(url, origin)
+        """GET an address. A `bearer` is sent only at or under `origin`, else AddressRefused.
+
+        `plain` also asks by http, without a bearer: certificates and revocation lists, which are
+        signed themselves and are published so (RFC 5280 §8).
+        """
+        place = self._place(url, origin, plain=plain and bearer is None)
         return self._exchange("GET", place, _headers(headers, bearer, origin), None, limits)
 
     def post(
@@ -281,14 +289,15 @@ class Http:
         place = self._place(url, origin)
         return self._exchange("DELETE", place, _headers(None, bearer, origin), None, limits)
 
-    def _place(self, url: str, origin: str | None) -> Place:
+    def _place(self, url: str, origin: str | None, *, plain: bool = False) -> Place:
         """Check the address; with an `origin` it must lie there, whatever token is used."""
-        place = self.guard.check(url)
+        place = self.guard.check(url, plain=plain)
         if origin is not None and not place.within(self.guard.check(origin)):
-            raise AddressRefused(
+            sentence = (
                 f"The server pointed to {place.authority}, which is outside of this connection. "
                 "Nothing was asked there."
             )
+            raise AddressRefused(Told(sentence, Fault.OUTSIDE))
         return place
 
     def _exchange(
@@ -348,7 +357,8 @@ class Http:
         if encoding in {"gzip", "x-gzip"}:
             chunks = _inflated(chunks)
         elif encoding not in {"", "identity"}:
-            raise AnswerRefused("The other server compressed its answer in a way not asked for.")
+            sentence = "The other server compressed its answer in a way not asked for."
+            raise AnswerRefused(Told(sentence, Fault.UNPACKED))
         body = self._collected(chunks, place, limits.size)
         return Answer(response.status_code, answer_headers, body, place)
 
@@ -432,14 +442,15 @@ def _inflated(chunks: Iterator[bytes]) -> Iterator[bytes]:
         if unpacker.unused_data or (rest and unpacker.eof):
             raise AnswerRefused
     if not unpacker.eof:
-        raise Unreachable("The other server's answer was cut off.")
+        raise Unreachable(Told("The other server's answer was cut off.", Fault.BROKE_OFF))
 
 
-def _redirect_sentence(place: Place, location: str) -> str:
+def _redirect_sentence(place: Place, location: str) -> Told:
     target = location.partition("//")[2].partition("/")[0][:100]
     shown = "".join(letter for letter in target if letter.isalnum() or letter in ".-:[]")
     where = shown or "another address"
-    return f"{place.host} wanted to send us on to {where}. Homeport does not follow such hints."
+    sentence = f"{place.host} wanted to send us on to {where}. Homeport does not follow such hints."
+    return Told(sentence, Fault.REDIRECT)
 
 
 @contextmanager
@@ -452,22 +463,24 @@ def _translated(host: str) -> Iterator[None]:
     except PhrError:
         raise
     except (httpx.ConnectTimeout, httpx.PoolTimeout):
-        raise NotSent(f"{host} could not be reached.") from None
+        raise NotSent(Told(f"{host} could not be reached.", Fault.UNREACHABLE)) from None
     except httpx.ConnectError as problem:
         raise NotSent(_connect_sentence(host, problem)) from None
     except httpx.TimeoutException:
-        raise Unreachable(f"{host} gave no answer in time.") from None
+        raise Unreachable(Told(f"{host} gave no answer in time.", Fault.TOO_SLOW)) from None
     except (httpx.DecodingError, zlib.error):
         raise AnswerRefused from None
     except httpx.RemoteProtocolError as problem:
         if "without sending" in str(problem) or "incomplete" in str(problem):
-            raise BrokenOff(f"{host} broke off in the middle of its answer.") from None
+            sentence = f"{host} broke off in the middle of its answer."
+            raise BrokenOff(Told(sentence, Fault.BROKE_OFF)) from None
         raise AnswerRefused from None
     except httpx.HTTPError:
-        raise BrokenOff(f"The connection to {host} broke off.") from None
+        raise BrokenOff(Told(f"The connection to {host} broke off.", Fault.BROKE_OFF)) from None
 
 
-def _connect_sentence(host: str, problem: Exception) -> str:
+def _connect_sentence(host: str, problem: Exception) -> Told:
     if "CERTIFICATE_VERIFY_FAILED" in str(problem):
-        return f"The certificate of {host} is not valid, so nothing was sent."
-    return f"{host} could not be reached."
+        sentence = f"The certificate of {host} is not valid, so nothing was sent."
+        return Told(sentence, Fault.CERTIFICATE)
+    return Told(f"{host} could not be reached.", Fault.UNREACHABLE)

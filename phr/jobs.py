@@ -13,18 +13,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import delete
 
 from phr import clock, connect, gather, logs, pull, push, transcribe
 from phr.errors import Conflict, NotFound, PhrError, Sealed, VaultError
 from phr.http import Http
-from phr.sharing import channels, gate, outbox
+from phr.sharing import channels, gate, letterbox, outbox
 from phr.store import backup, connections, entries
 from phr.store.house import House
 from phr.store.models import PendingAuthorization, Session
 from phr.store.vault import Vault, Vaults
+
+if TYPE_CHECKING:
+    from phr.listener import Listener
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,7 @@ EVERY: Final = {  # seconds between looks; what is due decides, not how often on
     "backup": 300,
     "catalogue": 900,
     "papers": 20,
+    "mail": 15,
 }
 AT_OPENING: Final = ("entries", "missed")  # done in the background when a vault opens
 PULLS_AT_ONCE: Final = 2  # over all connections together: a small machine stays usable
@@ -51,6 +55,7 @@ class Plan:
     full_days: int = pull.FULL_DAYS
     backup_hour: int = 3
     backup_keep: int = 14
+    mail_listen: tuple[str, int] | None = None  # where mail is taken in
     tend_catalogue: Callable[[], None] | None = None  # fetches what is due, lets go what is unused
 
 
@@ -77,6 +82,7 @@ class Jobs:
         self._ticks = {name: Tick(name) for name in (*EVERY, *AT_OPENING)}
         self._behind = ThreadPoolExecutor(1, thread_name_prefix="catch-up")
         self._scheduler: Any = None  # from `start` on
+        self._listener: Listener | None = None  # from `start` on, where mail is taken in
         self._stopping = threading.Event()
 
     def start(self) -> None:
@@ -93,15 +99,23 @@ class Jobs:
             "backup": self.back_up_if_due,
             "catalogue": self._plan.tend_catalogue or (lambda: None),
             "papers": self.read_papers,
+            "mail": self.take_mail,
         }
         for name, work in works.items():
             self._scheduler.add_job(
                 self._look, "interval", (name, work), seconds=EVERY[name], id=name
             )
         self._scheduler.start()
+        if self._plan.mail_listen is not None:
+            from phr import listener  # noqa: PLC0415 - only where mail is taken in
+
+            self._listener = listener.start(self._plan.mail_listen, self._house, self._vaults)
 
     def stop(self) -> None:
         """End within a few seconds; interrupted pulls resume at the next start."""
+        if self._listener is not None:
+            self._listener.stop()
+            self._listener = None
         with suppress(ValueError):
             self._vaults.on_open.remove(self._opened)
         self._stopping.set()
@@ -215,9 +229,10 @@ class Jobs:
         """Try every delivery whose time has come."""
         for vault in self._open_vaults():
             with _one_by_one("delivery", vault):
+                push.refresh_bundles(vault, http=self._http, now=clock.now())
                 push.run_due(
                     vault,
-                    channels=self._channels,
+                    channels={**self._channels, **push.post(vault, http=self._http)},
                     public_url=self._plan.public_url,
                     now=clock.now(),
                 )
@@ -234,6 +249,15 @@ class Jobs:
             with _one_by_one("papers", vault):
                 transcribe.run_when_quiet(vault, stopping=self._stopping)
 
+    def take_mail(self) -> None:
+        """Judge the mail that came, put it into the inbox, and answer it."""
+        for vault in self._open_vaults():
+            with _one_by_one("mail", vault):
+                if letterbox.is_due(vault, now=clock.now()):
+                    from phr import receive  # noqa: PLC0415 - only where mail came
+
+                    receive.run_due(vault, http=self._http, now=clock.now())
+
     def keep_house(self) -> None:
         """Forget what has run out: sign-ins at hospitals, sessions, drafts of connections."""
         now = clock.now()
@@ -245,6 +269,7 @@ class Jobs:
         for vault in self._open_vaults():
             with _one_by_one("housekeeping", vault), vault.write() as session:
                 connections.forget_drafts(session, before=now - connect.DRAFT_FOR)
+                letterbox.tidy(session, now=now)
 
     def back_up_if_due(self) -> None:
         """Back up once after each backup hour (local time); what was slept through is made up."""

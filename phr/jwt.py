@@ -199,13 +199,14 @@ def _seconds(claims: Mapping[str, Any], name: str, default: float) -> float:
 def new_key(algorithm: str) -> dict[str, Any]:
     """Return a new private key as JWK (RFC 7517); its id is RFC 7638's.
 
-    For RS256, RS384, ES384 or EdDSA. Raises KeyError for any other algorithm.
+    For RS256, RS384, ES256, ES384 or EdDSA. Raises KeyError for any other algorithm.
     """
     from joserfc.jwk import ECKey, OKPKey, RSAKey  # noqa: PLC0415 - see above
 
     makers: dict[str, Callable[[], Key]] = {
         "RS256": lambda: RSAKey.generate_key(NEW_RSA_BITS),  # what every OpenID client reads
         "RS384": lambda: RSAKey.generate_key(NEW_RSA_BITS),
+        "ES256": lambda: ECKey.generate_key("P-256"),  # what Permission Tickets are signed with
         "ES384": lambda: ECKey.generate_key("P-384"),
         "EdDSA": lambda: OKPKey.generate_key("Ed25519"),
     }

@@ -31,6 +31,7 @@ from phr.store.database import Priority
 from phr.store.known import Known
 from phr.store.models import Connection
 from phr.store.vault import Vault
+from phr.told import Fault, Told, kept_as
 
 GROUP: Final = 2000  # records a commit
 DEFERRED: Final = 100_000  # records after which a first import builds the indexes and goes on
@@ -47,7 +48,9 @@ _SPACE: Final = b" \t\r\n"
 _OPENING, _CLOSING = b"{}"
 _STRETCH: Final = 50  # records read in one go before pages may go first: about a millisecond
 _PATIENT: Final = KINDS["Patient"]
-ANOTHER: Final = "This belongs to another patient. It was not kept in this record."
+ANOTHER: Final = Told(
+    "This belongs to another patient. It was not kept in this record.", Fault.OTHER_PERSON
+)
 UNSAID: Final = (
     "It came along with another patient's records and does not say whose it is. It was not kept in"
     " this record."
@@ -140,7 +143,7 @@ class _Page:
 
     def kept(self) -> Kept:
         """Count what became of it."""
-        reasons = tuple((refused.item.place, refused.reason) for refused in self.refused)
+        reasons = tuple((refused.item.place, str(refused.reason)) for refused in self.refused)
         return Kept(self.new, self.changed, self.unchanged, len(self.refused), reasons)
 
 
@@ -248,7 +251,7 @@ class Keeper:
             try:
                 kind, name = glance(body) or _named(body, item)
             except InvalidInput as problem:
-                page.refused.append(_Refused(item, problem.sentence))
+                page.refused.append(_Refused(item, problem.told))
                 continue
             hash_ = sha256(body).digest()[:_HASH_BYTES]
             arrived.append(_Arrived(key_of(kind.type, name), kind, name, hash_, body, item))
@@ -393,7 +396,7 @@ class Keeper:
                     try:
                         self._decide(group, page, each, judge)
                     except InvalidInput as problem:
-                        page.refused.append(_Refused(each.item, problem.sentence))
+                        page.refused.append(_Refused(each.item, problem.told))
                 page.unchanged += len(group.met) - met
         rows = group.rows()
         packed = self._packer.pack([row.arrived.body for row in rows])
@@ -529,7 +532,11 @@ class Keeper:
         if group.earlier:
             self._write_earlier(session, group, private)
         if self._with_entries:
-            entries.add(session, [self._new(row) for row in fresh])
+            made = [
+                (row.pk, row.taken.kind.number, row.taken.categories, row.taken.time)
+                for row in fresh
+            ]
+            entries.add(session, made)
         for row in fresh:
             if row.taken.links:
                 self._link(session, row)
@@ -618,15 +625,16 @@ class Keeper:
                 body = refused.item.body
                 hash_ = sha256(body).digest()[:_HASH_BYTES]
                 run(
-                    "INSERT INTO quarantined(pull_id, connection_id, at, place, reason, hash, body)"
-                    " SELECT ?, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM quarantined"
-                    " WHERE connection_id = ? AND hash = ?)",
+                    "INSERT INTO quarantined(pull_id, connection_id, at, place, reason, faults,"
+                    " hash, body) SELECT ?, ?, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS"
+                    " (SELECT 1 FROM quarantined WHERE connection_id = ? AND hash = ?)",
                     (
                         self._pull,
                         self._connection,
                         self._now,
                         refused.item.place,
                         refused.reason,
+                        kept_as(refused.reason),
                         hash_,
                         bodies.plain(body[:MAX_QUARANTINED]),
                         self._connection,

@@ -9,7 +9,7 @@ _MMAP_THRESHOLD: Final = -3  # names of mallopt(3)
 _TRIM_THRESHOLD: Final = -1
 _ARENA_MAX: Final = -8
 _BLOCK: Final = 1 << 20
-_ARENAS: Final = 2
+_ARENAS: Final = 1  # threads share one interpreter anyway: a second would keep 2 MB of its own
 _UNUSED: Final = (  # optional parts of libraries: 0.1 s and 8 MB of every process that has them
     "httpx._main",  # httpx's own command line: rich, pygments
     "trio",  # an event loop beside asyncio, loaded by httpcore where it is installed

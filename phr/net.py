@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 from phr.errors import AddressRefused, Unreachable
+from phr.told import Fault, Told
 
 MAX_URL = 2048
 PORTS = {"https": 443, "http": 80}
@@ -203,10 +204,20 @@ def allowed_place(text: str) -> tuple[str, int]:
 
 
 class Guard:
-    """Decides where connections may go. `allowed` are "host:port" of private servers, by name."""
+    """Decides where connections may go. `allowed` are "host:port" of private servers, by name.
 
-    def __init__(self, allowed: Iterable[str] = (), *, resolver: Resolver = resolve) -> None:
+    `name_servers` are whom to ask for records that are no addresses; empty: the machine's own.
+    """
+
+    def __init__(
+        self,
+        allowed: Iterable[str] = (),
+        *,
+        resolver: Resolver = resolve,
+        name_servers: Sequence[tuple[str, int]] = (),
+    ) -> None:
         """Take the explicit exceptions and, for tests, another resolver."""
+        self.name_servers = name_servers
         self._allowed = {allowed_place(text) for text in allowed}
         self._resolver = resolver
 
@@ -218,12 +229,15 @@ class Guard:
         """Say whether this host and port were let through explicitly."""
         return (host, port) in self._allowed
 
-    def check(self, url: str) -> Place:
-        """Read an address and refuse it before any packet, as far as its text alone can tell."""
+    def check(self, url: str, *, plain: bool = False) -> Place:
+        """Read an address and refuse it before any packet, as far as its text alone can tell.
+
+        `plain` lets http pass, on its own port: for what is signed itself (RFC 5280 §8).
+        """
         place = parse(url)
         if self.is_allowed(place.host, place.port):
             return place
-        if place.scheme != "https":
+        if place.scheme != "https" and not (plain and place.port == PORTS["http"]):
             raise AddressRefused(f"{place.authority} must be reached by https.")
         if place.host == "localhost" or place.host.endswith(".localhost"):
             raise AddressRefused
@@ -266,4 +280,4 @@ def _first_that_answers(
             continue
         channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return channel
-    raise NotSent(f"{host} could not be reached.")
+    raise NotSent(Told(f"{host} could not be reached.", Fault.UNREACHABLE))

@@ -43,9 +43,15 @@ LATER: Final = frozenset({"temporarily_unavailable", "server_error", "slow_down"
 CLIENT_UNKNOWN: Final = frozenset({"invalid_client", "unauthorized_client"})
 ASSERTED: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"  # RFC 7523 §2.2
 BY_CONSENT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"  # RFC 7523 §2.1
+EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"  # RFC 8693 §2.1
+TICKET: Final = "https://smarthealthit.org/token-type/permission-ticket"
 ASSERTION_LIFE: Final = 60  # seconds
 CONSENT_OVER: Final = (
     "The consent there has ended, or it was stopped. Nothing more is fetched; what was fetched "
+    "before is kept."
+)
+TICKET_OVER: Final = (
+    "The ticket has run out, or it was stopped there. Nothing more is fetched; what was fetched "
     "before is kept."
 )
 NO_REGISTRATION: Final = (
@@ -114,6 +120,7 @@ class Client:
     back: Help | None = None  # a lighthouse whose page leads the browser back here
     made: Made | None = None  # where a client that the site made for us is given back
     consent: str = ""  # id of the Consent there under which tokens are given without a sign-in
+    ticket: str = field(default="", repr=False)  # a Permission Ticket for which they are given
 
     @property
     def is_confidential(self) -> bool:
@@ -811,6 +818,8 @@ def refresh(
     """
     if client.consent:
         return _renewed(credentials, by_consent(http, endpoint, client, now=now))
+    if client.ticket:
+        return _renewed(credentials, by_ticket(http, endpoint, client, now=now))
     if credentials.refresh_token is None:
         raise NeedsReauthorisation(
             "The hospital's permission has run out and it gave none that renews itself. Please "
@@ -820,7 +829,7 @@ def refresh(
     try:
         answer = _ask_token(http, endpoint, client, form)
     except NotSent as problem:
-        raise TryLater(problem.sentence) from problem
+        raise TryLater(problem.told) from problem
     except AddressRefused as problem:
         raise TryLater(
             f"The permission was not renewed, and nothing was sent. {problem.sentence}", after=900
@@ -845,28 +854,50 @@ def by_consent(http: Http, endpoint: Endpoint, client: Client, *, now: datetime)
     """
     more = {"consent": client.consent}
     form = {"grant_type": BY_CONSENT, "assertion": _assertion(http, endpoint, client, more)}
+    return _given_for(http, endpoint, form, CONSENT_OVER, now=now)
+
+
+def by_ticket(http: Http, endpoint: Endpoint, client: Client, *, now: datetime) -> Credentials:
+    """Exchange a SMART Permission Ticket for a token, showing our key (RFC 8693 §2.1).
+
+    Nothing is used up by it: a ticket is shown again and again. Raises as `by_consent` does.
+    """
+    form = {
+        "grant_type": EXCHANGE,
+        "subject_token": client.ticket,
+        "subject_token_type": TICKET,
+        "client_assertion_type": ASSERTED,
+        "client_assertion": _assertion(http, endpoint, client),
+    }
+    return _given_for(http, endpoint, form, TICKET_OVER, now=now)
+
+
+def _given_for(
+    http: Http, endpoint: Endpoint, form: Mapping[str, str], over: str, *, now: datetime
+) -> Credentials:
+    """Ask with what can be shown again; `over` is said where the other server refuses it."""
     try:
         answer = http.post(
             endpoint.token_endpoint, form, headers={"accept": "application/json"}, limits=SMALL
         )
     except (Unreachable, AnswerRefused, AddressRefused) as problem:
-        raise TryLater(problem.sentence) from problem
+        raise TryLater(problem.told) from problem
     given = _token_object(answer)
     error = _error_of(given)
     if answer.status == 200 and not error:
         try:
             return _credentials(given, now)
         except RemoteBroken as problem:
-            raise TryLater(problem.sentence) from problem
+            raise TryLater(problem.told) from problem
     if answer.status in {408, 425, 429, 500, 502, 503, 504} or error in LATER:
         raise TryLater("The server that gives permission is busy or down.", after=300)
-    raise NeedsReauthorisation(CONSENT_OVER)
+    raise NeedsReauthorisation(over)
 
 
 def _lost(credentials: Credentials, problem: NetError | RemoteBroken) -> Exception:
     """Judge a renewal without a usable answer: a rotating token may be used up by now."""
     if credentials.rotates is False:
-        return TryLater(problem.sentence)
+        return TryLater(problem.told)
     return NeedsReauthorisation(
         "The hospital's answer got lost, or could not be read, while the permission was being "
         "renewed. Please sign in there again; what was fetched before is kept."

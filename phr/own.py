@@ -212,7 +212,7 @@ def _medicine(record: Record, named: Sequence[Record]) -> Mapping[str, Any]:
 def connection_of(vault: Vault) -> int | None:
     """Return the id of the place where own statements are kept, or None before the first one."""
     with vault.read() as session:
-        return next((row.id for row in connections.listed(session, kind=connections.OWN)), None)
+        return connections.own_place(session)
 
 
 def selection(connection_id: int) -> Selection:

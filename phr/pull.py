@@ -43,6 +43,7 @@ from phr.store import audit, connections
 from phr.store.database import Priority
 from phr.store.models import Connection, ConnectionState, LedgerLine, LedgerState, PullState
 from phr.store.vault import Vault
+from phr.told import Fault, Told, kept_as
 
 log = logging.getLogger(__name__)
 
@@ -148,8 +149,9 @@ def _claim(vault: Vault, connection_id: int, now: datetime, full_days: int) -> J
 
 
 def with_key(vault: Vault, client: Client) -> Client:
-    """Return a client that fetches under a Consent with the key of this house, kept only there."""
-    return replace(client, key=servers.own_key(vault.house)) if client.consent else client
+    """Return a client that fetches by a Consent or a ticket with this house's key, kept there."""
+    keyed = client.consent or client.ticket
+    return replace(client, key=servers.own_key(vault.house)) if keyed else client
 
 
 def _fetch_and_keep(vault: Vault, job: Job, http: Http, stop: "Stop", now: datetime) -> End:
@@ -238,7 +240,8 @@ def _add_to_line(line: LedgerLine, kept: Kept, fetched: Fetched) -> None:
     if fetched.total is not None:
         line.claimed = fetched.total
     line.next_url = fetched.next_url
-    line.sentence = fetched.sentence or line.sentence
+    if fetched.sentence:
+        line.sentence, line.faults = str(fetched.sentence), kept_as(fetched.sentence)
 
 
 def _remember(job: Job, fetched: Fetched) -> None:
@@ -280,12 +283,12 @@ def _end_for(problem: Exception, job: Job) -> End:
         return End(PullState.STOPPED, "Stopped by you. What had arrived is kept.")
     if isinstance(problem, NeedsReauthorisation | WrongPatient):
         state = ConnectionState.NEEDS_REAUTHORISATION
-        return End(PullState.FAILED, problem.sentence, state)
+        return End(PullState.FAILED, problem.told, state)
     if isinstance(problem, TryLater):
-        return End(PullState.FAILED, problem.sentence, again_in=max(problem.after, 60.0))
+        return End(PullState.FAILED, problem.told, again_in=max(problem.after, 60.0))
     wait = min(RETRY * 2 ** min(job.failures, 10), job.interval.total_seconds())
     if isinstance(problem, PhrError):
-        return End(PullState.FAILED, problem.sentence, again_in=wait)
+        return End(PullState.FAILED, problem.told, again_in=wait)
     log.error("pull.broke", exc_info=problem)
     return End(PullState.FAILED, PhrError.sentence, again_in=wait)
 
@@ -307,6 +310,7 @@ def _settle(vault: Vault, job: Job, end: End, now: datetime, certificate: str | 
     with vault.write(Priority.URGENT) as session:
         pull = connections.pull(session, job.connection_id, job.pull_id)
         pull.state, pull.ended_at, pull.sentence = end.pull, ended, end.sentence
+        pull.faults = kept_as(end.sentence)
         row = session.get_one(Connection, job.connection_id)
         row.claimed_by = None
         since = {chain: clock.to_ms(at) for chain, at in job.since.items()}
@@ -386,18 +390,21 @@ def _fetch_documents(vault: Vault, job: Job, connector: LiveConnector, stop: "St
         line.state = LedgerState.DONE
         line.got, line.new, line.claimed = got, got, wanted
         line.sentence = _documents_sentence(wanted - got, elsewhere)
+        line.faults = kept_as(line.sentence)
 
 
-def _documents_sentence(failed: int, elsewhere: int) -> str | None:
+def _documents_sentence(failed: int, elsewhere: int) -> Told | None:
     """Say how many files are missing and why; None when none is."""
-    parts = []
+    parts, faults = [], list[Fault]()
     if failed:
         files = "1 file" if failed == 1 else f"{failed} files"
         parts.append(f"{files} could not be fetched; asked for again next time.")
+        faults.append(Fault.FILES)
     if elsewhere:
         files = "1 file lies" if elsewhere == 1 else f"{elsewhere} files lie"
         parts.append(f"{files} on another server, outside of this connection: not fetched.")
-    return " ".join(parts) or None
+        faults += [Fault.OUTSIDE, Fault.ELSEWHERE]
+    return Told(" ".join(parts), *faults) if parts else None
 
 
 # ------------------------------------------------------------------------- files a person brings
@@ -462,7 +469,7 @@ def _read_file(
     for fetched in upload.fetch():
         stop.look()
         if fetched.sentence:
-            sentences.append(fetched.sentence)
+            sentences.append(str(fetched.sentence))
         keeper.page(fetched.chain, fetched.items, settle=partial(settle, fetched=fetched))
     keeper.flush()
     keeper.finish()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from phr import __version__, clock, tls
+from phr import __version__, clock
 from phr.appliance import Appliance
 from phr.chart.plain import counted, size_words
 from phr.settings import is_loopback
@@ -97,6 +97,8 @@ def _transport(appliance: Appliance) -> Iterator[Finding]:
 
 
 def _own_certificate(appliance: Appliance) -> Finding:
+    from phr import tls  # noqa: PLC0415 - reading and making certificates is much to load
+
     days = tls.expires_in_days(appliance.settings)
     if days is None or days < 0:
         return Finding("tls", Level.PROBLEM, "The certificate is missing or over.")

@@ -9,6 +9,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -118,6 +119,17 @@ def _lighthouses(given: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _name_servers(given: str) -> tuple[tuple[str, int], ...]:
+    found = []
+    for part in _list(given):
+        parts = urlsplit(f"//{part}")
+        try:
+            found.append((str(ipaddress.ip_address(parts.hostname or "")), parts.port or 53))
+        except ValueError:
+            raise ValueError("must be IP addresses, such as 9.9.9.9 or 127.0.0.1:5353") from None
+    return tuple(found)
+
+
 def _host_ports(given: str) -> tuple[str, ...]:
     found = []
     for part in _list(given):
@@ -126,6 +138,15 @@ def _host_ports(given: str) -> tuple[str, ...]:
             raise ValueError("must be host:port pairs, such as fhir.lan:8443")
         found.append(part.lower())
     return tuple(found)
+
+
+def _listen(given: str) -> tuple[str, int] | None:
+    if not given.strip():
+        return None
+    host, colon, port = given.strip().rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > _MAX_PORT:
+        raise ValueError("must be address:port, such as 127.0.0.1:8025")
+    return _address(host.strip("[]")), int(port)
 
 
 # ------------------------------------------------------------------ the table
@@ -213,8 +234,15 @@ class Settings:
         "PHR_LAN_HOSTS",
         _host_ports,
         (),
-        "host:port of FHIR servers in your own network that may be connected. All other private "
-        "addresses stay refused.",
+        "host:port of FHIR and mail servers in your own network that may be connected. All other "
+        "private addresses stay refused.",
+    )
+    name_servers: tuple[tuple[str, int], ...] = _setting(
+        "PHR_NAME_SERVERS",
+        _name_servers,
+        (),
+        "Resolvers asked for the certificates of Direct addresses, as address or address:port. "
+        "Without one the machine's own are asked; a router's may not know such records.",
     )
     lighthouses: tuple[str, ...] = _setting(
         "PHR_LIGHTHOUSES",
@@ -229,6 +257,13 @@ class Settings:
         None,
         "Address of an adviser who is asked about each server before it may fetch, and again at "
         "each token. It is told which server, and nothing about any patient. Empty: nobody is.",
+    )
+    mail_listen: tuple[str, int] | None = _setting(
+        "PHR_MAIL_LISTEN",
+        _listen,
+        None,
+        "address:port where Direct mail is taken in, from your mail server or from the internet. "
+        "Only mail to an address of this house is. Empty: none is.",
     )
     demo: bool = _setting(
         "PHR_DEMO", _switch, False, "1 starts the demo hospital beside the appliance."
@@ -336,6 +371,7 @@ class Settings:
         return not self.home_is_https and not is_loopback(urlsplit(self.home_url).hostname or "")
 
 
+@lru_cache(maxsize=64)  # asked for every page
 def is_loopback(host: str) -> bool:
     """Tell whether a host name or address means this machine and no other (RFC 6761 §6.3)."""
     if host == "localhost" or host.endswith(".localhost"):

@@ -5,6 +5,7 @@ is derived and made anew when readers find more; nothing here can stop a pull. T
 of a C-CDA that arrived as a document become records of a place beside its hospital.
 """
 
+import json
 import logging
 import threading
 from collections import defaultdict
@@ -18,12 +19,12 @@ from sqlalchemy.orm import Session
 
 from phr import clock, courtesy, keep, logs
 from phr.chart import documents, provenance
-from phr.chart.marks import is_transcribed
+from phr.chart.marks import says_transcribed
 from phr.chart.plain import mapping, mappings, string
 from phr.fhir import document, references
 from phr.fhir.kinds import KINDS
 from phr.fhir.labels import Label
-from phr.fhir.record import CONTRIBUTED, UPLOAD, Item, Record, Selection
+from phr.fhir.record import BESIDE, CONTRIBUTED, UPLOAD, Item, Record, Selection
 from phr.fhir.statements import RECORD
 from phr.keep import Keeper, Kept
 from phr.papers import apart
@@ -43,7 +44,7 @@ TYPES: Final = (*documents.TYPES, "Binary")
 _AT_ONCE: Final = 200  # records looked through in one go
 _READ: Final = 4  # files after which what was read is written
 _REPLACED: Final = ("superseded", "entered-in-error")  # documents that speak no more
-_BESIDE: Final = "Documents from "  # the place beside a hospital: its name begins so
+_DOCUMENT: Final = "DocumentReference"
 _HL7: Final = "http://terminology.hl7.org/CodeSystem/v3-"
 _WEIGHED: Final = "weighed"  # in `vault.drawn`: the documents as they were when last weighed
 _MARK: Final = "transcribe"  # in `vault.drawn`: the state of the vault in which nothing waited
@@ -200,17 +201,38 @@ def _keep(vault: Vault, done: list[tuple[Record, int, list[Paper]]]) -> int:
 def _files_of(vault: Vault, record: Record) -> list[Paper]:
     """Read every file of a record that is here and that a reader knows."""
     made = []
+    is_news = _is_news(vault, record)
+    silent = is_news and record.version > 1  # until one of its files says something
     for one in documents.attachments(record.document):
         with vault.read() as session:
             content, _ = content_of(vault, session, record, one)
             hash_ = sha256(content or b"").digest()
             known = papers.held(session, hash_, RULES)
+        silent = silent and bool(content)  # of a file that is not here nothing is known
         if content:
             reading = unpacked(known) if known else apart.read(kind_of(content).reader, content)
-            made.append(Paper(one.place, hash_, reading.packed(), _words(reading)))
-            if kind_of(content).reader is Reader.CDA and _is_news(vault, record):
-                _take_in(vault, record, content)
+            is_clinical = kind_of(content).reader is Reader.CDA
+            edition = _edition(record, reading, is_clinical=is_clinical)
+            made.append(Paper(one.place, hash_, reading.packed(), _words(reading), edition))
+            if is_clinical and is_news:
+                silent = not _take_in(vault, record, content) and silent
+    if silent:
+        _say_no_more(vault, record)
     return made
+
+
+def _say_no_more(vault: Vault, record: Record) -> None:
+    """Mark as withdrawn what an earlier version of a document said: this one has no entries."""
+    with vault.read() as session:
+        gone = {
+            one.key
+            for place in _beside(session)
+            for one in _told(vault, session, place)
+            if one.paper == record.local_id and one.holds
+        }
+    if gone:
+        with vault.write(Priority.BULK) as session:
+            keep.withdraw(session, gone)
 
 
 def _is_news(vault: Vault, record: Record) -> bool:
@@ -218,7 +240,7 @@ def _is_news(vault: Vault, record: Record) -> bool:
 
     Only of what was brought: anybody who sends can write the mark.
     """
-    if is_transcribed(record):
+    if says_transcribed(record):
         with vault.read() as session:
             if connections.origins(session)[record.connection_id].kind == UPLOAD:
                 return False
@@ -231,18 +253,21 @@ def _speaks(record: Record) -> bool:
     return not record.withdrawn and not any(one in _REPLACED for one in said)
 
 
-def _take_in(vault: Vault, record: Record, content: bytes) -> None:
+def _take_in(vault: Vault, record: Record, content: bytes) -> bool:
     """Keep the coded entries of a document that arrived, with Provenance that points to it.
 
     They are kept apart from what its hospital sends as FHIR: a full pull does not ask for them.
+    False where the document was read and has no entries.
     """
     entries = apart.entries(content)
-    if entries is None or len(entries) < 2:
-        return
+    if entries is None:
+        return True  # nobody knows what it says
+    if not any(_is_told(body) for body in entries[1:]):
+        return False
     now = clock.now()
     with vault.write(Priority.BULK) as session:
         if not _is_there(vault, session, record):
-            return
+            return True
         row = _place_of(session, record, now)
         place = row.id
         pull_id = connections.claim(session, row, now=now, full=False, anew=True).pull_id
@@ -255,7 +280,7 @@ def _take_in(vault: Vault, record: Record, content: bytes) -> None:
         kept = keeper.page(record.type, [Item(body) for _, body in made], settle=settle)
         kept += keeper.finish()
     except _TakenBackError:  # while it was read: nothing of this is kept
-        return
+        return True
     with vault.write() as session:
         pull = connections.pull(session, place, pull_id)
         pull.state, pull.ended_at = PullState.DONE, clock.now()
@@ -273,6 +298,12 @@ def _take_in(vault: Vault, record: Record, content: bytes) -> None:
             unchanged=kept.unchanged,
             quarantined=kept.quarantined,
         )
+    return True
+
+
+def _is_told(body: bytes) -> bool:
+    """Say whether a resource says more than whom the document is about."""
+    return document.parse(body).get("resourceType") != "Patient"
 
 
 class _TakenBackError(Exception):
@@ -287,7 +318,7 @@ def _is_there(vault: Vault, session: Session, record: Record) -> bool:
 def _place_of(session: Session, record: Record, now: datetime) -> Connection:
     """Return the place for what a document says: of a recipient's, one that goes with it."""
     origin = connections.origins(session)[record.connection_id]
-    title = f"{_BESIDE}{origin.name}"
+    title = f"{BESIDE}{origin.name}"
     if origin.kind != CONTRIBUTED:
         return connections.upload_of(session, title, now=now)
     name = f"{record.type}/{record.local_id}"
@@ -383,7 +414,7 @@ def _pointing(made: dict[str, Any], record: Record) -> dict[str, Any]:
 
 
 class _Told(NamedTuple):
-    """One Provenance of a place beside a hospital: of which document, what was made of it."""
+    """One Provenance that was made here: of which document, what was made of it."""
 
     key: int
     paper: str  # the local id of the document
@@ -392,20 +423,34 @@ class _Told(NamedTuple):
 
 
 def _told(vault: Vault, session: Session, place: int) -> Iterator[_Told]:
-    """Yield what the Provenance of a place says."""
+    """Yield what the Provenance of a place says that was made here."""
     for one in records.select(
         session, vault, Selection(types=("Provenance",), connection_id=place)
     ):
         key = references.key_of(one.local_id)
-        for entity in mappings(one.document.get("entity")):
-            named = mapping(mapping(entity.get("what")).get("identifier"))
-            paper = string(named.get("value")).rpartition("/")[2]
-            if key is None or string(named.get("system")) != RECORD:
+        for entity in mappings(one.document.get("entity")) if says_transcribed(one) else ():
+            paper = _paper(vault, place, mapping(entity.get("what")))
+            if key is None or not paper:
                 continue
             listed = (string(each.get("reference")) for each in mappings(one.document["target"]))
             pairs = (each.partition("/") for each in listed)
             targets = (references.local_key(vault.id_key, place, a, b) for a, _, b in pairs)
             yield _Told(key, paper, tuple(targets), not one.withdrawn)
+
+
+def _paper(vault: Vault, place: int, what: Mapping[str, Any]) -> str:
+    """Return the local id of the document that a Provenance names: of this vault or its file."""
+    named = mapping(what.get("identifier"))
+    if string(named.get("system")) == RECORD:
+        return string(named.get("value")).rpartition("/")[2]
+    type_, _, remote_id = string(what.get("reference")).partition("/")
+    return records.local_id(vault, place, type_, remote_id) if type_ == _DOCUMENT else ""
+
+
+def _beside(session: Session) -> list[int]:
+    """Return the places of what was transcribed: files, and those that stand beside others."""
+    found = connections.origins(session).items()
+    return [place for place, origin in found if origin.transcribes]
 
 
 def _backing(vault: Vault, session: Session, place: int) -> Mapping[int, set[str]]:
@@ -423,36 +468,115 @@ def _papers(vault: Vault, session: Session, names: Iterable[str]) -> Mapping[str
 
 
 def _weigh(vault: Vault) -> None:
-    """Mark as withdrawn what only documents say that their hospital took back; lift it again.
+    """Mark as withdrawn what only documents say that were taken back or replaced; lift it again.
 
     A document that was erased with its hospital was not taken back: what it said stays.
     """
     with vault.read() as session:
         sql = (
-            "SELECT type, count(*), sum(version), sum(pk * (flags & 1)) FROM record"
-            " WHERE type IN (?, ?) GROUP BY type ORDER BY type"
+            "SELECT type, count(*), sum(version), sum(pk * (flags & 1)),"
+            " (SELECT max(id) FROM paper) FROM record WHERE type IN (?, ?) GROUP BY type"
+            " ORDER BY type"
         )
-        numbers = [KINDS[one].number for one in ("DocumentReference", "Provenance")]
+        numbers = [KINDS[one].number for one in (_DOCUMENT, "Provenance")]
         state = str(rows(session, sql, tuple(numbers)))
         if vault.drawn.get(_WEIGHED) == state:
             return
         gone: set[int] = set()
         back: set[int] = set()
-        for place, origin in connections.origins(session).items():
-            if origin.kind not in (UPLOAD, CONTRIBUTED) or not origin.name.startswith(_BESIDE):
-                continue
+        replaced = _replaced(vault, session)
+        origins = connections.origins(session)
+        for place in _beside(session):
             backing = _backing(vault, session, place)
             found = _papers(vault, session, {one for some in backing.values() for one in some})
-            silent = {name for name, paper in found.items() if not _speaks(paper)}
+            silent = {
+                name for name, paper in found.items() if name in replaced or not _speaks(paper)
+            }
+            ours = origins[place].name.startswith(BESIDE)  # in a file it may be marked for more
             for one in records.by_keys(session, vault, backing):
                 key = references.key_of(one.local_id)
-                if key is not None and bool(backing[key] - silent) == one.withdrawn:
-                    (back if one.withdrawn else gone).add(key)
+                if key is None or bool(backing[key] - silent) != one.withdrawn:
+                    continue
+                if not one.withdrawn:
+                    gone.add(key)
+                elif ours:
+                    back.add(key)
     if gone or back:
         with vault.write(Priority.BULK) as session:
             keep.withdraw(session, gone)
             keep.withdraw(session, back, on=False)
     vault.drawn[_WEIGHED] = state
+
+
+# ------------------------------------------------------------------------------ replaced by another
+
+
+def _edition(record: Record, reading: Reading, *, is_clinical: bool) -> str:
+    """Return as JSON which version of which document a file is; "" where it makes no difference."""
+    told = mappings(record.document.get("relatesTo"))
+    others = (
+        references.target(string(mapping(one.get("target")).get("reference")))
+        for one in told
+        if one.get("code") == "replaces"
+    )
+    edition = reading.edition
+    here = f"{record.connection_id}/{record.type}"
+    replaces = [*edition.replaces, *(f"{here}/{one.id}" for one in others if one is not None)]
+    if not is_clinical and not replaces:
+        return ""
+    names = [f"{here}/{record.remote_id}", edition.name]
+    return json.dumps([names, edition.series, edition.number, replaces])
+
+
+class _Edition(NamedTuple):
+    """One document that speaks, as its file and its record name it."""
+
+    local_id: str
+    house: int  # of whom it is; all files that were brought are of one
+    names: frozenset[str]
+    series: str
+    number: int
+    replaces: frozenset[str]
+
+    def follows(self, other: "_Edition") -> bool:
+        """Say whether this is a later version of another document of the same house.
+
+        Two that each replace the other contradict themselves: both go on speaking.
+        """
+        if self.house != other.house or self.local_id == other.local_id:
+            return False
+        if self.replaces & other.names and not other.replaces & self.names:
+            return True
+        return bool(self.series) and self.series == other.series and self.number > other.number
+
+
+def _replaced(vault: Vault, session: Session) -> set[str]:
+    """Return the documents (local ids) of which a later version is here, as both say.
+
+    Only of what came from the same place: a stranger's file cannot silence a hospital's.
+    """
+    told = dict(papers.editions(session))
+    origins = connections.origins(session)
+    found: list[_Edition] = []
+    for one in _records(vault, session, list(told)):
+        if not _speaks(one):
+            continue
+        names, series, number, replaces = json.loads(told[one.pk])
+        origin = origins.get(one.connection_id)
+        house = 0 if origin is not None and origin.kind == UPLOAD else one.connection_id
+        known = frozenset(filter(None, names))
+        found.append(_Edition(one.local_id, house, known, series, number, frozenset(replaces)))
+    named: dict[str, list[_Edition]] = defaultdict(list)
+    for one_of in found:
+        for name in {*one_of.names, one_of.series} - {""}:
+            named[name].append(one_of)
+    return {
+        earlier.local_id
+        for later in found
+        for name in {*later.replaces, later.series} - {""}
+        for earlier in named[name]
+        if later.follows(earlier)
+    }
 
 
 def _words(reading: Reading) -> str:

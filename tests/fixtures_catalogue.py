@@ -18,7 +18,7 @@ from tests.fakes.list_server import ListServer, running
 from tests.fixtures_lighthouse import Lighthouse, of_today, people_type
 
 
-def _program(name: str) -> str | None:
+def program(name: str) -> str | None:
     """Find a program of PostgreSQL on the path, or where Debian keeps its versions."""
     kept = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
     return shutil.which(name) or next((str(path) for path in kept), None)
@@ -31,7 +31,7 @@ def postgres() -> Iterator[str]:
     It runs under an ordinary account, because it refuses to run as root, and it sorts text by
     language, not by byte, as most installations do.
     """
-    programs = {name: _program(name) for name in ("initdb", "pg_ctl")}
+    programs = {name: program(name) for name in ("initdb", "pg_ctl")}
     if None in programs.values():
         pytest.skip("no PostgreSQL on this machine (Debian package: postgresql)")
     as_root = os.geteuid() == 0

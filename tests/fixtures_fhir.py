@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import httpx
+import pytest
 
 from phr import clock, ids
 from phr.sharing import grants, handles, links
@@ -17,10 +18,18 @@ from phr.sharing.provision import Provision
 from phr.store.models import RecipientKind
 from phr.store.vault import Vault
 from tests.cast import PUBLIC, Browser, Cast
-from tests.fixtures_sharing import ADA
+from tests.fixtures_sharing import ADA, a_record, keep_all
 
 ALL = "patient/*.rs"
 BASE = f"{PUBLIC}/fhir"
+
+
+@pytest.fixture
+def vault(cast: Cast) -> Vault:
+    """Ada's vault with the first hospital's record; tests that want another say so themselves."""
+    found = cast.vault("Ada")
+    keep_all(found, "North Quay", a_record())
+    return found
 
 
 @dataclass

@@ -3,10 +3,11 @@
     python tools/ingredients.py [FOLDER]
 
 Without a folder: the table is read, and every contradiction inside it is named. With a folder of
-FHIR (JSON, NDJSON) or C-CDA (XML) documents: each code of the table that stands there with a
-display must not be called by the name of another substance; the most frequent codes that the table
-lacks are listed with their displays, for a person to look up and decide. Nothing is written: the
-table is made by hand. Ends with 1 when something contradicts.
+FHIR (JSON, NDJSON) or C-CDA (XML) documents, or listings (TSV: system, code, name): each code of
+the table that stands there with a display must not be called by the name of another substance;
+which codes nothing there confirms is told, and the most frequent codes that the table lacks are
+listed with their displays, for a person to look up and decide. Nothing is written: the table is
+made by hand. Ends with 1 when something contradicts.
 """
 
 import json
@@ -43,6 +44,11 @@ def main(folder: str | None) -> int:
         print(f"CONTRADICTS {system}|{code}: {display!r} is {set(means)}, not what the table says")
     known = sum((system, code) in table.codes for system, code, _ in told)
     print(f"{known} published codings agree" if not wrong else f"{len(wrong)} contradict")
+    proven = {said[:2] for said in told if confirms(said)}
+    alone = sorted(
+        f"{system.rpartition('/')[2]} {code}" for system, code in {*table.codes} - proven
+    )
+    print(f"{len(proven)} codes are confirmed; not by this folder: {', '.join(alone) or 'none'}")
     missing = [
         (count, said)
         for said, count in told.most_common()
@@ -65,12 +71,19 @@ def contradiction(said: Said) -> ingredients.Ingredients:
     return named
 
 
+def confirms(said: Said) -> bool:
+    """Say whether a display names just the substances that its code means in the table."""
+    system, code, display = said
+    means = ingredients.table().codes.get((system, code))
+    return means in (ingredients.told(display).ingredients, ingredients.allergen(display)[0])
+
+
 def codings(path: Path) -> Iterator[Said]:
     """Yield every coding with a display of the three vocabularies in one file."""
-    if not path.is_file() or path.suffix not in {".json", ".ndjson", ".phr", ".xml"}:
+    if not path.is_file() or path.suffix not in {".json", ".ndjson", ".phr", ".tsv", ".xml"}:
         return
     text = path.read_text(encoding="utf-8", errors="replace")
-    found = _of_xml(text) if path.suffix == ".xml" else _of_json(text)
+    found = {".xml": _of_xml, ".tsv": _of_tsv}.get(path.suffix, _of_json)(text)
     for system, code, display in found:
         name = traits.system(system)
         if name in SYSTEMS and code and display:
@@ -81,6 +94,13 @@ def _of_xml(text: str) -> Iterator[Said]:
     for tag in _TAG.findall(text):
         has = dict(_ATTRIBUTE.findall(tag))
         yield has.get("codeSystem", ""), has.get("code", ""), has.get("displayName", "")
+
+
+def _of_tsv(text: str) -> Iterator[Said]:
+    for line in text.splitlines():
+        system, _, rest = line.partition("\t")
+        code, _, name = rest.partition("\t")
+        yield system, code, name
 
 
 def _of_json(text: str) -> Iterator[Said]:

@@ -12,7 +12,7 @@ from importlib.metadata import version
 
 import sqlcipher3
 
-from phr.bench import corpus, doors, imports, pages, pipeline, queries, summary
+from phr.bench import apps, corpus, doors, imports, pages, pipeline, queries, summary
 from phr.bench.row import Row
 
 MEASURES: dict[str, Callable[[bool], list[Row]]] = {
@@ -29,6 +29,7 @@ MEASURES: dict[str, Callable[[bool], list[Row]]] = {
     "doors": doors.leaving,
     "searches": doors.searching,
     "tokens": doors.tokens,
+    "apps": apps.asked,
 }
 BY_NAME = {"million"}
 

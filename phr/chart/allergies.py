@@ -61,7 +61,7 @@ class Allergies:
     knowledge: Knowledge
     listed: tuple[Allergy, ...]
     none_known: tuple[Allergy, ...]  # statements that nothing is known
-    former: tuple[Allergy, ...]  # inactive, resolved, refuted, entered in error
+    former: tuple[Allergy, ...]  # inactive, resolved, refuted, mistaken; "none known" taken back
     no_information: tuple[Allergy, ...]  # statements that nobody asked
 
 
@@ -82,7 +82,8 @@ def allergies(records: Sequence[Record], how: How = PLAINLY) -> Allergies:
         elif says(one.record.document, NO_INFORMATION_CODES):
             nothing.append(one)
         elif says_none_known(one.record.document, one.name):
-            none_known.append(one)
+            # What its source takes back is no statement any more; an allergy stays in sight.
+            (former if one.marks.withdrawn else none_known).append(one)
         else:
             listed.append(one)
     knowledge = Knowledge.UNKNOWN
@@ -94,10 +95,11 @@ def allergies(records: Sequence[Record], how: How = PLAINLY) -> Allergies:
     return Allergies(knowledge, tuple(listed), tuple(none_known), tuple(former), tuple(nothing))
 
 
-def _speaks(one: Allergy) -> tuple[bool, bool, bool]:
+def _speaks(one: Allergy) -> tuple[int, bool, bool]:
     """Let what is still listed speak, and the most severe of it; a conflict says the rest."""
     named = one.name != _NAMELESS
-    return not _is_former(one), one.severe, named
+    listed = 0 if _is_former(one) else 1 if one.marks.withdrawn else 2
+    return listed, one.severe, named
 
 
 def _with_severity(one: Allergy, by_pk: Mapping[int, Allergy]) -> Allergy:

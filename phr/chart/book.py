@@ -1,6 +1,7 @@
 """Finding what a reference points to, among the records at hand. Not here: fetching anything."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from phr.chart.plain import concept_words, joined, mapping, mappings, name_words, string
@@ -12,12 +13,17 @@ _NAMED_BY_CODE = frozenset({"Medication", "Substance", "Device"})
 class Book:
     """The records of one view, found by connection and remote id. References never cross over."""
 
-    def __init__(self, records: Iterable[Record]) -> None:
-        """Index the records once."""
-        self._by_reference: dict[tuple[int, str], Record] = {}
-        for record in records:
-            self._by_reference[record.connection_id, f"{record.type}/{record.remote_id}"] = record
-            self._by_reference.setdefault((record.connection_id, record.remote_id), record)
+    def __init__(self, records: Collection[Record]) -> None:
+        """Take the records; they are indexed when the first reference is looked up."""
+        self._records = records
+
+    @cached_property
+    def _by_reference(self) -> dict[tuple[int, str], Record]:
+        found: dict[tuple[int, str], Record] = {}
+        for record in self._records:
+            found[record.connection_id, f"{record.type}/{record.remote_id}"] = record
+            found.setdefault((record.connection_id, record.remote_id), record)
+        return found
 
     def find(self, origin: Record, reference: Any) -> Record | None:
         """Return the record that `reference`, found in `origin`, points to (FHIR R4 §2.3.0)."""

@@ -3,8 +3,9 @@
 Read are the Dosage and Timing of R4 and R5, and their older names (STU3, DSTU2).
 """
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from phr.chart.plain import (
     clip,
@@ -26,6 +27,21 @@ from phr.chart.plain import (
     time_range_words,
     time_words,
 )
+
+_NUMBER: Final = re.compile(r"\d+(?:,\d+)*(?:\.\d+)?")
+_WITH_UNIT: Final = re.compile(
+    r"\d\s*-?(mcg|ug|[µμ]g|micrograms?|mg|milligrams?|ml|milliliters?|g|grams?|units?|iu|meq|mmol)\b",
+    re.IGNORECASE,
+)
+_UNITS: Final = {
+    "mcg": "ug",
+    "microgram": "ug",
+    "milligram": "mg",
+    "milliliter": "ml",
+    "gram": "g",
+    "iu": "unit",
+    "[iu]": "unit",
+}
 
 
 def dosages(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -57,7 +73,8 @@ def dose_words(dosage: Mapping[str, Any]) -> str:
     text = string(dosage.get("text"))
     patient = string(dosage.get("patientInstruction"))
     if text:
-        return clip(joined(text, "" if patient == text else patient, by=". "), _LONGEST)
+        told = joined(text, "" if patient == text else patient, by=". ")
+        return clip(joined(told, _otherwise(dosage, told), by=" "), _LONGEST)
     parts = joined(
         _amounts(dosage),
         _timing(mapping(dosage.get("timing"))),
@@ -70,6 +87,37 @@ def dose_words(dosage: Mapping[str, Any]) -> str:
         _most(dosage),
     )
     return clip(sentence_case(joined(parts, patient, by=". ")), _LONGEST)
+
+
+def _otherwise(dosage: Mapping[str, Any], told: str) -> str:
+    """Return the coded dose where the text names amounts in its unit and not this one.
+
+    A source that says "5 mg" in words and codes 50 mg contradicts itself: both are told.
+    """
+    said = {figure for each in _NUMBER.findall(told) for figure in _figures(each)}
+    for one in (*mappings(dosage.get("doseAndRate")), dosage):
+        dose = mapping(one.get("doseQuantity"))
+        amount, unit = (
+            number(dose.get("value")),
+            _unit(string(dose.get("unit")) or dose.get("code")),
+        )
+        named = {_unit(each) for each in _WITH_UNIT.findall(told)}
+        if amount is not None and unit in named and amount not in said:
+            return f"(Coded by the source as {quantity_words(dose)}.)"
+    return ""
+
+
+def _figures(written: str) -> set[float]:
+    """Return what a number may mean: "1,000" is a thousand to some and one to others."""
+    plain = written.replace(",", "")
+    decimal = written.replace(",", ".")
+    return {float(plain)} | ({float(decimal)} if decimal.count(".") < 2 else set())
+
+
+def _unit(name: Any) -> str:
+    """Return one spelling of a unit of doses."""
+    plain = string(name).casefold().rstrip("s").replace("µ", "u").replace("μ", "u")
+    return _UNITS.get(plain, plain)
 
 
 def _amounts(dosage: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from phr.chart.plain import (
     quantity_words,
     string,
 )
+from phr.chart.statements import is_of_the_list
 from phr.chart.titles import when_text
 from phr.fhir.record import Record
 
@@ -55,7 +56,9 @@ def _vaccine(record: Record, book: Book) -> Vaccine:
     return Vaccine(
         record=record,
         name=concept_words(document.get("vaccineCode")) or "Vaccine without a name",
-        given=status != "not-done" and document.get("wasNotGiven") is not True,
+        given=status != "not-done"
+        and document.get("wasNotGiven") is not True
+        and not is_of_the_list(document.get("vaccineCode")),
         status="" if status == "completed" else code_as_words(status) or "no status given",
         when=when_text(document) or string(document.get("occurrenceString")),
         dose=_dose(document),

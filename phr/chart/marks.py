@@ -12,13 +12,12 @@ from phr.papers.reading import MADE
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """Standing marks of one record; the source states them, save `private` and `transcribed`."""
+    """Standing marks of one record; the source states them, save `private`."""
 
     mistaken: bool = False  # the source marked it as entered in error
     withdrawn: bool = False  # the source no longer offers it
     private: bool = False  # the patient's own mark
     altered: bool = False  # a modifierExtension may change its meaning (FHIR R4 §2.4.1)
-    transcribed: bool = False  # made here, of a coded entry of a clinical document
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -27,7 +26,6 @@ class Marks:
             (self.mistaken, "Marked by the source as entered in error"),
             (self.withdrawn, "No longer offered by the source; this copy is kept"),
             (self.altered, "Carries an extra condition that may change its meaning"),
-            (self.transcribed, "Transcribed from a document"),
             (self.private, "Private: never shared"),
         )
         return tuple(sentence for holds, sentence in said if holds)
@@ -51,13 +49,17 @@ def marks(record: Record) -> Marks:
     wrong = mistaken(document)
     altered = "modifierExtension" in document and bool(mappings(document["modifierExtension"]))
     private = bool(int(record.labels) & _PRIVATE)
-    made = "meta" in document and is_transcribed(record)
-    if not (wrong or altered or private or made or record.withdrawn):
+    if not (wrong or altered or private or record.withdrawn):
         return NO_MARKS
-    return Marks(wrong, record.withdrawn, private, altered, made)
+    return Marks(wrong, record.withdrawn, private, altered)
 
 
-def is_transcribed(record: Record) -> bool:
-    """Say whether a record was made of a document here (`phr.papers.cda_entries`)."""
+def says_transcribed(record: Record) -> bool:
+    """Say whether a record has the mark of what is made of documents here.
+
+    Whoever sends can write it: it counts only of places that are our own (`Origin.transcribes`).
+    """
+    if "meta" not in record.document:
+        return False
     tags = mappings(mapping(record.document.get("meta")).get("tag"))
     return any(one.get("system") == MADE for one in tags)

@@ -30,6 +30,7 @@ from phr.chart.plain import (
     string,
     time_words,
 )
+from phr.chart.statements import is_of_the_list
 from phr.chart.titles import medicine_words
 from phr.fhir.record import Record
 
@@ -46,6 +47,7 @@ class Standing(StrEnum):
     UNCLEAR = "unclear"
     PAST = "past"
     GIVEN = "given"  # handed out or administered once
+    SAID = "said"  # no medicine: a statement that there are none, or that nobody knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,13 @@ def _with_hand_out(one: Medicine, handed: Mapping[int, tuple[str, str]]) -> Medi
     return replace(one, handed=max(told)) if told else one
 
 
-_RANKS = {Standing.CURRENT: 3, Standing.UNCLEAR: 2, Standing.PAST: 1, Standing.GIVEN: 0}
+_RANKS = {
+    Standing.CURRENT: 3,
+    Standing.SAID: 3,
+    Standing.UNCLEAR: 2,
+    Standing.PAST: 1,
+    Standing.GIVEN: 0,
+}
 
 
 def _speaks(one: Medicine) -> tuple[int, float]:
@@ -214,6 +222,9 @@ def _standing(record: Record, today: str, found: Marks) -> tuple[Standing, str]:
         return Standing.PAST, ""
     if status in _PAST or _denies(document):
         return Standing.PAST, code_as_words(status if status in _PAST else "not-taken")
+    concept = document.get("medicationCodeableConcept") or document.get("medication")
+    if is_of_the_list(concept):  # what is taken back states nothing now
+        return (Standing.PAST if found.withdrawn else Standing.SAID), ""
     doubt = "" if found.withdrawn else _doubt(document, status, today)
     unclear = found.withdrawn or doubt
     return (Standing.UNCLEAR if unclear else Standing.CURRENT), doubt

@@ -9,7 +9,8 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
 
-from phr.chart import hl7
+from phr.chart import hl7, vaccines
+from phr.fhir.record import once
 
 MONTHS = ("", "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _NOTHING: Mapping[str, Any] = {}
@@ -131,14 +132,14 @@ def joined(*parts: str, by: str = ", ") -> str:
 
 
 def coding_words(coding: Mapping[str, Any]) -> str:
-    """Return a Coding's display, HL7's own word for its code, else "Code 1234-5 (LOINC)"."""
+    """Return a Coding's display, a bundled word for its code, else "Code 1234-5 (LOINC)"."""
     shown = string(coding.get("display"))
     if shown:
         return shown
     code, named = string(coding.get("code")), string(coding.get("system"))
     if not code:
         return ""
-    if words := hl7.words(named, code):
+    if words := hl7.words(named, code) or vaccines.words(named, code):
         return words
     system = system_words(named)
     return f"Code {code} ({system})" if system else f"Code {code}"
@@ -194,16 +195,23 @@ def concepts_words(value: Any) -> tuple[str, ...]:
 def codes(value: Any) -> Iterator[tuple[str, str]]:
     """Yield (system, code) of every coding of one or many CodeableConcepts."""
     for concept in mappings(value):
-        for coding in mappings(concept.get("coding")):
-            code = string(coding.get("code"))
-            if code:
-                yield string(coding.get("system")), code
+        yield from once(_codes, concept)
+
+
+def _codes(concept: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    listed = [
+        (string(one.get("system")), string(one.get("code")))
+        for one in mappings(concept.get("coding"))
+    ]
+    return tuple(pair for pair in listed if pair[1])
 
 
 def code_of(value: Any) -> str:
     """Return the first bare code of a CodeableConcept, Coding or code string, lower case."""
-    if isinstance(value, str):
-        return value.strip().lower()
+    return value.strip().lower() if isinstance(value, str) else once(_code_of, value)
+
+
+def _code_of(value: Any) -> str:
     for _, code in codes(value):
         return code.lower()
     return string(mapping(value).get("code")).lower()

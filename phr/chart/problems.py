@@ -24,6 +24,7 @@ from phr.chart.plain import (
     time_words,
 )
 from phr.chart.results import key_of
+from phr.chart.statements import is_of_the_list
 from phr.fhir.record import Record
 
 NO_STATUS = "status not given"
@@ -83,7 +84,8 @@ class Problems:
     unclear: tuple[Problem, ...]
     over: tuple[Problem, ...]
     diagnoses: tuple[Diagnosis, ...]
-    doubtful: tuple[Problem, ...]  # refuted, or entered in error
+    doubtful: tuple[Problem, ...]  # refuted, entered in error, "none known" taken back
+    said: tuple[Problem, ...] = ()  # statements that there are none, or that nobody knows
 
 
 def problems(records: Sequence[Record], how: How = PLAINLY) -> Problems:
@@ -91,6 +93,7 @@ def problems(records: Sequence[Record], how: How = PLAINLY) -> Problems:
     book = Book(records)
     listed: dict[Standing, list[Problem]] = {each: [] for each in Standing}
     doubtful: list[Problem] = []
+    said: list[Problem] = []
     visits: dict[object, list[Problem]] = {}
     found = entries(records, ("Condition",), how)
     read = [_problem(record, book) for record in of_types(records, "Condition")]
@@ -98,6 +101,9 @@ def problems(records: Sequence[Record], how: How = PLAINLY) -> Problems:
         document = one.record.document
         if one.marks.mistaken or code_of(document.get("verificationStatus")) == "refuted":
             doubtful.append(one)
+        elif is_of_the_list(document.get("code")):
+            is_over = one.over or one.marks.withdrawn  # what is taken back states nothing now
+            (doubtful if is_over else said).append(one)
         elif _only_diagnosis(document):
             visits.setdefault(key_of(document.get("code")) or one.name.casefold(), []).append(one)
         else:
@@ -109,6 +115,7 @@ def problems(records: Sequence[Record], how: How = PLAINLY) -> Problems:
         tuple(listed[Standing.OVER]),
         tuple(diagnoses),
         tuple(doubtful),
+        tuple(said),
     )
 
 

@@ -19,6 +19,7 @@ from phr.chart.plain import (
     string,
     time_words,
 )
+from phr.chart.statements import is_of_the_list
 from phr.fhir.record import Record
 
 
@@ -58,7 +59,7 @@ def _procedure(record: Record, book: Book) -> Procedure:
     return Procedure(
         record=record,
         name=concept_words(document.get("code")) or "Procedure without a name",
-        done=status == "completed",
+        done=status == "completed" and not is_of_the_list(document.get("code")),
         status="" if status == "completed" else code_as_words(status) or "no status given",
         when=_when(document),
         reasons=tuple(dict.fromkeys(words for words in reasons if words)),

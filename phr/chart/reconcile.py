@@ -138,12 +138,13 @@ def _founder(entry: Entry) -> int:
 class Cluster:
     """What is taken for one thing so far."""
 
-    __slots__ = ("faces", "members", "pks")
+    __slots__ = ("_profiles", "faces", "members", "pks")
 
     def __init__(self, first: Trait | None = None) -> None:
         """Begin with one record, or with none."""
         self.members: list[Trait] = []
-        self.faces: dict[Any, Trait] = {}  # one for each profile: equal ones judge alike
+        self.faces: list[Trait] = []  # one for each profile: equal ones judge alike
+        self._profiles: set[Any] = set()  # of the faces, once there are two members
         self.pks: set[int] = set()
         if first is not None:
             self.take(first)
@@ -152,13 +153,18 @@ class Cluster:
         """Add a record."""
         self.members.append(trait)
         self.pks.add(trait.record.pk)
-        if len(self.faces) < _MANY:
-            self.faces.setdefault(trait.profile, trait)
+        if not self.faces:
+            self.faces.append(trait)
+        elif len(self.faces) < _MANY:
+            self._profiles = self._profiles or {self.faces[0].profile}
+            if (own := trait.profile) not in self._profiles:
+                self._profiles.add(own)
+                self.faces.append(trait)
 
     def verdict(self, trait: Trait) -> rules.Verdict:
         """Return whether a record belongs here: not if any member says no."""
         found: rules.Verdict = None
-        for face in self.faces.values():
+        for face in self.faces:
             said = rules.same(face, trait)
             if said is False:
                 return False
@@ -208,16 +214,12 @@ def _gather(found: Sequence[Trait], decisions: Iterable[Decision]) -> list[Clust
     by_key: dict[str, list[int]] = {}
     home: dict[int, int] = {}  # pk -> number
     for number, trait in enumerate(sorted(found, key=_precise_first)):
-        near = sorted(
-            {
-                one
-                for key in trait.keys
-                if (listed := by_key.get(key))
-                for one in listed[-2 * _NEAR :]  # they grow: the latest are at the end
-                if one in clusters
-            }
-        )
-        fitting = [] if trait.alone else _fitting(clusters, near[-_NEAR:], trait, word)
+        near: set[int] = set()
+        for key in trait.keys:
+            if listed := by_key.get(key):
+                near.update(listed[-2 * _NEAR :])  # they grow: the latest are at the end
+        latest = sorted(near & clusters.keys())[-_NEAR:]
+        fitting = [] if trait.alone else _fitting(clusters, latest, trait, word)
         if len(fitting) > 1:
             fitting = _bridged(clusters, fitting, trait, word, home=home, by_key=by_key)
         place = fitting[0] if len(fitting) == 1 else number
@@ -269,7 +271,7 @@ def _bridged(
         for second in fitting[place + 1 :]:
             one, other = clusters[number], clusters[second]
             if word.newest_split(one.pks, other.pks) >= 0 or any(
-                one.verdict(face) is False for face in other.faces.values()
+                one.verdict(face) is False for face in other.faces
             ):
                 return [each for each in fitting if _has(clusters[each], newcomer)]
     for number in fitting[1:]:

@@ -50,6 +50,7 @@ class Value:
     figure: float | None = None
     exact: bool = False  # a plain number without comparator
     ucum: str = ""  # the unit as UCUM spells it, where that is known: what is compared
+    comparator: str = ""  # "<", "<=", ">", ">=" before the number, where it is not exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,9 +228,15 @@ _SPELLED = {"HIGH": "H", "LOW": "L", "NORMAL": "N", "ABNORMAL": "A", "POSITIVE":
 _SPELLED |= {
     "CARRIER": "CAR",
     "NEGATIVE": "NEG",
-    "CRITICAL HIGH": "HH",
-    "CRITICAL LOW": "LL",
+    **dict.fromkeys(("CRITICAL HIGH", "CRITICALLY HIGH", "HIGH CRITICAL", "PANIC HIGH"), "HH"),
+    **dict.fromkeys(("CRITICAL LOW", "CRITICALLY LOW", "LOW CRITICAL", "PANIC LOW"), "LL"),
+    **dict.fromkeys(("CRITICAL", "CRITICAL ABNORMAL", "CRITICALLY ABNORMAL", "PANIC"), "AA"),
+    **dict.fromkeys(("VERY HIGH", "SIGNIFICANTLY HIGH"), "HU"),
+    **dict.fromkeys(("VERY LOW", "SIGNIFICANTLY LOW"), "LU"),
+    "ABNORMAL HIGH": "H",
+    "ABNORMAL LOW": "L",
     "DETECTED": "DET",
+    "NOT DETECTED": "ND",
 }
 BY_SOURCE = "flagged by the source"
 NO_RANGE = "No range given"
@@ -242,13 +249,32 @@ def word_of(observation: Mapping[str, Any], value: Value, span: Range | None) ->
         return stated
     if span is None:
         return Word("none", NO_RANGE, "not flagged")
+    if _is_above(value, span):
+        return Word(_HIGH, "Above the range given", "not flagged by the source")
+    if _is_below(value, span):
+        return Word(_LOW, "Below the range given", "not flagged by the source")
     if not value.exact or value.figure is None or (span.low is None and span.high is None):
         return Word("none", "Not flagged", "by the source")
-    if span.high is not None and value.figure > span.high:
-        return Word(_HIGH, "Above the range given", "not flagged by the source")
-    if span.low is not None and value.figure < span.low:
-        return Word(_LOW, "Below the range given", "not flagged by the source")
     return Word("ok", "In range", "not flagged")
+
+
+def _is_above(value: Value, span: Range) -> bool:
+    """Say whether a value is surely above its range: "> 5" is above 5, and so is 5 above "< 5"."""
+    if value.figure is None or span.high is None or value.comparator.startswith("<"):
+        return False
+    beyond = value.comparator == ">" or _is_open(span.high_words, "<")
+    return value.figure > span.high or (beyond and value.figure == span.high)
+
+
+def _is_below(value: Value, span: Range) -> bool:
+    if value.figure is None or span.low is None or value.comparator.startswith(">"):
+        return False
+    beyond = value.comparator == "<" or _is_open(span.low_words, ">")
+    return value.figure < span.low or (beyond and value.figure == span.low)
+
+
+def _is_open(bound: str, sign: str) -> bool:
+    return bound.startswith(sign) and not bound.startswith(f"{sign}=")
 
 
 def _stated(value: Any) -> Word | None:
@@ -288,10 +314,11 @@ def _quantity(content: Any) -> Value:
     words = quantity_digits(quantity)
     if not words:
         return Value("")
-    exact = not string(quantity.get("comparator"))
+    comparator = string(quantity.get("comparator"))
     unit = unit_words(quantity)
     ucum = canonical(string(quantity.get("unit")), string(quantity.get("code"))) if unit else ""
-    return Value(words, unit, number(quantity.get("value")), exact, ucum)
+    figure = number(quantity.get("value"))
+    return Value(words, unit, figure, not comparator, ucum, comparator)
 
 
 def _integer(content: Any) -> Value:

@@ -30,7 +30,7 @@ def same(one: Trait, other: Trait) -> Verdict:
     """Return whether two records are about the same thing; None: these two do not tell."""
     if one.kind != other.kind or one.alone or other.alone or one.state != other.state:
         return False
-    if telling(one.record) and telling(one.record) == telling(other.record):
+    if one.record.remote_id == other.record.remote_id and telling(one.record):
         return _same_resource(one, other)
     return _RULES[one.kind](one, other)
 
@@ -56,6 +56,8 @@ def _same_resource(one: Trait, other: Trait) -> Verdict:
 def concepts(one: Trait, other: Trait) -> Verdict:
     """Compare codes, then words; never words where codes disagree."""
     mine, theirs = one.codes or {}, other.codes or {}
+    if mine is theirs and mine:  # both were read from one Element
+        return True
     met = {name for name in mine if name in theirs}
     agreeing = {name for name in met if mine[name] & theirs[name]}
     named = bool(one.names & other.names)

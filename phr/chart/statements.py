@@ -1,5 +1,6 @@
 """Statements about a whole list: none known, or nobody asked. They are not entries of the list."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -21,7 +22,46 @@ NONE_KNOWN_CODES: Final = frozenset(
     }
 )
 NO_INFORMATION_CODES: Final = frozenset({"no-allergy-info", "1631000175102"})
-_NONE_KNOWN_TEXTS = ("no known allerg", "no known drug allerg", "no known medication allerg", "nka")
+_NONE_KNOWN_TEXTS: Final = ("no known allerg", "no known drug allerg", "no known medication allerg")
+_NONE_KNOWN_WORDS: Final = frozenset(  # the whole of what is said
+    ("nka", "nkda", "none", "none known", "none reported", "no allergies", "no drug allergies")
+)
+
+
+# The same of other lists: problems, medicines, vaccines, procedures (IPS; SNOMED CT; in words).
+_NOTHING_LISTED: Final = frozenset(
+    {
+        "no-known-problems",
+        "no-known-medications",
+        "no-known-immunizations",
+        "no-known-procedures",
+        "160245001",  # no current problems or disability
+    }
+)
+_NOT_KNOWN: Final = frozenset(
+    {"no-problem-info", "no-medication-info", "no-immunization-info", "no-procedure-info"}
+)
+_NOTHING_WORDS: Final = re.compile(
+    r"none|none (known|reported|recorded)|no( (known|current|active|medical|health|or|and))*"
+    r" (problems?|conditions?|diagnos[ie]s|medications?|medicines?|immunizations?|vaccinations?"
+    r"|procedures?)( or disability)?"
+)
+
+
+def is_of_the_list(concept: Any) -> bool:
+    """Say whether a code says something of a whole list: it has nothing, or is not known."""
+    return is_not_known(concept) or _has_nothing(concept)
+
+
+def is_not_known(concept: Any) -> bool:
+    """Say whether a code says that nobody knows what belongs on a list."""
+    return any(code in _NOT_KNOWN for _, code in codes(concept))
+
+
+def _has_nothing(concept: Any) -> bool:
+    if any(code in _NOTHING_LISTED for _, code in codes(concept)):
+        return True
+    return _NOTHING_WORDS.fullmatch(concept_words(concept).casefold().strip(" .")) is not None
 
 
 def says(document: Mapping[str, Any], wanted: frozenset[str]) -> bool:
@@ -32,6 +72,5 @@ def says(document: Mapping[str, Any], wanted: frozenset[str]) -> bool:
 def says_none_known(document: Mapping[str, Any], name: str | None = None) -> bool:
     """Say whether an AllergyIntolerance states, by code or by its words, that none is known."""
     lower = (concept_words(document.get("code")) if name is None else name).casefold()
-    return says(document, NONE_KNOWN_CODES) or any(
-        lower == text or (lower.startswith(text) and len(text) > 3) for text in _NONE_KNOWN_TEXTS
-    )
+    whole = lower.strip(" .") in _NONE_KNOWN_WORDS
+    return says(document, NONE_KNOWN_CODES) or whole or lower.startswith(_NONE_KNOWN_TEXTS)

@@ -15,7 +15,7 @@ from phr.chart.book import Book, of_types
 from phr.chart.evidence import NO_EVIDENCE, PLAINLY, Evidence, How
 from phr.chart.immunizations import immunizations
 from phr.chart.marks import marks
-from phr.chart.medications import LISTED, Standing, medications
+from phr.chart.medications import LISTED, Medicine, Standing, medications
 from phr.chart.plain import (
     clip,
     codes,
@@ -35,6 +35,7 @@ from phr.chart.problems import NO_STATUS, Problem, Problems, problems
 from phr.chart.problems import Standing as Clinical
 from phr.chart.procedures import procedures
 from phr.chart.results import Result, by_test
+from phr.chart.statements import is_not_known
 from phr.chart.titles import title, when_text
 from phr.chart.vitals import vitals
 from phr.fhir.record import UNSAID, Record, Selection
@@ -42,6 +43,8 @@ from phr.fhir.record import UNSAID, Record, Selection
 MOST_TESTS: Final = 40  # newest values; the rest is in the record itself
 MOST_LINES: Final = 100  # of any other section
 OF_A_VISIT: Final = "diagnosis of a visit"
+AS_STATED: Final = "as stated"
+DISAGREE: Final = "The sources do not agree: one lists a problem, another says that there are none."
 
 
 class Gap(StrEnum):
@@ -272,6 +275,7 @@ def _problems(found: Problems) -> Section:
     kept = (*found.active, *found.unclear)
     listed = [(one, joined(one.status or NO_STATUS, one.severity)) for one in kept]
     given = [(one, words) for one, words in _of_visits(found) if not one.over]
+    said = [one for one in found.said if not is_not_known(one.record.document.get("code"))]
     lines = tuple(
         Line(
             one.record,
@@ -279,9 +283,12 @@ def _problems(found: Problems) -> Section:
             evidence=one.evidence,
             unclear=one.standing is Clinical.UNCLEAR,
         )
-        for one, words in (*listed, *given)
+        for one, words in (*listed, *given, *((one, AS_STATED) for one in said))
     )
-    return _section(PROBLEMS, lines)
+    section = _section(PROBLEMS, lines)
+    return (
+        replace(section, note=joined(DISAGREE, section.note, by=" ")) if said and kept else section
+    )
 
 
 def _of_visits(found: Problems) -> list[tuple[Problem, str]]:
@@ -316,14 +323,14 @@ def _allergies(found: Allergies) -> Section:
 
 def _medicines(records: Sequence[Record], now: datetime, how: How) -> Section:
     kept = (Standing.CURRENT, Standing.UNCLEAR)
-    found = [one for one in medications(records, now, how) if one.standing in kept]
-    found.sort(key=lambda one: one.standing is Standing.UNCLEAR)
+    found = [one for one in medications(records, now, how) if one.standing in kept or _none(one)]
+    found.sort(key=lambda one: _ORDER[one.standing])
     lines = tuple(
         Line(
             one.record,
             (
                 one.name,
-                joined(*one.doses, by="; ") or "no dose given",
+                joined(*one.doses, by="; ") or ("" if _none(one) else "no dose given"),
                 _standing(one.standing, one.why),
                 day_words(one.dated),
             ),
@@ -335,9 +342,21 @@ def _medicines(records: Sequence[Record], now: datetime, how: How) -> Section:
     return Section(MEDICINES, lines, note)
 
 
+_ORDER: Final = {Standing.CURRENT: 0, Standing.UNCLEAR: 1, Standing.SAID: 2}
+
+
+def _none(one: Medicine) -> bool:
+    """Say whether it is the statement that there are no medicines."""
+    document = one.record.document
+    concept = document.get("medicationCodeableConcept") or document.get("medication")
+    return one.standing is Standing.SAID and not is_not_known(concept)
+
+
 def _standing(standing: Standing, why: str) -> str:
     if standing is Standing.CURRENT:
         return "current"
+    if standing is Standing.SAID:
+        return AS_STATED
     return f"unclear: {why}" if why else "unclear"
 
 

@@ -5,9 +5,9 @@ One reader a kind. Pure: from a document and what it points to. Rules about trai
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ from phr.chart.plain import (
 )
 from phr.chart.statements import NO_INFORMATION_CODES, NONE_KNOWN_CODES, says_none_known
 from phr.fhir.reading import Moment, at, moment, moment_of
-from phr.fhir.record import Record
+from phr.fhir.record import Record, once
 
 LOINC: Final = "http://loinc.org"
 ICD10CM: Final = "http://hl7.org/fhir/sid/icd-10-cm"
@@ -204,6 +204,7 @@ def system(said: str) -> str:
     return lower.replace("https:", "http:") if "www.cms.gov" not in lower else lower
 
 
+@lru_cache(maxsize=4096)
 def side(*texts: str) -> str:
     """Return "left", "right" or "both" where exactly one is said."""
     found = {_SIDES[word] for text in texts if text for word in words(text) if word in _SIDES}
@@ -236,7 +237,7 @@ def finer(*texts: str) -> frozenset[tuple[str, str]]:
     return frozenset(found)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True)
 class Concept:
     """A CodeableConcept: its codes by system, what it is called, and what shared codes say."""
 
@@ -246,15 +247,24 @@ class Concept:
     shown: tuple[str, ...]  # displays of shared vocabularies
     others: tuple[str, ...]  # displays of all others
 
-    @property
+    @cached_property
     def names(self) -> frozenset[str]:
         """Return its names as bare words."""
         found = {bare(one) for one in (self.text, *self.shown[:4], *self.others[:4]) if one}
         return frozenset(found - {""})
 
+    @cached_property
+    def is_absent(self) -> bool:
+        """Say whether it says that nothing is known: not that there is none."""
+        return any("absent" in name for name, _ in self.pairs)
+
 
 def concept(*values: Any) -> Concept:
     """Read one or several CodeableConcepts (or Codings) as one."""
+    return once(_concept, values[0]) if len(values) == 1 else _concept(*values)
+
+
+def _concept(*values: Any) -> Concept:
     by_system: dict[str, set[str]] = {}
     text = next((said for one in values for each in mappings(one) if (said := _text(each))), "")
     pairs: list[tuple[str, str]] = []
@@ -431,7 +441,7 @@ def medicine_concept(record: Record, book: Book) -> Concept:
             items = [one.get("itemCodeableConcept") for one in mappings(target.get("ingredient"))]
             about = concept(*items) if len(items) == 1 else about
         if not about.text:
-            about.text = string(pointed.get("display"))
+            about = replace(about, text=string(pointed.get("display")))
         return about
     return concept(own)
 
@@ -442,7 +452,7 @@ def _medicine(record: Record, document: Mapping[str, Any], book: Book) -> Trait:
     made = Trait(record, "given" if given else "medicine", codes=about.codes)
     made.names, made.alone = about.names, _mistaken(document)
     made.ids = identifiers(document) if given else frozenset()
-    if any("absent" in name or code == "787481004" for name, code in about.pairs):
+    if about.is_absent or any(code == "787481004" for _, code in about.pairs):
         made.kind, made.alone = "no information", True
         return made
     read = [table.told(one) for one in (*about.shown, about.text, *about.others) if one]
@@ -482,7 +492,7 @@ def _problem(record: Record, document: Mapping[str, Any], book: Book) -> Trait: 
     about = concept(document.get("code"))
     made = Trait(record, "problem", codes=about.codes, names=about.names)
     made.alone = _mistaken(document)
-    if any("absent" in name or code == "160245001" for name, code in about.pairs):
+    if about.is_absent or any(code == "160245001" for _, code in about.pairs):
         made.kind, made.alone = "no information", True
         return made
     verification = code_of(document.get("verificationStatus"))
@@ -503,14 +513,19 @@ def _problem(record: Record, document: Mapping[str, Any], book: Book) -> Trait: 
     made.finer = finer(about.text, *about.shown[:2])
     made.site = _site(sites)
     made.keys = _concept_keys("problem", about)
-    kinds = {code for _, code in codes(document.get("category"))}
-    if "encounter-diagnosis" in kinds and not kinds & {"problem-list-item", "health-concern"}:
+    if is_of_a_visit(document):
         made.kind = "diagnosis"
         made.keys = tuple(
             f"diagnosis|{key}@{day}" for key in made.keys for day in _day_keys(made.when)
         )
     made.alone = made.alone or not made.keys
     return made
+
+
+def is_of_a_visit(document: Mapping[str, Any]) -> bool:
+    """Say whether a Condition is what a visit found, and on no list of problems."""
+    kinds = {code for _, code in codes(document.get("category"))}
+    return "encounter-diagnosis" in kinds and not kinds & {"problem-list-item", "health-concern"}
 
 
 def _site(sites: Iterable[str]) -> frozenset[str]:

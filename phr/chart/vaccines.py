@@ -63,6 +63,12 @@ def _turned() -> Mapping[str, tuple[str, ...]]:
 _BY_CODE: Final = _turned()
 
 
+def words(system: str, code: str) -> str:
+    """Return what a code is against, for a vaccine that came without a name; "" where unknown."""
+    against = "; ".join(groups([(system, code)]))
+    return f"Vaccine against {against} (CVX {code})" if against else ""
+
+
 def groups(codes: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     """Return the disease groups of a vaccine's (system, code) pairs; () for one not known."""
     for system, code in codes:

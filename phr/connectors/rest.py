@@ -29,12 +29,14 @@ from phr.errors import (
 )
 from phr.fhir import document
 from phr.http import DEFAULT, Answer, Limits, TooLarge
+from phr.told import Fault, Told, faults_in
 
 ACCEPT: Final = "application/fhir+json, application/json;q=0.9, application/json+fhir;q=0.8"
 ACCEPT_DSTU2: Final = "application/json+fhir, application/json;q=0.9"
-XML_ONLY: Final = (
+XML_ONLY: Final = Told(
     "This hospital's interface answered in XML, although JSON was asked for in every way there is. "
-    "Homeport reads JSON only, so nothing was taken here."
+    "Homeport reads JSON only, so nothing was taken here.",
+    Fault.XML,
 )
 MAX_PAGES: Final = 5_000  # of one chain; more is a server that never ends
 TRIES: Final = 3
@@ -51,10 +53,15 @@ NOT_THERE: Final = frozenset({"not-supported", "not-found", "unknown", "deleted"
 BUSY: Final = frozenset({"throttled", "429"})
 
 SENTENCES: Final = {
-    400: "This hospital's interface does not answer this kind of question.",
-    401: "This hospital does not let apps read this. Your sign-in there still works.",
-    403: "This hospital does not let apps read this.",
-    404: "This hospital's interface does not have this.",
+    400: Told(
+        "This hospital's interface does not answer this kind of question.", Fault.QUESTION_REFUSED
+    ),
+    401: Told(
+        "This hospital does not let apps read this. Your sign-in there still works.",
+        Fault.NOT_FOR_APPS,
+    ),
+    403: Told("This hospital does not let apps read this.", Fault.NOT_FOR_APPS),
+    404: Told("This hospital's interface does not have this.", Fault.NOT_THERE),
 }
 
 
@@ -254,11 +261,11 @@ class Conversation:
         try:
             page = document.slice_bundle(answer.body)
         except document.TooMuch as problem:  # asking again would bring as much again
-            raise TooLarge(problem.sentence) from problem
+            raise TooLarge(problem.told) from problem
         except InvalidInput as problem:
-            raise RemoteBroken(
-                f"The hospital sent a page that could not be read. {problem.sentence}"
-            ) from problem
+            sentence = f"The hospital sent a page that could not be read. {problem.sentence}"
+            why = faults_in(problem.told)
+            raise RemoteBroken(Told(sentence, Fault.UNREADABLE, *why)) from problem
         judge(page)
         return page, answer
 
@@ -284,20 +291,20 @@ class Conversation:
             except TooLarge as problem:
                 smaller = COUNT.sub(rf"\g<1>{SMALL_COUNT}", url)
                 if smaller == url or smaller in seen:
-                    yield _end(chain, Outcome.BROKEN, problem.sentence, url)
+                    yield _end(chain, Outcome.BROKEN, problem.told, url)
                     return
                 url = smaller
                 continue
             except NotOffered as problem:
-                yield _end(chain, Outcome.REFUSED, problem.sentence)
+                yield _end(chain, Outcome.REFUSED, problem.told)
                 return
             except (RemoteBroken, AnswerRefused) as problem:
-                yield _end(chain, Outcome.BROKEN, problem.sentence, url)
+                yield _end(chain, Outcome.BROKEN, problem.told, url)
                 return
             except Unreachable as problem:
                 if not self.still_there():
-                    raise TryLater(problem.sentence, after=900) from problem
-                yield _end(chain, Outcome.BROKEN, problem.sentence, url)
+                    raise TryLater(problem.told, after=900) from problem
+                yield _end(chain, Outcome.BROKEN, problem.told, url)
                 return
             if number == 0 and not chain.resumed:
                 asked_at = _server_time(answer)
@@ -308,9 +315,8 @@ class Conversation:
             if following.outcome is not Outcome.MORE or following.url is None:
                 return
             url = following.url
-        yield _end(
-            chain, Outcome.BROKEN, f"The hospital's pages did not end; stopped at {MAX_PAGES}."
-        )
+        sentence = f"The hospital's pages did not end; stopped at {MAX_PAGES}."
+        yield _end(chain, Outcome.BROKEN, Told(sentence, Fault.CIRCLE))
 
     def _following(self, answer: Answer, link: str | None, seen: set[str]) -> "_Following":
         """Judge a `next` link: inside the connection and not seen before, or the chain breaks."""
@@ -319,17 +325,16 @@ class Conversation:
         try:
             place = net.join(answer.place, link)
         except AddressRefused as problem:
-            return _Following(Outcome.BROKEN, sentence=problem.sentence)
+            return _Following(Outcome.BROKEN, sentence=problem.told)
         if not place.within(self.base):
-            return _Following(
-                Outcome.BROKEN,
-                sentence=f"The next page was said to be at {place.authority}, outside of this "
-                "connection. Nothing was asked there.",
+            sentence = (
+                f"The next page was said to be at {place.authority}, outside of this "
+                "connection. Nothing was asked there."
             )
+            return _Following(Outcome.BROKEN, sentence=Told(sentence, Fault.OUTSIDE))
         if place.url in seen:
-            return _Following(
-                Outcome.BROKEN, sentence="The hospital's pages led in a circle; stopped there."
-            )
+            sentence = "The hospital's pages led in a circle; stopped there."
+            return _Following(Outcome.BROKEN, sentence=Told(sentence, Fault.CIRCLE))
         return _Following(Outcome.MORE, place.url)
 
 
@@ -393,22 +398,20 @@ def refuse(answer: Answer) -> None:
     if answer.status == HTTPStatus.OK and answer.body:
         start = answer.body[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
         if answer.media_type in {"text/html", "application/xhtml+xml"} or start.startswith(b"<"):
-            raise RemoteBroken("The hospital sent a web page where records were asked for.")
+            sentence = "The hospital sent a web page where records were asked for."
+            raise RemoteBroken(Told(sentence, Fault.WEB_PAGE))
         return
     if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         sentence = f"The hospital's server failed at this question (error {answer.status})."
-        raise (
-            _Final(sentence)
-            if answer.status == HTTPStatus.NOT_IMPLEMENTED
-            else RemoteBroken(sentence)
-        )
+        kind = _Final if answer.status == HTTPStatus.NOT_IMPLEMENTED else RemoteBroken
+        raise kind(Told(sentence, Fault.SERVER_ERROR))
     if answer.status >= HTTPStatus.BAD_REQUEST:
         sentence = f"This hospital's interface refused the question (answer {answer.status})."
-        raise NotOffered(SENTENCES.get(answer.status, sentence))
+        raise NotOffered(SENTENCES.get(answer.status, Told(sentence, Fault.QUESTION_REFUSED)))
     raise RemoteBroken(
         "The hospital sent only a part of an answer."
         if answer.body
-        else "The hospital sent an empty answer."
+        else Told("The hospital sent an empty answer.", Fault.EMPTY)
     )
 
 
@@ -417,23 +420,25 @@ def judge(page: document.Page) -> None:
     errors = [issue for issue in page.outcomes if issue.severity in {"error", "fatal"}]
     codes = {issue.code for issue in errors}
     if codes & BUSY:
-        raise RemoteBroken(
+        sentence = (
             "The hospital asked us to slow down in the middle of this. The rest is asked again "
             "next time."
         )
+        raise RemoteBroken(Told(sentence, Fault.THROTTLED))
     if page.entries or not errors:
         return
     if codes & NOT_ALLOWED:
         raise NotOffered(SENTENCES[403])
     if codes & NOT_THERE:
         raise NotOffered(SENTENCES[404])
-    raise _Final("The hospital's server reported an error instead of records.")
+    sentence = "The hospital's server reported an error instead of records."
+    raise _Final(Told(sentence, Fault.SERVER_ERROR))
 
 
 def _remark(page: document.Page) -> str | None:
     """Say that an error stood beside the records of a page; its own words are not shown."""
     if any(issue.severity in {"error", "fatal"} for issue in page.outcomes):
-        return "The hospital said that it could not give everything here."
+        return Told("The hospital said that it could not give everything here.", Fault.PARTLY)
     return None
 
 

@@ -33,6 +33,7 @@ from phr.fhir import document, kinds
 from phr.fhir.kinds import Kind
 from phr.fhir.record import Item
 from phr.http import Limits
+from phr.told import Fault, Told
 
 COUNT: Final = 100
 OVERLAP: Final = timedelta(minutes=10)  # servers index late; records seen twice cost nothing
@@ -60,8 +61,11 @@ LONG: Final = (  # most records, as a rule: asked first, so that no long chain i
     "Immunization",
 )
 EVERYTHING: Final = "Patient/$everything"
-AT_ONCE: Final = "Asking for everything at once did not work here; asked kind by kind instead."
-BY_CATEGORY: Final = "Asked by category, as this hospital wants it."
+AT_ONCE: Final = Told(
+    "Asking for everything at once did not work here; asked kind by kind instead.",
+    Fault.NOT_AT_ONCE,
+)
+BY_CATEGORY: Final = Told("Asked by category, as this hospital wants it.", Fault.BY_CATEGORY)
 
 
 class Smart:
@@ -238,7 +242,7 @@ class Smart:
                 batch.append(self._read(name))
                 in_a_row = 0
             except (NotOffered, RemoteBroken, AnswerRefused, Unreachable) as problem:
-                refusal, in_a_row, missing = problem.sentence, in_a_row + 1, missing + 1
+                refusal, in_a_row, missing = problem.told, in_a_row + 1, missing + 1
                 said = Outcome.REFUSED if isinstance(problem, NotOffered) else Outcome.BROKEN
             if in_a_row == GIVE_UP:
                 missing += len(names) - number - 1
@@ -264,9 +268,10 @@ class Smart:
         try:
             page = document.slice_bundle(answer.body)
         except InvalidInput as problem:
-            raise RemoteBroken(problem.sentence) from problem
+            raise RemoteBroken(problem.told) from problem
         if len(page.entries) != 1 or _name_of(page.entries[0]) != name:
-            raise RemoteBroken("The hospital sent another record than the one asked for.")
+            sentence = "The hospital sent another record than the one asked for."
+            raise RemoteBroken(Told(sentence, Fault.OTHER_RECORD))
         return Item(page.entries[0].body, name, page.entries[0].url)
 
     # ------------------------------------------------------------------------- documents
@@ -300,10 +305,11 @@ class Smart:
         """Read a document's address, which is relative to the base (R4 §2.3.0.1)."""
         place = net.join(net.parse(self.talk.base.url.rstrip("/") + "/"), url)
         if not place.within(self.talk.base):
-            raise AddressRefused(
+            sentence = (
                 f"This document lies at {place.authority}, outside of this connection. It was not "
                 "fetched from there."
             )
+            raise AddressRefused(Told(sentence, Fault.OUTSIDE))
         return place
 
 
@@ -341,5 +347,6 @@ def _unwrapped(body: bytes) -> Attachment:
         binary = document.loads(body)
         data = base64.b64decode(str(binary.get("data") or binary["content"]))  # DSTU2: content
     except (InvalidInput, KeyError, binascii.Error, ValueError) as problem:
-        raise RemoteBroken("The hospital sent a document that could not be unpacked.") from problem
+        sentence = "The hospital sent a document that could not be unpacked."
+        raise RemoteBroken(Told(sentence, Fault.UNREADABLE)) from problem
     return Attachment(str(binary.get("contentType") or "application/octet-stream"), data)

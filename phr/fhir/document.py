@@ -15,6 +15,7 @@ import msgspec
 
 from phr.errors import InvalidInput
 from phr.fhir import cutting
+from phr.told import Fault, Told
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_DEPTH: Final = 64
@@ -36,6 +37,12 @@ _SPACE = b" \t\r\n"
 
 class TooMuch(InvalidInput):
     """More bytes or parts than are taken in one piece."""
+
+
+class Malformed(InvalidInput):
+    """What no JSON of a record may be."""
+
+    tells = Fault.MALFORMED
 
 
 class Number(Decimal):
@@ -130,7 +137,7 @@ def text_bytes(body: bytes) -> bytes:
         try:
             body.decode("utf-8")
         except UnicodeDecodeError as problem:
-            raise InvalidInput("This is not UTF-8 text.") from problem
+            raise Malformed("This is not UTF-8 text.") from problem
     return body
 
 
@@ -143,11 +150,11 @@ def refuse_swarm(body: bytes, most: int = MAX_VALUES) -> None:
 def strict(body: bytes, depth: int = MAX_DEPTH) -> Any:
     """Read any JSON value from UTF-8 `body` under the rules of `loads`, at most `depth` deep."""
     if _depth_exceeds(body, depth):
-        raise InvalidInput(f"This is nested deeper than {MAX_DEPTH} levels.")
+        raise Malformed(f"This is nested deeper than {MAX_DEPTH} levels.")
     try:
         value = _STRICT.decode(body.decode("utf-8"))
     except (ValueError, RecursionError) as problem:
-        raise InvalidInput("This is not well-formed JSON.") from problem
+        raise Malformed("This is not well-formed JSON.") from problem
     if b"\\u" in body:
         _refuse_unspeakable(body, value)
     return value
@@ -159,9 +166,9 @@ def _refuse_unspeakable(body: bytes, value: Any) -> None:
         try:
             _KEPT.decode(body)
         except (msgspec.DecodeError, ValueError) as problem:
-            raise InvalidInput("This holds half of a character (a lone surrogate).") from problem
+            raise Malformed("This holds half of a character (a lone surrogate).") from problem
     if b"\\u0000" in body and any("\0" in text for text in strings(value)):
-        raise InvalidInput("This holds a NUL character.")
+        raise Malformed("This holds a NUL character.")
 
 
 def strings(value: Any) -> Iterator[str]:
@@ -209,27 +216,27 @@ def _exact_depth(body: bytes) -> int:
 def number(text: str) -> Number:
     """Return a decimal literal as Number, or raise InvalidInput when it is absurd."""
     if len(text) > MAX_NUMBER:
-        raise InvalidInput(f"This holds a number longer than {MAX_NUMBER} characters.")
+        raise Malformed(f"This holds a number longer than {MAX_NUMBER} characters.")
     exponent = _EXPONENT.search(text)
     if exponent and abs(int(exponent[1])) > MAX_EXPONENT:
-        raise InvalidInput("This holds a number too large or too small to mean anything.")
+        raise Malformed("This holds a number too large or too small to mean anything.")
     return Number(text)
 
 
 def _integer(text: str) -> int:
     if len(text) > MAX_NUMBER:
-        raise InvalidInput(f"This holds a number longer than {MAX_NUMBER} characters.")
+        raise Malformed(f"This holds a number longer than {MAX_NUMBER} characters.")
     return int(text)
 
 
 def _constant(text: str) -> Any:
-    raise InvalidInput(f"{text} is not a number.")
+    raise Malformed(f"{text} is not a number.")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        raise InvalidInput("The same name stands twice in one object.")
+        raise Malformed("The same name stands twice in one object.")
     return made
 
 
@@ -256,9 +263,9 @@ def slices(body: bytes) -> dict[str, msgspec.Raw]:
     try:
         return _FIELDS.decode(body)
     except RecursionError as problem:
-        raise InvalidInput(f"This is nested deeper than {MAX_DEPTH} levels.") from problem
+        raise Malformed(f"This is nested deeper than {MAX_DEPTH} levels.") from problem
     except (msgspec.DecodeError, ValueError) as problem:
-        raise InvalidInput("This is not a well-formed JSON object.") from problem
+        raise Malformed("This is not a well-formed JSON object.") from problem
 
 
 def fields(body: bytes) -> dict[str, Field]:
@@ -284,10 +291,10 @@ def _spaced_fields(body: bytes, values: Mapping[str, Field]) -> dict[str, Field]
         if "\\" in name:
             name = json.loads(f'"{name}"')
         if name in made:
-            raise InvalidInput("The same name stands twice in one object.")
+            raise Malformed("The same name stands twice in one object.")
         raw = values[name].raw
         if not body.startswith(raw, match.end()):
-            raise InvalidInput("The same name stands twice in one object.")
+            raise Malformed("The same name stands twice in one object.")
         made[name] = Field(match.end(), raw)
         at = match.end() + len(raw)
     return made
@@ -341,7 +348,7 @@ def slice_bundle(body: bytes) -> Page:
         return Page((), outcomes=tuple(issues(_quiet(body))))
     if kind != "Bundle":
         if not isinstance(kind, str):
-            raise InvalidInput("This is not a FHIR resource.")
+            raise InvalidInput(Told("This is not a FHIR resource.", Fault.NO_RECORD))
         return Page((Item(body, "the resource"),))
     entries: list[Item] = []
     outcomes: list[Issue] = []

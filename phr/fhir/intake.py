@@ -21,6 +21,7 @@ from phr.fhir import document, labels, reading, references
 from phr.fhir.check import Note
 from phr.fhir.kinds import KINDS, PATIENT_ELEMENTS, Kind
 from phr.fhir.reading import Coding, at, category_bits, codings, moment_of, preferred, text
+from phr.told import Fault, Told
 
 MAX_ID: Final = 256  # R4 allows 64; Epic sends up to 130
 MAX_WORDS: Final = 20_000  # characters of search text taken from one resource
@@ -131,7 +132,7 @@ def peek(body: bytes) -> tuple[Any, Any]:
     try:
         found = _peek(body)
     except (msgspec.DecodeError, ValueError, RecursionError) as problem:
-        raise InvalidInput("This is not a well-formed JSON object.") from problem
+        raise document.Malformed("This is not a well-formed JSON object.") from problem
     return found.resourceType, found.id
 
 
@@ -156,15 +157,17 @@ def named(type_: Any, id_: Any, body: bytes, url: str | None) -> tuple[Kind, str
     """
     kind = KINDS.get(type_) if isinstance(type_, str) else None
     if kind is None:
-        raise InvalidInput("Its resourceType is missing or not a FHIR resource type.")
+        sentence = "Its resourceType is missing or not a FHIR resource type."
+        raise InvalidInput(Told(sentence, Fault.NO_RECORD))
     if type_ == "OperationOutcome":
-        raise InvalidInput("This is a message of the server, not a record.")
+        sentence = "This is a message of the server, not a record."
+        raise InvalidInput(Told(sentence, Fault.NO_RECORD))
     if id_ is None:
         return kind, _id_from(url) or f"sha256-{sha256(body).hexdigest()[:32]}"
     if not isinstance(id_, str) or not id_ or len(id_) > MAX_ID:
-        raise InvalidInput("Its id is empty, too long, or not text.")
+        raise InvalidInput(Told("Its id is empty, too long, or not text.", Fault.BAD_ID))
     if not id_.isprintable():
-        raise InvalidInput("Its id holds control characters.")
+        raise InvalidInput(Told("Its id holds control characters.", Fault.BAD_ID))
     return kind, id_
 
 
@@ -552,7 +555,7 @@ def judge(raw: bytes) -> tuple[Any, _Look]:
         try:
             value = _QUICK.decode(raw)
         except (msgspec.DecodeError, ValueError) as problem:
-            raise InvalidInput("This is not well-formed JSON.") from problem
+            raise document.Malformed("This is not well-formed JSON.") from problem
         look = _look(value)
         if look.names == raw.count(b'":'):
             return value, look
@@ -593,13 +596,13 @@ def _look(value: Any) -> _Look:  # noqa: C901, PLR0912  one flat walk: it runs f
                         _look_at_untyped_file(look, inner)
                     waiting.append(inner)
                 elif kind is int and not -_MOST_DIGITS < inner < _MOST_DIGITS:
-                    raise InvalidInput("This holds a number longer than 40 characters.")
+                    raise document.Malformed("This holds a number longer than 40 characters.")
         elif kind is list:
             waiting.extend(reversed(found))
         elif kind is str:
             continue
         elif kind is int and not -_MOST_DIGITS < found < _MOST_DIGITS:
-            raise InvalidInput("This holds a number longer than 40 characters.")
+            raise document.Malformed("This holds a number longer than 40 characters.")
     return look
 
 

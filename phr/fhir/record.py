@@ -3,22 +3,38 @@
 Not here: how they are stored (`phr.store.records`) or shown (`phr.chart`, `phr.views`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from phr.fhir import document
 from phr.fhir.document import Item
 from phr.fhir.labels import Label
 from phr.fhir.older import as_r4
 
-__all__ = ["CONTRIBUTED", "OWN", "UNSAID", "UPLOAD", "Item", "Origin", "Record", "Selection"]
+__all__ = [
+    "BESIDE",
+    "CONTRIBUTED",
+    "OWN",
+    "UNSAID",
+    "UPLOAD",
+    "Element",
+    "Item",
+    "Origin",
+    "Record",
+    "Selection",
+    "once",
+]
 
 OWN: Final = "own"  # kinds of places without a server: the patient's own statements,
 UPLOAD: Final = "upload"  # and the files of one name,
 CONTRIBUTED: Final = "contributed"  # what one recipient sent and the patient accepted
+BESIDE: Final = "Documents from "  # how the name of a place for what documents say begins
 UNSAID = "unsaid"  # among the categories of a Selection: records that say none, too
+
+
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -31,6 +47,11 @@ class Origin:
     demo: bool = False
     as_of: datetime | None = None  # last successful pull
     address: str = ""  # of the endpoint; "" where nothing is pulled from
+
+    @property
+    def transcribes(self) -> bool:
+        """Say whether what Homeport makes of documents is kept here."""
+        return self.kind == UPLOAD or (self.kind == CONTRIBUTED and self.name.startswith(BESIDE))
 
     @property
     def is_brought(self) -> bool:
@@ -70,6 +91,31 @@ class Record:
         if held is None:
             held = self.__dict__["_document"] = as_r4(document.parse(self.body))
         return held
+
+
+class Element(dict[str, Any]):
+    """An element that came many times byte for byte the same: one object in many documents.
+
+    Nobody changes it. What was read of it once stays with it (`once`), and goes with it.
+    """
+
+    __slots__ = ("known",)
+
+    def __init__(self, value: Mapping[str, Any]) -> None:
+        """Begin with nothing read."""
+        super().__init__(value)
+        self.known: dict[Callable[[Any], Any], Any] = {}
+
+
+def once(read: Callable[[Any], Read], value: Any) -> Read:
+    """Return what `read` makes of a value; of an Element it is made once. It must not change."""
+    if type(value) is not Element:
+        return read(value)
+    try:
+        made: Read = value.known[read]
+    except KeyError:
+        made = value.known[read] = read(value)
+    return made
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ are found once, at keep time, and kept as a compact blob.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
@@ -159,11 +159,10 @@ def packed(numbers: Sequence[int]) -> bytes:
 def unpack(blob: bytes) -> tuple[tuple[int, int], list[tuple[int, int]]]:
     """Return what `pack` was given."""
     numbers = varints(blob)
-    id_place = (next(numbers), next(numbers))
+    id_place = (numbers[0], numbers[1])
     found = []
     at = 0
-    for gap in numbers:
-        length = next(numbers)
+    for gap, length in zip(numbers[2::2], numbers[3::2], strict=True):
         found.append((at + gap, length))
         at += gap + length
     return id_place, found
@@ -177,15 +176,20 @@ def varint(blob: bytearray, number: int) -> None:
     blob.append(number)
 
 
-def varints(blob: bytes) -> Iterator[int]:
-    """Yield the numbers of a blob of varints."""
+def varints(blob: bytes) -> list[int]:
+    """Return the numbers of a blob of varints."""
+    if blob.isascii():  # each is below 128, a byte
+        return list(blob)
+    numbers: list[int] = []
     number = shift = 0
     for byte in blob:
-        number |= (byte & 127) << shift
-        shift += 7
         if byte < 128:
-            yield number
+            numbers.append(number | byte << shift)
             number = shift = 0
+        else:
+            number |= (byte & 127) << shift
+            shift += 7
+    return numbers
 
 
 def _smalls() -> list[bytes]:
@@ -205,13 +209,20 @@ _small: Final = _smalls().__getitem__
 
 def reference_texts(body: bytes, blob: bytes) -> list[str]:
     """Return the references of a kept resource, as the sender wrote them."""
-    return [_unescaped(body[start : start + length]) for start, length in unpack(blob)[1]]
+    return [unescaped(said) for said in said_in(body, blob)]
 
 
-def splice(body: bytes, blob: bytes, local_id: str, rewrite: Callable[[str], str | None]) -> bytes:
+def said_in(body: bytes, blob: bytes) -> list[bytes]:
+    """Return the references of a kept resource as they stand in it, escapes and all."""
+    return [body[start : start + length] for start, length in unpack(blob)[1]]
+
+
+def splice(
+    body: bytes, blob: bytes, local_id: str, rewrite: Callable[[bytes], bytes | None]
+) -> bytes:
     """Return `body` with its id set to `local_id` and each reference as `rewrite` says.
 
-    `rewrite` takes the reference as text and answers None where it stays as it is.
+    `rewrite` takes the reference as it stands in the JSON string and answers None where it stays.
     """
     id_place, found = unpack(blob)
     changes: list[tuple[int, int, bytes]] = []
@@ -220,9 +231,9 @@ def splice(body: bytes, blob: bytes, local_id: str, rewrite: Callable[[str], str
     else:
         changes.append((id_place[0], 0, f'"id":"{local_id}",'.encode()))
     for start, length in found:
-        new = rewrite(_unescaped(body[start : start + length]))
+        new = rewrite(body[start : start + length])
         if new is not None:
-            changes.append((start, length, msgspec.json.encode(new)[1:-1]))
+            changes.append((start, length, new))
     return _exchanged(body, sorted(changes))
 
 
@@ -235,7 +246,13 @@ def _exchanged(body: bytes, changes: Sequence[tuple[int, int, bytes]]) -> bytes:
     return b"".join((*parts, body[at:]))
 
 
-def _unescaped(raw: bytes) -> str:
-    if b"\\" in raw:
-        return str(msgspec.json.decode(b'"%s"' % raw))
-    return raw.decode("utf-8")
+def unescaped(said: bytes) -> str:
+    """Return the text of what stands between the quotes of a JSON string."""
+    if b"\\" in said:
+        return str(msgspec.json.decode(b'"%s"' % said))
+    return said.decode("utf-8")
+
+
+def escaped(text: str) -> bytes:
+    """Return a text as it stands between the quotes of a JSON string."""
+    return msgspec.json.encode(text)[1:-1]

@@ -8,14 +8,15 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Iterator, Mapping
+from datetime import date
 from html import escape
 from typing import Final
 
 from lxml import etree
 
-from phr.papers.cda_values import V3, Element, attr, every, first, words_in
+from phr.papers.cda_values import V3, Element, attr, every, first, moment, words_in
 from phr.papers.kinds import narrow
-from phr.papers.reading import MOST_HTML, MOST_TEXT, Reading, Whose
+from phr.papers.reading import MOST_HTML, MOST_TEXT, Edition, Reading, Whose
 
 _XSI_NIL: Final = "nullFlavor"
 _DEEPEST: Final = 60  # of narrative and of sections in sections
@@ -88,6 +89,7 @@ def _read(root: Element) -> Reading:
         sentence=sentence,
         cut=len(text) > MOST_TEXT or len(html) > MOST_HTML,
         inside=inside_type,
+        edition=_edition(root),
     )
 
 
@@ -108,26 +110,47 @@ def whose_of(root: Element) -> Whose:
     said = attr(code, "code").upper()
     return Whose(
         name=person(patient),
-        born=_moment(attr(first(patient, "birthTime"), "value"))[:10],
+        born=moment(attr(first(patient, "birthTime"), "value")).partition("T")[0],
         sex=_SEXES.get(said) or attr(code, "displayName") or said,
     )
+
+
+def _edition(root: Element) -> Edition:
+    number = attr(first(root, "versionNumber"), "value")
+    replaced = (
+        _id(first(each, "parentDocument/id"))
+        for each in every(root, "relatedDocument")[:_MOST_PARTS]
+        if attr(each, "typeCode") == "RPLC"
+    )
+    return Edition(
+        name=_id(first(root, "id")),
+        series=_id(first(root, "setId")),
+        number=int(number) if number.isascii() and number.isdigit() and len(number) < 10 else 0,
+        replaces=tuple(filter(None, replaced)),
+    )
+
+
+def _id(at: Element | None) -> str:
+    root, extension = attr(at, "root"), attr(at, "extension")
+    return f"{root}^{extension}" if root and not attr(at, "nullFlavor") else ""
 
 
 def _facts(root: Element, whose: Whose) -> Iterator[tuple[str, str]]:
     """Yield what the head says (US Realm Header, C-CDA 2.1 §1.1), only what is there."""
     yield from _filled("Patient", whose.name)
-    yield from _filled("Born", whose.born)
+    born = attr(first(root, "recordTarget/patientRole/patient/birthTime"), "value")
+    yield from _filled("Born", moment_words(born).partition(",")[0])
     yield from _filled("Sex", whose.sex)
     yield from _filled("Kind", display(first(root, "code")))
-    yield from _filled("Written", _moment(attr(first(root, "effectiveTime"), "value")))
+    yield from _filled("Written", moment_words(attr(first(root, "effectiveTime"), "value")))
     for author in every(root, "author")[:_MOST_PARTS]:
-        at = _moment(attr(first(author, "time"), "value"))
+        at = moment_words(attr(first(author, "time"), "value"))
         yield from _filled("Author", _joined(party(first(author, "assignedAuthor")), at))
     custodian = "custodian/assignedCustodian/representedCustodianOrganization/name"
     yield from _filled("Kept by", words_in(first(root, custodian)))
     signed = first(root, "legalAuthenticator")
     if signed is not None:
-        at = _moment(attr(first(signed, "time"), "value"))
+        at = moment_words(attr(first(signed, "time"), "value"))
         yield from _filled("Signed by", _joined(party(first(signed, "assignedEntity")), at))
     visit = first(root, "componentOf/encompassingEncounter/effectiveTime")
     yield from _filled("Visit", _period(visit))
@@ -168,28 +191,36 @@ def person(at: Element | None) -> str:
     return ""
 
 
-_TIME: Final = re.compile(r"(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(?:\d\d)?(?:\.\d+)?([+-]\d{2,4})?")
+_TIME: Final = re.compile(
+    r"(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(?:\d\d)?(?:\.\d+)?(?:([+-]\d\d):?(\d\d)?)?"
+)
 
 
-def _moment(said: str) -> str:
-    """Return an HL7 time (CDA TS) with its own precision and zone: 2013-08-15 10:35 -0500."""
+def moment_words(said: str) -> str:
+    """Return an HL7 time (CDA TS) for a reader, with its own precision and zone.
+
+    "15 Aug 2013, 10:35 (UTC-05:00)"; what is no time stays as it is written.
+    """
     found = _TIME.fullmatch(said)
-    if found is None:
+    month = int(found[2] or 1) if found else 0
+    if found is None or not 1 <= month <= 12:
         return said
-    year, month, day, hour, minute, zone = found.groups()
-    date = "-".join(part for part in (year, month, day) if part)
+    year, named, day, hour, minute, zone, rest = found.groups()
+    told = " ".join(
+        filter(None, (day and str(int(day)), named and f"{date(2000, month, 1):%b}", year))
+    )
     if hour is None:
-        return date
-    return f"{date} {hour}:{minute or '00'}" + (f" {zone}" if zone else "")
+        return told
+    return f"{told}, {hour}:{minute or '00'}" + (f" (UTC{zone}:{rest or '00'})" if zone else "")
 
 
 def _period(at: Element | None) -> str:
     if at is None:
         return ""
-    low = _moment(attr(first(at, "low"), "value"))
-    high = _moment(attr(first(at, "high"), "value"))
+    low = moment_words(attr(first(at, "low"), "value"))
+    high = moment_words(attr(first(at, "high"), "value"))
     if not low and not high:
-        return _moment(attr(at, "value"))
+        return moment_words(attr(at, "value"))
     if not low:
         return f"until {high}"
     return f"{low} to {high}" if high else f"from {low}"

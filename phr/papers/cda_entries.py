@@ -2,8 +2,8 @@
 
 Only what the document says. An id is made of what a resource says: the same file, or the same
 statement in the next file of that place, is the same record. Allergies, problems, medicines,
-immunizations, results, vital signs, procedures; all else stays in the document, which is kept as
-it came. The rules, and what they follow: `docs/decisions`.
+immunizations, results, vital signs, procedures, visits, family and social history; all else stays
+in the document, which is kept as it came. The rules, and what they follow: `docs/decisions`.
 """
 
 import base64
@@ -16,9 +16,19 @@ from typing import Final
 
 import msgspec
 
-from phr.papers import cda, cda_lists, cda_seen
+from phr.papers import cda, cda_life, cda_lists, cda_seen
 from phr.papers import cda_values as values
-from phr.papers.cda_page import HL7, TEMPLATE, UNKNOWN, Page, coded, keyed, stands, to
+from phr.papers.cda_page import (
+    HL7,
+    TEMPLATE,
+    UNKNOWN,
+    Page,
+    coded,
+    is_denied,
+    keyed,
+    stands,
+    to,
+)
 from phr.papers.cda_values import Element, Value, attr, every, filled, first, roots, words_in
 from phr.papers.reading import TRANSCRIBED, Reading, name_of
 
@@ -31,13 +41,21 @@ _MAKERS: Final[Mapping[str, tuple[str, Callable[[Page, Element], Iterator[Value]
     f"{TEMPLATE}4": ("Problems", cda_lists.problem),
     f"{TEMPLATE}16": ("Medicines", cda_lists.medicine),
     f"{TEMPLATE}52": ("Immunizations", cda_lists.immunization),
+    f"{TEMPLATE}27": ("Vital signs", cda_seen.vital),
     f"{TEMPLATE}1": ("Results", cda_seen.battery),
     f"{TEMPLATE}2": ("Results", cda_seen.result),
-    f"{TEMPLATE}27": ("Vital signs", cda_seen.vital),
     f"{TEMPLATE}14": ("Procedures", cda_seen.procedure),
     f"{TEMPLATE}12": ("Procedures", cda_seen.procedure),
     f"{TEMPLATE}13": ("Procedures", cda_seen.procedure),
+    f"{TEMPLATE}49": ("Visits", cda_life.visit),
+    f"{TEMPLATE}45": ("Family history", cda_life.relative),
+    f"{TEMPLATE}78": ("Social history", cda_life.habit),
+    f"{TEMPLATE}85": ("Social history", cda_life.habit),
+    f"{TEMPLATE}200": ("Social history", cda_life.habit),
+    f"{TEMPLATE}38": ("Social history", cda_life.habit),
 }
+_OPEN: Final = f"{TEMPLATE}49"  # whose parts (diagnoses) are statements of their own
+_OF_OTHERS: Final = f"{TEMPLATE}45"  # which speaks of a relative, as it says
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,18 +145,21 @@ class _Scribe:
         for at in entry.iter():
             if at in done or not isinstance(at.tag, str):
                 continue
-            maker = next((_MAKERS[one] for one in roots(at) if one in _MAKERS), None)
-            if maker is None:
+            found = roots(at)
+            template = next((one for one in _MAKERS if one in found), None)
+            if template is None:
                 continue
-            done.update(at.iter())  # what is inside a statement belongs to it
-            if not stands(at):
+            if template != _OPEN:
+                done.update(at.iter())  # what is inside a statement belongs to it
+            if is_denied(at) if template == _OF_OTHERS else not stands(at):
                 continue
-            for made in maker[1](self._page, at):
+            kind, maker = _MAKERS[template]
+            for made in maker(self._page, at):
                 resource = keyed(made)
                 self._names.setdefault(resource["id"], next(iter(values.identifiers(at)), {}))
                 if resource["id"] not in self._made:
                     self._made[resource["id"]] = resource
-                    self._counts[maker[0]] += resource["resourceType"] != "DiagnosticReport"
+                    self._counts[kind] += resource["resourceType"] != "DiagnosticReport"
                 yield resource
 
     def _paper(self) -> Value:

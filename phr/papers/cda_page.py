@@ -112,15 +112,25 @@ def stands(at: Element) -> bool:
 
     What is around it counts too, up to its section: a null or denied act, a family's organizer.
     """
-    for each in (at, *at.iterancestors()):
-        if first(each, "subject/relatedSubject") is not None:
-            return False
-        if each.tag == f"{values.V3}section":
-            return True
-        denied = each is not at and attr(each, "negationInd") == "true"
-        if attr(each, "nullFlavor") or denied:
-            return False
-    return True
+    about = (first(each, "subject/relatedSubject") for each in _with_what_holds(at))
+    return not is_denied(at) and all(each is None for each in about)
+
+
+def is_denied(at: Element) -> bool:
+    """Say whether a statement is null, or inside of a null or denied one of its section."""
+    *inside, _ = _with_what_holds(at)
+    return any(
+        attr(each, "nullFlavor") or (each is not at and attr(each, "negationInd") == "true")
+        for each in inside
+    )
+
+
+def _with_what_holds(at: Element) -> list[Element]:
+    """Return a statement, all that is around it, and last its section."""
+    found = [at]
+    while found[-1].tag != f"{values.V3}section" and found[-1].getparent() is not None:
+        found.append(found[-1].getparent())
+    return found
 
 
 def keyed(resource: Value) -> Value:

@@ -23,7 +23,7 @@ def battery(page: Page, at: Element) -> Iterator[Value]:
         keyed(one)
         for each in every(at, "component/observation")
         if stands(each)
-        for one in _observation(page, each, "", around)
+        for one in observation(page, each, "", around)
     ]
     yield from ({name: one[name] for name in one if name != "id"} for one in made)
     what = page.concept(first(at, "code"))
@@ -45,16 +45,20 @@ def battery(page: Page, at: Element) -> Iterator[Value]:
 
 def result(page: Page, at: Element) -> Iterator[Value]:
     """Result Observation outside of an organizer (C-CDA 2.1 §3.87)."""
-    yield from _observation(page, at, "", None)
+    yield from observation(page, at, "", None)
 
 
 def vital(page: Page, at: Element) -> Iterator[Value]:
     """Vital Sign Observation (C-CDA 2.1 §3.109)."""
     organizer = next(at.iterancestors(f"{values.V3}organizer"), None)
-    yield from _observation(page, at, "vital-signs", first(organizer, "effectiveTime"))
+    yield from observation(page, at, "vital-signs", first(organizer, "effectiveTime"))
 
 
-def _observation(page: Page, at: Element, category: str, around: Element | None) -> Iterator[Value]:
+def observation(page: Page, at: Element, category: str, around: Element | None) -> Iterator[Value]:
+    """Return what was observed; nothing for what is denied, planned, or of no kind.
+
+    `around` is the effectiveTime of what holds it, for an observation without its own.
+    """
     what = page.concept(first(at, "code"))
     if not what:
         what = filled({"text": page.told(first(at, "text"))})

@@ -15,6 +15,7 @@ SDTC: Final = "{urn:hl7-org:sdtc}"
 XSI_TYPE: Final = "{http://www.w3.org/2001/XMLSchema-instance}type"
 UCUM: Final = "http://unitsofmeasure.org"
 SNOMED: Final = "http://snomed.info/sct"
+LOINC: Final = "http://loinc.org"
 _MOST_TEXT: Final = 5000  # characters of one text that is repeated outside of the document
 _MOST_CODES: Final = 20  # of one concept
 
@@ -23,7 +24,7 @@ Value: TypeAlias = dict[str, Any]
 Told: TypeAlias = Callable[[Element | None], str]  # the words of a text or of what it refers to
 
 SYSTEMS: Final = {  # OID -> the name FHIR has for the same list of codes
-    "2.16.840.1.113883.6.1": "http://loinc.org",
+    "2.16.840.1.113883.6.1": LOINC,
     "2.16.840.1.113883.6.96": SNOMED,
     "2.16.840.1.113883.6.88": "http://www.nlm.nih.gov/research/umls/rxnorm",
     "2.16.840.1.113883.6.90": "http://hl7.org/fhir/sid/icd-10-cm",
@@ -34,12 +35,14 @@ SYSTEMS: Final = {  # OID -> the name FHIR has for the same list of codes
     "2.16.840.1.113883.6.12": "http://www.ama-assn.org/go/cpt",
     "2.16.840.1.113883.6.69": "http://hl7.org/fhir/sid/ndc",
     "2.16.840.1.113883.12.292": "http://hl7.org/fhir/sid/cvx",
+    "2.16.840.1.113883.6.59": "http://hl7.org/fhir/sid/cvx",  # as documents of Release 1.1 name it
     "2.16.840.1.113883.12.227": "http://terminology.hl7.org/CodeSystem/MVX",
     "2.16.840.1.113883.4.9": "http://fdasis.nlm.nih.gov",
     "2.16.840.1.113883.5.83": (
         "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
     ),
     "2.16.840.1.113883.5.4": "http://terminology.hl7.org/CodeSystem/v3-ActCode",
+    "2.16.840.1.113883.5.111": "http://terminology.hl7.org/CodeSystem/v3-RoleCode",
     "2.16.840.1.113883.5.8": "http://terminology.hl7.org/CodeSystem/v3-ActReason",
 }
 _NPI: Final = "2.16.840.1.113883.4.6"

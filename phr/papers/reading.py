@@ -10,7 +10,7 @@ from typing import Any, Final
 
 MOST_TEXT: Final = 1_000_000  # characters that are kept of a file
 MOST_HTML: Final = 2_000_000
-RULES: Final = 2  # raise it when readers find more: what was read before is read again
+RULES: Final = 3  # raise it when readers find more: what was read before is read again
 MADE: Final = "urn:homeport:made"
 TRANSCRIBED: Final = {  # meta.tag of what was made of a document here
     "system": MADE,
@@ -35,12 +35,26 @@ class Whose:
 
 
 @dataclass(frozen=True, slots=True)
+class Edition:
+    """Which version of which document a file says it is (CDA R2 §4.2.1): ids as "root^extension".
+
+    `series` is what all versions share, `number` tells them apart, `replaces` names others.
+    """
+
+    name: str = ""
+    series: str = ""
+    number: int = 0
+    replaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """The outcome for one file.
 
     `text` has its words, paragraphs on lines of their own; `html` its structure, not cleaned yet
     (`phr.views.attachment.clean`); `facts` are (label, value) from its head; `sentence` says in
-    words what could not be read; `inside` is the media type of a file that it wraps.
+    words what could not be read; `inside` is the media type of a file that it wraps; `edition`
+    tells versions of one document apart.
     """
 
     text: str = ""
@@ -51,6 +65,7 @@ class Reading:
     sentence: str = ""
     cut: bool = False
     inside: str = ""
+    edition: Edition = Edition()
 
     def packed(self) -> bytes:
         """Return it as JSON."""
@@ -71,6 +86,17 @@ def unpacked(packed: bytes) -> Reading:
         sentence=bounded(read, "sentence", 500),
         cut=bool(read.get("cut")),
         inside=bounded(read, "inside", 100),
+        edition=_edition(read["edition"]),
+    )
+
+
+def _edition(read: Mapping[str, Any]) -> Edition:
+    number = read.get("number")
+    return Edition(
+        bounded(read, "name", 300),
+        bounded(read, "series", 300),
+        number if isinstance(number, int) else 0,
+        tuple(str(each)[:300] for each in read["replaces"][:20]),
     )
 
 

@@ -24,7 +24,7 @@ from phr.sharing import package
 from phr.sharing.gate import Released
 from phr.sharing.parameters import PARAMETERS
 from phr.sharing.provision import SUPPORTING
-from phr.sharing.released import is_r4
+from phr.sharing.ready import END, HEAD, NAME_END, Lot, is_r4
 from phr.sharing.search import ANY, Search
 from phr.store.records import Clause
 
@@ -343,15 +343,20 @@ def _everything(
     if not types or PATIENT in types:
         yield _entry(base, whose.name, whose.body, MATCH)
         first = False
-    for record, body in released.stream():
-        if (types and record.type not in types) or (since and record.received_at < since):
-            continue
-        if record.type not in PARAMETERS or not is_r4(record):
-            continue
-        entry = _entry(base, f"{record.type}/{record.local_id}", body, MATCH)
-        yield entry if first else b",\n" + entry
+    offered = set(types or PARAMETERS) & set(PARAMETERS)
+    for lot in released.lots(types=offered, since=since):
+        entries = _entries(base, lot)
+        yield entries if first else b",\n" + entries
         first = False
     yield b"]}"
+
+
+def _entries(base: str, lot: Lot) -> bytes:
+    """Return the entries of a Bundle for many records: as `_entry` for each."""
+    opening, end = b'{"fullUrl":"' + f"{base}/{lot.type}/".encode(), b"," + MATCH
+    if lot.body is not None:
+        return b"".join((opening, lot.text, NAME_END, lot.body, end))
+    return b"".join((opening, lot.text.replace(END, end + b",\n" + opening), end))
 
 
 # ------------------------------------------------------------------ documents ($docref)
@@ -393,11 +398,22 @@ def lines(
         if since is None or found.received_at >= since:
             yield package.one_line(found.body) + b"\n"
         return
+    if type_ not in SUPPORTING:
+        for lot in released.lots(type_, since=since, until=until):
+            yield _as_lines(lot)
+        return
     for record, body in released.found(_all_of(type_, since)):
         if record.received_at <= until:
             yield package.one_line(body) + b"\n"
         elif record.version > 1:
             yield from _as_of(released, record, since, until)
+
+
+def _as_lines(lot: Lot) -> bytes:
+    if lot.body is not None:
+        return package.one_line(lot.body) + b"\n"
+    text = package.one_line(lot.text)
+    return b"\n".join([each[HEAD:] for each in text.split(END)]) + b"\n"
 
 
 def _all_of(type_: str, since: datetime | None) -> Search:

@@ -179,6 +179,35 @@ def sendable(asked: Wishes, contexts: Collection[Context]) -> Wishes:
     return Wishes(tuple(dict.fromkeys(line for line in lines if line)))
 
 
+def both(asked: Wishes, offered: Wishes) -> Wishes:
+    """Return what both let read, in the words of the one that says less; plain scopes fall away.
+
+    The context is that of what was asked: a server may say `system/` where one person is meant.
+    """
+    lines = [
+        line
+        for one in asked.lines
+        for other in offered.lines
+        if (line := _narrower(one, _within_context(other, one.scope.context))) is not None
+    ]
+    return grantable(Wishes(tuple(dict.fromkeys(lines))), tuple(Context))
+
+
+def _within_context(line: Line, context: str) -> Line:
+    _, slash, rest = line.text.partition("/")
+    return Line(context + slash + rest, replace(line.scope, context=context))
+
+
+def _narrower(one: Line, other: Line) -> Line | None:
+    """Return whichever of two lines lies within the other, reading alone; None where neither."""
+    first, second = _reading(one), _reading(other)
+    if first is None or second is None:
+        return None
+    if _within(first.scope, second.scope):
+        return first
+    return second if _within(second.scope, first.scope) else None
+
+
 def reaching(rules: Iterable[Rule], since: datetime | None) -> tuple[Rule, ...]:
     """Return rules whose dated kinds begin at `since`; lists that hold for life stay whole."""
     if since is None:

@@ -40,13 +40,25 @@ from phr import ids, jwt
 from phr.errors import Conflict, InvalidInput
 from phr.fhir import references
 from phr.fhir.labels import Label
-from phr.sharing import asking, clients, consents, gate, grants, handles, proof, recipients
+from phr.sharing import (
+    asking,
+    clients,
+    consents,
+    gate,
+    grants,
+    handles,
+    proof,
+    recipients,
+    tickets,
+)
 from phr.sharing.addresses import Addresses
 from phr.sharing.asking import Context, Wishes
 from phr.sharing.clients import App
 from phr.sharing.grants import StepUp
+from phr.sharing.handles import Bearer
 from phr.sharing.proof import OAuthRefused
 from phr.sharing.provision import Action, Provision
+from phr.sharing.tickets import Ticket
 from phr.store import audit
 from phr.store.database import Priority
 from phr.store.house import House
@@ -56,6 +68,7 @@ from phr.store.models import (
     Grant,
     GrantState,
     Handle,
+    HandleKind,
     HandleState,
     MemberRole,
     Membership,
@@ -273,15 +286,21 @@ def give_token(desk: Desk, app: App, given: Mapping[str, Sequence[str]]) -> Answ
     """Answer a token request of an app that has proved who it is (RFC 6749 §4.1.3, §4.4.2, §6).
 
     One urgent transaction decides and issues: a code or refresh token sent twice at once is
-    redeemed once. One that was used up before ends the grant. Raises OAuthRefused or Sealed.
+    redeemed once. One that was used up before ends the grant. A ticket is shown again and again.
+    Raises OAuthRefused or Sealed.
     """
-    found = _reach(desk, app, _presented(given), proof.consent_of(given))
+    ticket = None
+    if _first(given, "grant_type") == tickets.EXCHANGE:
+        ticket = tickets.read(desk.house, given, app.key, desk.addresses, now=desk.now)
+        found = _reach_ticket(desk, ticket)
+    else:
+        found = _reach(desk, app, _presented(given), proof.consent_of(given))
     if found is None:
         raise OAuthRefused("invalid_grant")
     vault, grant_id, routing_id = found
     with vault.write(Priority.URGENT) as session:
         server = _Server(desk.house, desk.addresses)
-        server.at = _At(session, vault, app, grant_id, routing_id, desk.now)
+        server.at = _At(session, vault, app, grant_id, routing_id, desk.now, ticket)
         answer: Answer = server.create_token_response(_Request("POST", given))
     if server.at.reused:
         gate.end(vault, grant_id, REUSED, gate.APPLIANCE, now=desk.now)
@@ -347,6 +366,14 @@ def _reach(
     return desk.vaults.get(patient_id), grant_id, bearer.routing_id
 
 
+def _reach_ticket(desk: Desk, ticket: Ticket) -> tuple[Vault, str, str] | None:
+    route = handles.route_of(desk.house, Bearer(ticket.id, ""))
+    if route is None or route[0] != ticket.patient_id:
+        return None
+    patient_id, grant_id = route
+    return desk.vaults.get(patient_id), grant_id, ticket.id
+
+
 def _reach_consent(desk: Desk, app: App, consent_id: str) -> tuple[Vault, str, str] | None:
     patient_id = consents.whose(desk.house, consent_id)
     if patient_id is None:
@@ -368,6 +395,7 @@ def _reach_server(desk: Desk, app: App, patient_id: str) -> tuple[Vault, str, st
             Authorization.client_id == app.id,
             Grant.state == GrantState.ACTIVE,
             Grant.id.not_in(select(ConsentAsked.grant_id)),  # those ask by their Consent
+            Grant.id.not_in(select(Handle.grant_id).where(Handle.kind == HandleKind.TICKET)),
         )
         .order_by(Grant.created_at.desc())
         .limit(1)
@@ -392,6 +420,7 @@ class _At:
     grant_id: str
     routing_id: str
     now: datetime
+    ticket: Ticket | None = None  # the one that is shown, where one is
     reused: bool = False
     given_back: bool = False
 
@@ -451,7 +480,8 @@ class _Client(ClientMixin):  # type: ignore[misc]  # Authlib has no types
         return response_type == "code" and not self.app.is_backend
 
     def check_grant_type(self, grant_type: str) -> bool:
-        return (grant_type in {"client_credentials", proof.BEARER}) == self.app.is_backend
+        of_servers = {"client_credentials", proof.BEARER, tickets.EXCHANGE}
+        return (grant_type in of_servers) == self.app.is_backend
 
 
 class _Server(AuthorizationServer):  # type: ignore[misc]  # Authlib has no types
@@ -464,6 +494,7 @@ class _Server(AuthorizationServer):  # type: ignore[misc]  # Authlib has no type
         self.register_grant(_RefreshGrant)
         self.register_grant(_ServerGrant)
         self.register_grant(_ConsentGrant)
+        self.register_grant(_TicketGrant)
         self.register_endpoint(_Revocation)
         self.register_endpoint(_Introspection)
 
@@ -686,6 +717,34 @@ class _ConsentGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]  # Aut
         if asked.used_at is None:
             _note_connected(at)
         asked.used_at, asked.error = at.now, None
+        return 200, body, self.TOKEN_RESPONSE_HEADER
+
+
+class _TicketGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]  # Authlib has no types
+    """A server shows a SMART Permission Ticket (RFC 8693 §2.1); Authlib has only its name."""
+
+    GRANT_TYPE = tickets.EXCHANGE
+    server: _Server
+
+    def validate_token_request(self) -> None:
+        """Take what was proved and read already: server and ticket."""
+        self.request.client = self.server.authenticate_client(self.request, ())
+
+    def create_token_response(self) -> tuple[int, dict[str, Any], Any]:
+        at = self.server.at
+        row, ticket = at.row(), at.ticket
+        if row is None or ticket is None or at.grant() is None:
+            raise InvalidGrantError
+        if not tickets.bears(at.session, at.vault, at.grant_id, ticket):
+            raise InvalidGrantError
+        given = tickets.granted(row, ticket)
+        if not given.lines:
+            raise InvalidScopeError
+        body = self.server.token(row, given, SERVER_TOKEN_LASTS)
+        if row.redeemed_at is None:
+            _note_connected(at)
+        row.redeemed_at = at.now
+        body["issued_token_type"] = tickets.ACCESS_TOKEN  # RFC 8693 §2.2.1
         return 200, body, self.TOKEN_RESPONSE_HEADER
 
 

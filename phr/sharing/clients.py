@@ -91,6 +91,7 @@ class App:
     registered_by: str | None
     network: str | None
     created_at: datetime
+    key: str = ""  # thumbprint of the key by which it has just proved who it is
 
     @property
     def is_backend(self) -> bool:

@@ -6,6 +6,7 @@ leave only beside a released record that refers to them, or to one that does.
 
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from weakref import WeakKeyDictionary
 
 from phr.fhir import references
@@ -15,6 +16,15 @@ from phr.sharing.provision import SUPPORTING
 NAMED = (b"urn:", *(name.encode() for name in SUPPORTING))  # looked for before anything is read
 MOST_KEPT = 32  # sets remembered of one vault
 STEPS = 4  # a role names a practitioner, who is of an organization, which is part of another
+
+
+@lru_cache(maxsize=8192)
+def named_by(said: bytes) -> tuple[str, str] | None:
+    """Return (type or "" for a URN, remote id) of a reference that may lead to such a record."""
+    target = references.target(references.unescaped(said))
+    if target is None or (target.type and target.type not in SUPPORTING):
+        return None
+    return target.type, target.id
 
 
 class Wanted:
@@ -29,10 +39,14 @@ class Wanted:
         body = record.body
         if not any(name in body for name in NAMED):
             return
-        for said in references.reference_texts(body, record.splices):
-            target = references.target(said)
-            if target is not None and (target.type in SUPPORTING or not target.type):
-                self._targets.add((record.connection_id, target.type, target.id))
+        for said in references.said_in(body, record.splices):
+            named = named_by(said)
+            if named is not None:
+                self._targets.add((record.connection_id, *named))
+
+    def add(self, targets: Iterable[tuple[int, str, str]]) -> None:
+        """Remember what was found in records before: see `named_by`, beside the connection."""
+        self._targets.update(targets)
 
     def __contains__(self, record: Record) -> bool:
         """Say whether a record was referred to."""

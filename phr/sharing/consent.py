@@ -108,13 +108,14 @@ def _classes(types: Sequence[str], categories: Sequence[str]) -> list[dict[str, 
     if not categories:
         return [{"system": RESOURCE_TYPES, "code": each} for each in types]
     return [
-        {"system": SCOPES, "code": f"patient/{type_}.rs?category={_category(type_, each)}"}
+        {"system": SCOPES, "code": f"patient/{type_}.rs?category={category(type_, each)}"}
         for type_ in types
         for each in categories
     ]
 
 
-def _category(type_: str, code: str) -> str:
+def category(type_: str, code: str) -> str:
+    """Return a category as a scope or a search names it: with its code system where one is ours."""
     system = CATEGORIES.get(type_)
     return f"{system}|{code}" if system else code
 

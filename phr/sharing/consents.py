@@ -39,6 +39,7 @@ from phr.store.models import (
 from phr.store.vault import Vault
 
 ROLE: Final = "app"
+BY_HAND: Final = ""  # in the place of an app: the patient brought it
 NOBODY: Final = "A server that is not named yet"
 WAITING_OF_ONE: Final = 5  # proposals of one app that nobody has answered
 MOST_WAITING: Final = 100  # of all apps: so many that an app learns nothing of the others
@@ -116,32 +117,71 @@ def propose(vault: Vault, by: Standing, body: bytes, *, now: datetime) -> str:
     Its narrative is not kept. Raises consent.NotExpressible (nothing is kept), Conflict where too
     many wait, TooManyTries where the app proposed too many today.
     """
+    kept, proposal = _understood(vault, body, now)
+    limits.take(vault.house, [(f"proposals:{vault.id}:{by.client_id}", A_DAY)])
+    asker = _Asker(
+        by.client_id or "", {"kind": "recipient", "id": by.grant.id, "name": by.recipient}
+    )
+    consent_id = ids.new_id()
+    with vault.write() as session:
+        _draft(
+            session, vault, asker, kept, proposal,
+            consent_id=consent_id, grant_id=consent_id, now=now,
+        )  # fmt: skip
+    handles.bearer_route(vault.house, vault.id, consent_id)
+    return consent_id
+
+
+def bring(
+    vault: Vault, body: bytes, server: Server, actor: Mapping[str, Any], *, now: datetime
+) -> str:
+    """Keep a Consent that the patient brought, for the server it names; return the draft's id.
+
+    It waits for an answer like any other, line by line. Raises consent.NotExpressible (nothing is
+    kept), InvalidInput where it names another server, Conflict where too many wait.
+    """
+    kept, proposal = _understood(vault, body, now)
+    if proposal.server and proposal.server.rstrip("/") != server.address:
+        raise InvalidInput("The Consent names another server than this one.")
+    consent_id = ids.new_id()
+    with vault.write() as session:
+        row = _draft(
+            session, vault, _Asker(BY_HAND, actor), kept, proposal,
+            consent_id=consent_id, grant_id=consent_id, now=now,
+        )  # fmt: skip
+        _name_server(session, row, server)
+    handles.bearer_route(vault.house, vault.id, consent_id)
+    return consent_id
+
+
+@dataclass(frozen=True, slots=True)
+class _Asker:
+    """Who proposes: the app's client id (BY_HAND: nobody's), and who the log says it was."""
+
+    client_id: str
+    actor: Mapping[str, Any]
+
+
+def _understood(vault: Vault, body: bytes, now: datetime) -> tuple[str, Proposal]:
+    """Return a Consent as it is kept, without its narrative, and what it asks."""
     found = document.loads(body)
     proposal = consent.read(found, patient_id=references.patient_id(vault.id_key), now=now)
     kept = document.dumps({name: value for name, value in found.items() if name != "text"})
     if len(kept) > MOST_BYTES:
         raise consent.NotExpressible("This Consent is larger than is read here.")
-    limits.take(vault.house, [(f"proposals:{vault.id}:{by.client_id}", A_DAY)])
-    consent_id = ids.new_id()
-    with vault.write() as session:
-        _draft(
-            session,
-            vault,
-            by,
-            kept.decode(),
-            proposal,
-            consent_id=consent_id,
-            grant_id=consent_id,
-            now=now,
-        )
-    handles.bearer_route(vault.house, vault.id, consent_id)
-    return consent_id
+    return kept.decode(), proposal
+
+
+def _name_server(session: Session, row: ConsentAsked, server: Server) -> None:
+    row.address, row.jwks = server.address, None if server.jwks is None else dict(server.jwks)
+    grant = session.get_one(Grant, row.grant_id)
+    session.get_one(Recipient, grant.recipient_id).name = server.name
 
 
 def _draft(
     session: Session,
     vault: Vault,
-    by: Standing,
+    by: _Asker,
     body: str,
     proposal: Proposal,
     *,
@@ -171,7 +211,7 @@ def _draft(
         role=ROLE,
         provision=proposal.provision,
         reason="",
-        created_by=by.client_id or "",
+        created_by=by.client_id,
         shared_by="",
         ends_at=min(proposal.ends_at or longest, longest),
         uses=None,
@@ -181,13 +221,12 @@ def _draft(
     row = ConsentAsked(
         grant_id=grant_id,
         consent_id=consent_id,
-        client_id=by.client_id or "",
+        client_id=by.client_id,
         body=body,
         created_at=now,
     )
     session.add(row)
-    actor = {"kind": "recipient", "id": by.grant.id, "name": by.recipient}
-    audit.append(session, vault, "consent.proposed", actor, grant_id=grant_id)
+    audit.append(session, vault, "consent.proposed", by.actor, grant_id=grant_id)
     return row
 
 
@@ -248,6 +287,12 @@ def one(session: Session, vault: Vault, grant_id: str) -> Asked:
 def waiting(session: Session, vault: Vault) -> list[Asked]:
     """Return what waits for the patient's answer, the newest first."""
     return _in_state(session, vault, GrantState.DRAFT)
+
+
+def number_waiting(session: Session) -> int:
+    """Return how many wait for the patient's answer."""
+    waits = select(func.count()).select_from(ConsentAsked).join(Grant)
+    return int(session.scalar(waits.where(Grant.state == GrantState.DRAFT)) or 0)
 
 
 def standing(session: Session, vault: Vault) -> list[Asked]:
@@ -329,10 +374,11 @@ def authorize(
             raise Conflict("Too many servers were named for this Consent. Propose it anew.")
         else:
             grant_id, body = ids.new_id(), first.row.body
+            actor = {"kind": "recipient", "id": by.grant.id, "name": by.recipient}
             row = _draft(
                 session,
                 vault,
-                by,
+                _Asker(by.client_id or "", actor),
                 body,
                 first.proposal,
                 consent_id=consent_id,
@@ -342,8 +388,7 @@ def authorize(
         grant = session.get_one(Grant, row.grant_id)
         limit = min((each.grant.ends_at for each in known), default=grant.ends_at)
         grant.ends_at = min(ends_at or limit, limit)
-        row.address, row.jwks = server.address, None if server.jwks is None else dict(server.jwks)
-        session.get_one(Recipient, grant.recipient_id).name = server.name
+        _name_server(session, row, server)
         session.flush()
         return one(session, vault, row.grant_id)
 

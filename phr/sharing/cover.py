@@ -280,10 +280,15 @@ def _medicines(records: Sequence[Record], provision: Provision, context: Context
         Line(one.name, joined(*one.doses, by="; "), context.listed(one.record, "listed as current"))
         for one in current
     )
+    lines += tuple(
+        Line(sentence_case(one.name), "", context.listed(one.record, "said"))
+        for one in found
+        if one.standing is Standing.SAID
+    )
     note = f"{unclear} more where it is unclear whether they are current." if unclear else ""
     if not found:
         note = _empty("medicines", "MedicationRequest", provision)
-    elif not current and not unclear:
+    elif not lines and not unclear:
         note = "None is listed as current."
     return _column("Medicines listed as current", lines, note)
 
@@ -298,15 +303,18 @@ def _problems(records: Sequence[Record], provision: Provision, context: Context)
         )
         for one in found.active
     )
+    lines += tuple(
+        Line(sentence_case(one.name), "", context.listed(one.record, "said")) for one in found.said
+    )
     unclear, rest = len(found.unclear), len(found.over) + len(found.diagnoses)
     note = joined(
         f"{unclear} more where it is unclear whether they are active." if unclear else "",
         f"{rest} more: listed as over, or diagnoses of visits." if rest else "",
         by=" ",
     )
-    if not (found.active or unclear or rest or found.doubtful):
+    if not (lines or unclear or rest or found.doubtful):
         note = _empty("problems", "Condition", provision)
-    elif not found.active:
+    elif not lines:
         note = joined("None is listed as active.", note, by=" ")
     return _column("Problems", lines, note)
 

@@ -165,10 +165,10 @@ def _counted(released: Released, asked: Asked, at: _Progress) -> dict[str, int] 
     for number, type_ in enumerate(asked.types):
         at.text = f"{number} of {len(asked.types)} kinds of records looked through"
         found = 0
-        for _ in answers.lines(released, type_, since=asked.since, until=asked.at):
+        for piece in answers.lines(released, type_, since=asked.since, until=asked.at):
             if at.cancelled.is_set():
                 return None
-            found += 1
+            found += piece.count(b"\n")
         counts[type_] = found
     return counts
 

@@ -18,7 +18,7 @@ from phr.fhir import document, references
 from phr.fhir.kinds import KINDS
 from phr.fhir.record import Record, Selection
 from phr.sharing.parameters import PARAMETERS
-from phr.sharing.search import Facet, Search, facets_of
+from phr.sharing.search import Facet, Search, Spread, facets_of, received_facet
 from phr.store import records
 from phr.store.database import Priority, rows
 from phr.store.records import UNDATED, Clause
@@ -26,7 +26,8 @@ from phr.store.vault import Vault
 
 PIECE: Final = 500  # records looked at in one go
 FEW: Final = 200  # so far the smallest of several facets is looked for
-RULES: Final = 1  # raise it where the same record gives other rows
+VALUES: Final = 100  # of a spread at most; with more of them no record is rare
+RULES: Final = 2  # raise it where the same record gives other rows
 _RULES: Final = int.from_bytes(
     blake2b(repr((RULES, PARAMETERS)).encode(), digest_size=6).digest(), "big"
 )
@@ -129,7 +130,9 @@ def _rows(session: Session, vault: Vault, record: Record) -> Iterator[tuple[int,
         return
     time = UNDATED if record.when is None else clock.to_ms(record.when)
     leaving = document.parse(records.released_bytes(vault, record, session))
-    for facet in facets_of(record.type, leaving, references.patient_id(vault.id_key)):
+    found = facets_of(record.type, leaving, references.patient_id(vault.id_key))
+    received = received_facet(record.type, clock.to_ms(record.received_at))
+    for facet in (*found, received):
         for value in facet.values:
             yield facet.parameter, value, time, record.pk
 
@@ -139,7 +142,7 @@ def _rows(session: Session, vault: Vault, record: Record) -> Iterator[tuple[int,
 
 def leads(asked: Search) -> bool:
     """Tell whether the index leads to what a search asks for."""
-    return bool(asked.facets or asked.late)
+    return bool(asked.facets or asked.late or asked.spreads)
 
 
 def keys(session: Session, asked: Search, selection: Selection, where: Clause) -> list[int]:
@@ -157,11 +160,13 @@ def keys(session: Session, asked: Search, selection: Selection, where: Clause) -
 
 def _parts(session: Session, asked: Search, selection: Selection, where: Clause) -> list["Part"]:
     """Return the walks that together meet everything, each in order: the shortest there are."""
-    if asked.facets and not asked.codes:
-        first = min(asked.facets, key=lambda one: _size(session, one))
-        others = [one for one in asked.facets if one is not first]
+    leading = [] if asked.codes else [*_leading(session, asked)]
+    if leading:
+        first = min(leading, key=lambda some: sum(_size(session, one) for one in some))
+        others = [one for one in asked.facets if one not in first]
         rest = where & _all(others) & _in_type(selection)
-        return [_by_facet(first, value, selection, rest) for value in first.values]
+        walks = [_by_facet(one, value, selection, rest) for one in first for value in one.values]
+        return walks or [NOTHING]
     rest = where & _all(asked.facets)
     if asked.late is None or asked.codes:
         return [_by_type(session, selection, rest)]
@@ -174,6 +179,39 @@ def _parts(session: Session, asked: Search, selection: Selection, where: Clause)
 
 
 Part = tuple[str, tuple[object, ...]]
+NOTHING: Final[Part] = ("SELECT key, time, pk FROM record WHERE 0", ())
+
+
+def _leading(session: Session, asked: Search) -> Iterator[list[Facet]]:
+    """Yield sets of facets of which each set alone has every record that fits."""
+    yield from ([one] for one in asked.facets)
+    for spread in asked.spreads:
+        some = _within(session, spread)
+        if some is not None:
+            yield some
+
+
+def _within(session: Session, spread: Spread) -> list[Facet] | None:
+    """Return the facets of a spread with the values that there are; None where those are many."""
+    values = _values(session, spread)
+    absent = [] if spread.absent is None else _within(session, spread.absent)
+    if values is None or absent is None:
+        return None
+    return [Facet(spread.parameter, tuple(values)), *absent]
+
+
+def _values(session: Session, spread: Spread) -> list[int] | None:
+    """Return the distinct values, stepping from one to the next in the index."""
+    sql = (
+        "WITH RECURSIVE step(value) AS (SELECT min(value) FROM facet"
+        " WHERE parameter = ? AND value BETWEEN ? AND ? UNION ALL"
+        " SELECT (SELECT min(value) FROM facet WHERE parameter = ? AND value > step.value"
+        " AND value <= ?) FROM step WHERE step.value IS NOT NULL LIMIT ?)"
+        " SELECT value FROM step WHERE value IS NOT NULL"
+    )
+    bounds = (spread.parameter, spread.first, spread.last)
+    found = rows(session, sql, (*bounds, spread.parameter, spread.last, VALUES + 1))
+    return None if len(found) > VALUES else [value for (value,) in found if spread.fits(value)]
 
 
 def _by_facet(facet: Facet, value: int, selection: Selection, where: Clause) -> Part:
@@ -193,7 +231,7 @@ def _by_type(session: Session, selection: Selection, where: Clause) -> Part:
     """Walk along a type as pages and exports do."""
     sql, params = records.statement(selection, where, records.concepts(session, selection))
     if sql is None:  # nothing can fit: never a walk without its conditions
-        return "SELECT key, time, pk FROM record WHERE 0", ()
+        return NOTHING
     inside = sql.partition(" FROM record ")[2]
     time = f"coalesce(record.time, {UNDATED}) AS time"
     return f"SELECT record.key, {time}, record.pk FROM record {inside}", params
@@ -229,6 +267,8 @@ def _all(facets: Sequence[Facet]) -> Clause:
 
 
 def _size(session: Session, facet: Facet) -> int:
+    if not facet.values:
+        return 0
     marks = ",".join("?" * len(facet.values))
     sql = (
         f"SELECT count(*) FROM (SELECT 1 FROM facet WHERE parameter = ? AND value IN ({marks})"

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from phr import clock, ids
+from phr import clock, courtesy, ids
 from phr.chart.decision import Decision
 from phr.errors import Denied, Ended, NotFound, ScopeTooSmall, TokenRefused
 from phr.fhir.labels import Label
@@ -183,6 +183,7 @@ def release_to(
     ended, of an app that is blocked or gone), ScopeTooSmall or Denied.
     """
     token = (vault.id, ids.fingerprint(bearer.secret))
+    courtesy.stand_back()
     with vault.read() as session:
         released = _let_in(session, vault, grant_id, bearer, wanted, now=now)
     line = bursts.due(token, (event, tuple(sorted(detail.items()))), now=now)
@@ -501,24 +502,25 @@ def end(
     downloads, then the memory in house.db that outlives a restored backup (`reconcile` mends a
     crash in between).
     """
-    with vault.write(Priority.URGENT) as session:
-        grants.get(session, grant_id)
-        changed = grants.end(session, vault, grant_id, because, actor=actor, now=now)
-        session.info["after"] = [partial(endings.announce, grant_id)]
-    _remember(vault.house, [grant_id], now)
+    with courtesy.stopping():
+        with vault.write(Priority.URGENT) as session:
+            grants.get(session, grant_id)
+            changed = grants.end(session, vault, grant_id, because, actor=actor, now=now)
+            session.info["after"] = [partial(endings.announce, grant_id)]
+        _remember(vault.house, [grant_id], now)
     return changed
 
 
 def suspend(vault: Vault, grant_id: str, actor: Mapping[str, Any]) -> None:
     """Pause a grant; open pages go blank as at an ending."""
-    with vault.write(Priority.URGENT) as session:
+    with courtesy.stopping(), vault.write(Priority.URGENT) as session:
         grants.suspend(session, vault, grants.get(session, grant_id), actor)
         session.info["after"] = [partial(endings.announce, grant_id)]
 
 
 def narrow(vault: Vault, grant_id: str, provision: Provision, actor: Mapping[str, Any]) -> None:
     """Let a grant cover less from now on: open pages ask again, running downloads are cut."""
-    with vault.write(Priority.URGENT) as session:
+    with courtesy.stopping(), vault.write(Priority.URGENT) as session:
         grants.narrow(session, vault, grants.get(session, grant_id), provision, actor)
         endings.narrowed(grant_id)
         session.info["after"] = [partial(endings.wake, grant_id)]

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
@@ -28,6 +29,7 @@ FILE_LASTS = timedelta(hours=1)  # the address of a Health Link's file at most (
 FILES_AT_MOST = 200  # such addresses of one grant
 KEY_BYTES = 32  # of a Health Link's files (A256GCM)
 LONGEST_TOKEN = 200  # characters
+TICKET_PLACES = 1 << 14  # in the list of one record's stopped tickets
 UNKNOWN = ids.fingerprint(ids.new_secret())  # compared with where there is nothing to compare
 
 
@@ -109,7 +111,58 @@ def route_of(house: House, bearer: Bearer) -> tuple[str, str] | None:
     return (found[0][0], found[0][1]) if found else None
 
 
+def ticket_route(house: House, patient_id: str, grant_id: str) -> tuple[str, int]:
+    """Return the routing id of a Permission Ticket, and its place in the list of stopped ones.
+
+    The place is drawn: how many tickets there are does not follow from it. Raises Conflict where
+    none is free.
+    """
+    routing_id = bearer_route(house, patient_id, grant_id)
+    with house.write() as session:
+        taken = set(
+            session.scalars(
+                select(Route.ticket).where(
+                    Route.patient_id == patient_id, Route.ticket.is_not(None)
+                )
+            )
+        )
+        free = [place for place in range(TICKET_PLACES) if place not in taken]
+        if not free:
+            raise Conflict("Too many tickets were made for this record.")
+        route = session.get_one(Route, routing_id)
+        if route.ticket is None:
+            route.ticket = free[int.from_bytes(ids.random_bytes(8), "big") % len(free)]
+        return routing_id, route.ticket
+
+
+def stopped_tickets(house: House, patient_id: str) -> list[int]:
+    """Return the places of a record's Permission Tickets that ended, also of a sealed one."""
+    wanted = select(Route.ticket).where(
+        Route.patient_id == patient_id, Route.ticket.is_not(None), Route.ended_at.is_not(None)
+    )
+    with house.read() as session:
+        return [place for place in session.scalars(wanted) if place is not None]
+
+
 # ------------------------------------------------------------------ making, in the vault
+
+
+def _made(
+    session: Session, grant_id: str, kind: HandleKind, secret: str, *, now: datetime, **more: Any
+) -> Handle:
+    """Keep a live handle that this secret opens; what is not said is none: no try, no browser."""
+    said = {"id": ids.new_id(), "tries_left": 0, "devices_left": 0} | more
+    handle = Handle(
+        grant_id=grant_id,
+        kind=kind,
+        state=HandleState.LIVE,
+        secret_hash=ids.fingerprint(secret),
+        created_at=now,
+        **said,
+    )
+    session.add(handle)
+    session.flush()
+    return handle
 
 
 def make_link(
@@ -117,37 +170,24 @@ def make_link(
 ) -> Link:
     """Issue a link under a grant: 256-bit secret, 6-digit code, one browser, five tries."""
     secret = ids.new_secret()
-    handle = Handle(
+    handle = _made(
+        session,
+        grant_id,
+        HandleKind.LINK,
+        secret,
         id=routing_id,
-        grant_id=grant_id,
-        kind=HandleKind.LINK,
-        state=HandleState.LIVE,
-        secret_hash=ids.fingerprint(secret),
         tries_left=TRIES,
         devices_left=1,
-        created_at=now,
+        now=now,
     )
     code = _set_code(handle)
-    session.add(handle)
     session.flush()
     return Link(routing_id, grant_id, f"{public_url}/s/{routing_id}.{secret}", code)
 
 
 def make_inner(session: Session, grant_id: str, kind: HandleKind, *, now: datetime) -> Handle:
     """Issue a handle that never leaves the house (push, print): nobody outside can present it."""
-    handle = Handle(
-        id=ids.new_id(),
-        grant_id=grant_id,
-        kind=kind,
-        state=HandleState.LIVE,
-        secret_hash=ids.fingerprint(ids.new_secret()),
-        tries_left=0,
-        devices_left=0,
-        created_at=now,
-    )
-    session.add(handle)
-    session.flush()
-    return handle
+    return _made(session, grant_id, kind, ids.new_secret(), now=now)
 
 
 def make_health_link(
@@ -158,19 +198,17 @@ def make_health_link(
     The content key stays, for each fetch is encrypted anew; it is wiped when the grant ends.
     """
     secret, key = ids.new_secret(), ids.random_bytes(KEY_BYTES)
-    handle = Handle(
+    handle = _made(
+        session,
+        grant_id,
+        HandleKind.HEALTH_LINK,
+        secret,
         id=routing_id,
-        grant_id=grant_id,
-        kind=HandleKind.HEALTH_LINK,
-        state=HandleState.LIVE,
-        secret_hash=ids.fingerprint(secret),
         content_key=key,
         tries_left=TRIES if has_passcode else 0,
-        devices_left=0,
-        created_at=now,
+        now=now,
     )
     passcode = _set_code(handle) if has_passcode else ""
-    session.add(handle)
     session.flush()
     return HealthLink(routing_id, grant_id, secret, key, passcode)
 
@@ -191,41 +229,24 @@ def make_files(
             delete(Handle).where(*of_link, unwanted).execution_options(synchronize_session=False)
         )
     secrets = {name: ids.new_secret() for name in names}
-    session.add_all(
-        Handle(
-            id=ids.new_id(),
-            grant_id=link.grant_id,
-            kind=HandleKind.HEALTH_FILE,
-            state=HandleState.LIVE,
-            secret_hash=ids.fingerprint(secret),
+    for name, secret in secrets.items():
+        _made(
+            session,
+            link.grant_id,
+            HandleKind.HEALTH_FILE,
+            secret,
             scopes=name,
             tries_left=1,
-            devices_left=0,
             expires_at=now + FILE_LASTS,
-            created_at=now,
+            now=now,
         )
-        for name, secret in secrets.items()
-    )
-    session.flush()
     return secrets
 
 
 def make_card(session: Session, grant_id: str, routing_id: str, *, now: datetime) -> str:
     """Issue the address of an emergency card and return it: no code, no browser bound yet."""
     secret = ids.new_secret()
-    session.add(
-        Handle(
-            id=routing_id,
-            grant_id=grant_id,
-            kind=HandleKind.CARD,
-            state=HandleState.LIVE,
-            secret_hash=ids.fingerprint(secret),
-            tries_left=0,
-            devices_left=0,
-            created_at=now,
-        )
-    )
-    session.flush()
+    _made(session, grant_id, HandleKind.CARD, secret, id=routing_id, now=now)
     return f"{routing_id}.{secret}"
 
 
@@ -256,21 +277,23 @@ def make_token(
     if len(tokens(session, grant_id)) >= TOKENS_AT_MOST:
         raise Conflict("Too many access tokens are in use at once.")
     secret = ids.new_secret()
-    handle = Handle(
-        id=ids.new_id(),
-        grant_id=grant_id,
-        kind=HandleKind.TOKEN,
-        state=HandleState.LIVE,
-        secret_hash=ids.fingerprint(secret),
-        tries_left=0,
-        devices_left=0,
+    handle = _made(
+        session,
+        grant_id,
+        HandleKind.TOKEN,
+        secret,
         scopes=scopes,
         expires_at=now + lasts,
-        created_at=now,
+        now=now,
     )
-    session.add(handle)
-    session.flush()
     return Token(handle.id, grant_id, f"{routing_id}.{secret}", scopes, now + lasts)
+
+
+def keep_ticket(
+    session: Session, grant_id: str, routing_id: str, text: str, *, now: datetime
+) -> Handle:
+    """Keep that a Permission Ticket was made under a grant: its SHA-256, not the ticket."""
+    return _made(session, grant_id, HandleKind.TICKET, text, id=routing_id, now=now)
 
 
 def of_grant(session: Session, grant_id: str, kind: HandleKind | None = None) -> Handle | None:

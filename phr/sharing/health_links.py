@@ -1,15 +1,16 @@
 """SMART Health Links of our own: made by the patient, opened by anybody's viewer (SHL 1.0).
 
 Each fetch passes the gate and is made and encrypted anew. Not here: how the door speaks
-(`phr.web.doors.health_links`), and links of others (`phr.received_links`).
+(`phr.web.doors.health_links`), and links of others (`phr.connectors.health_link`).
 """
 
 from base64 import b64encode, urlsafe_b64decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import wraps
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -32,6 +33,8 @@ from phr.store.database import Priority
 from phr.store.models import Grant, GrantState, Handle, HandleKind, HandleState, RecipientKind
 from phr.store.vault import Vault
 from phr.views.picture import without_traces
+
+Answer = TypeVar("Answer")
 
 PATH: Final = "/h"  # of manifests, below the public address
 FHIR_JSON: Final = "application/fhir+json"
@@ -160,6 +163,21 @@ def read_routing(written: str) -> str:
 # ------------------------------------------------------------------ the viewer
 
 
+def _ended_where_over(asked: Callable[..., Answer]) -> Callable[..., Answer]:
+    """Have what has run out ended for good, and say that there is nothing."""
+
+    @wraps(asked)
+    def guarded(vault: Vault, *given: Any, now: datetime, **named: Any) -> Answer:
+        try:
+            return asked(vault, *given, now=now, **named)
+        except Ended:
+            gate.expire(vault, now=now)
+            raise NotFound from None
+
+    return guarded
+
+
+@_ended_where_over
 def manifest(
     vault: Vault, bearer: Bearer, asked: Asked, *, base_url: str, now: datetime
 ) -> dict[str, Any] | WrongPasscode:
@@ -190,6 +208,7 @@ def manifest(
     }
 
 
+@_ended_where_over
 def file(vault: Vault, bearer: Bearer, *, base_url: str, now: datetime) -> str:
     """Return one file as JWE, by the address that a manifest gave; the address works once.
 
@@ -242,10 +261,16 @@ def _admitted(
 
 
 def _must_stand(session: Session, handle: Handle, now: datetime) -> Grant:
-    """Return the grant of a link that is live now. Raises NotFound for any other."""
+    """Return the grant of a link that is live now. Raises NotFound for any other.
+
+    One whose time is over is ended by whoever touches it, and its key wiped with that: no need to
+    wait for the housekeeping.
+    """
     grant = grants.get(session, handle.grant_id)
+    if now >= grant.ends_at:
+        raise Ended
     live = grant.state == GrantState.ACTIVE and handle.state != HandleState.ENDED
-    if not live or not grant.starts_at <= now < grant.ends_at:
+    if not live or now < grant.starts_at:
         raise NotFound
     return grant
 

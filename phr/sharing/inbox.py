@@ -4,44 +4,56 @@ The only writer of Arrival and ArrivalRule rows. An accepted one is kept by `phr
 its sender's own, beside the record and never over it. Whether somebody may send says the gate.
 """
 
-import base64
-import io
 import threading
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session, undefer
 
 from phr import clock, ids, keep
-from phr.chart import documents
-from phr.chart.plain import name_words, string
 from phr.errors import Conflict, Denied, InvalidInput, NotFound, TooManyTries
-from phr.fhir import document, statements
 from phr.fhir.build import authored, concept
-from phr.fhir.intake import Intake, Taken, named, peek
 from phr.fhir.kinds import KINDS
-from phr.fhir.labels import Label
-from phr.fhir.record import Item, Record
+from phr.fhir.record import Item
 from phr.fhir.references import local_id_of, local_key
-from phr.fhir.slicing import slices
-from phr.papers import kinds
-from phr.papers.kinds import Way
 from phr.sharing import grants
 from phr.sharing.gate import Terms
-from phr.sharing.parameters import PARAMETERS
-from phr.sharing.provision import IDENTITY, SUPPORTING, Action
+from phr.sharing.provision import Action
 from phr.sharing.recipients import one_line
+from phr.sharing.sent import (
+    API,
+    DIRECT,
+    LINK,
+    MOST,
+    MOST_BY_API,
+    MOST_NOTE,
+    NOT_TAKEN,
+    TOO_LARGE,
+    TYPES,
+    Content,
+    Sent,
+    adds,
+    as_records,
+    contributed,
+    draft,
+    file_address,
+    holds_coded,
+    look_at,
+    named_person,
+    received,
+)
 from phr.store import audit, connections
 from phr.store.models import (
     Arrival,
     ArrivalKind,
     ArrivalRule,
     ArrivalState,
+    Authorization,
     Connection,
     ConnectionState,
     PullState,
@@ -49,62 +61,79 @@ from phr.store.models import (
 )
 from phr.store.vault import Vault
 
-MOST: Final = 10 << 20  # bytes of one arrival
-MOST_BY_API: Final = 4 << 20  # bytes of a request
-MOST_NOTE: Final = 20_000  # characters
+__all__ = [
+    "API",
+    "CAPABILITY",
+    "DIRECT",
+    "FULL",
+    "KEPT_FOR",
+    "LINK",
+    "MOST",
+    "MOST_BY_API",
+    "MOST_EVER",
+    "MOST_HOURLY",
+    "MOST_NOTE",
+    "MOST_OF_ONE",
+    "MOST_WAITING",
+    "NOT_TAKEN",
+    "TOO_LARGE",
+    "TYPES",
+    "Received",
+    "Sent",
+    "accept",
+    "address",
+    "always",
+    "as_records",
+    "by_what",
+    "contributed",
+    "draft",
+    "end_rule",
+    "etag",
+    "get",
+    "holds_coded",
+    "let_in_by",
+    "listed",
+    "look_at",
+    "named_person",
+    "own",
+    "receive",
+    "receive_from",
+    "received",
+    "reject",
+    "rules",
+    "sent_as",
+    "sent_by",
+    "tidy",
+    "twins",
+    "undo",
+    "waiting",
+    "withdraw",
+]
+
 MOST_WAITING: Final = 20  # of one grant at once
 MOST_HOURLY: Final = 10  # of one grant
+MOST_HOURLY_MAILED: Final = 40  # of one sender without a grant
 MOST_EVER: Final = 200  # of one grant
 MOST_OF_ONE: Final = 25 << 20  # bytes of what waits of one grant
 MOST_BYTES: Final = 100 << 20  # bytes of all that wait in one vault: the last bound
-MOST_RESOURCES: Final = 200  # in one arrival
 KEPT_FOR: Final = timedelta(days=30)  # what was refused can be taken back for so long
 HOUR: Final = timedelta(hours=1)
-NOTE: Final = "note"
-FILE: Final = "file"
-CODED: Final = "document"  # a C-CDA: a file whose coded entries become records
-API: Final = "api"
-LINK: Final = "link"
-BY: Final = {LINK: "by link", API: "by an app"}
-# What may be sent as FHIR: what the API offers, but nobody's identity. Who and where come along.
-TYPES: Final = frozenset(PARAMETERS) - {*IDENTITY, *SUPPORTING, "Provenance"}
+BY: Final = {
+    LINK: "by link, not verified",
+    API: "by an app, not verified",
+    DIRECT: "by Direct mail, its signature checked",
+}
+BY_SERVER: Final = "by a server, not verified"  # an app that asks without a person
 CAPABILITY: Final = (
     "Nothing is written into the record by this. It waits until the patient accepts it: 202, and"
     " the address answers 404 until then; 201 where the patient said so beforehand. Only what the"
     " same app sent can be amended or withdrawn, and what was accepted only if they accept that."
 )
-_COMING_ALONG: Final = frozenset({*SUPPORTING, "Binary"})
-_SHOWN_AS: Final = frozenset({kinds.PDF, kinds.TEXT, kinds.CDA, kinds.RTF})
-
-DAMAGED = "This file says that it is FHIR, but it cannot be read as that. It was not kept."
-NOT_TAKEN = "Please send a PDF, a picture (PNG, JPEG, GIF), plain text, C-CDA or FHIR (JSON)."
-NO_RECORDS = "There is no record in this file that could be added. It was not kept."
-TOO_MANY = f"This file holds more than {MOST_RESOURCES} records. It was not kept."
-TOO_LARGE = "This is larger than 10 MB. It was not kept."
 FULL = "The patient has not yet looked at what was sent before. Please wait until they have."
 NO_ROOM = "This cannot be taken at the moment. Nothing of it was kept; please try again later."
 TOO_OFTEN = "That was a lot within an hour. Please wait a while; nothing of this one was kept."
 
 Actor = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """What a sender hands in. `title`, `name` and `signed` are his words; `amends` is an arrival.
-
-    `type` is the FHIR type that a program names in its request; its `content` is one resource,
-    about nobody but `patient` (the id by which the API knows whose record this is).
-    """
-
-    content: bytes = field(repr=False)
-    title: str = field(default="", repr=False)
-    name: str = field(default="", repr=False)
-    signed: str = field(default="", repr=False)
-    is_note: bool = False
-    way: str = LINK
-    type: str = ""
-    patient: str = ""
-    amends: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,87 +143,6 @@ class Received:
     id: str
     is_known: bool
     state: ArrivalState
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What the bytes are (kind, media type, what is in it), found out without believing anybody."""
-
-    kind: ArrivalKind
-    media_type: str
-    what: tuple[str, ...]
-
-
-# ------------------------------------------------------------------ what it is
-
-
-def look_at(sent: Sent) -> Content:
-    """Return what was sent, judged by its bytes. Raises InvalidInput with the reason."""
-    content = sent.content
-    if not content.strip():
-        raise InvalidInput("There is nothing in it.")
-    if len(content) > MOST:
-        raise InvalidInput(TOO_LARGE)
-    if sent.type:
-        return _one_resource(sent)
-    if sent.is_note:
-        if len(content.decode()) > MOST_NOTE:
-            raise InvalidInput(f"A note takes at most {MOST_NOTE:,} characters.")
-        return Content(ArrivalKind.NOTE, kinds.TEXT.media_type, (NOTE,))
-    kind = kinds.kind_of(content)
-    if kind is kinds.TEXT and _is_fhir(content):
-        return Content(ArrivalKind.RECORDS, "application/fhir+json", _types(_judged(content)))
-    if kind not in _SHOWN_AS and kind.way is not Way.IMAGE:
-        raise InvalidInput(NOT_TAKEN)
-    what = CODED if kind is kinds.CDA else FILE
-    return Content(ArrivalKind.FILE, kind.media_type, (what,))
-
-
-def _one_resource(sent: Sent) -> Content:
-    if sent.type not in TYPES:
-        raise InvalidInput("This type cannot be sent here.")
-    body = sent.content.removeprefix(document.BOM).strip()
-    type_, _ = peek(body)
-    if type_ != sent.type:
-        raise InvalidInput("The resourceType differs from the address.")
-    if set(_take(Item(body)).patients) - {sent.patient}:
-        raise InvalidInput("This is about another patient. Nothing was kept.")
-    return Content(ArrivalKind.RECORDS, "application/fhir+json", (sent.type,))
-
-
-def _is_fhir(content: bytes) -> bool:
-    start = content.removeprefix(document.BOM).lstrip()
-    return start.startswith((b"{", b"[")) and b'"resourceType"' in content
-
-
-def _judged(content: bytes) -> list[Item]:
-    """Return what would be added of a FHIR file; raise InvalidInput where anything is unfit."""
-    items: list[Item] = []
-    for item in slices(io.BytesIO(content)):
-        type_ = _take(item).kind.type
-        if type_ in IDENTITY or type_ == "Provenance":
-            continue  # whom it is about is told, never added
-        if type_ not in TYPES and type_ not in _COMING_ALONG:
-            raise InvalidInput(f"{DAMAGED} ({item.place or 'in it'})")
-        items.append(item)
-        if len(items) > MOST_RESOURCES:
-            raise InvalidInput(TOO_MANY)
-    if not set(_types(items)) & TYPES:
-        raise InvalidInput(NO_RECORDS)
-    return items
-
-
-def _take(item: Item) -> Taken:
-    """Judge one resource as `keep` will, so that an accepted arrival is kept as a whole."""
-    try:
-        kind, _ = named(*peek(item.body), item.body, item.url)
-        return Intake().take(document.text_bytes(item.body), kind)
-    except InvalidInput as problem:
-        raise InvalidInput(f"{DAMAGED} {problem.sentence}") from problem
-
-
-def _types(items: Iterable[Item]) -> tuple[str, ...]:
-    return tuple(sorted({str(peek(item.body)[0]) for item in items}))
 
 
 # ------------------------------------------------------------------ receiving
@@ -216,44 +164,79 @@ def receive(
     for `amends` of somebody else.
     """
     content = look_at(sent)
-    digest = sha256(sent.content).digest()
     with vault.write() as session:
         terms = stands()
         if Action.CONTRIBUTE not in terms.actions:
             raise Denied(f"{Action.CONTRIBUTE} is not part of the grant")
-        before = _own(session, terms.grant_id, sent.amends) if sent.amends else None
-        known = _same(session, terms.grant_id, digest, before)
-        if known is not None:
-            return Received(known.id, is_known=True, state=ArrivalState(known.state))
-        _must_fit(session, terms.grant_id, len(sent.content), now)
-        made = _made(grants.get(session, terms.grant_id).recipient_id, sent, content, now)
-        made.grant_id, made.handle_id = terms.grant_id, handle_id
-        if before is not None:
-            made.chain, made.place = before.chain, before.place
-            if before.state in {ArrivalState.WAITING, ArrivalState.REJECTED}:
-                _withdraw(before, now, by=made.id)
-        elif sent.way == API:  # the address that is told must lead to it later
-            made.place = _place(session, made, (), now)
-        session.add(made)
-        session.flush()
-        what, who = ", ".join(content.what), _recipient(session, made)
-        audit.append(
-            session,
-            vault,
-            "inbox.received",
-            who,
-            grant_id=terms.grant_id,
-            arrival=made.id,
-            what=what,
-        )
+        owner = _Owner(grants.get(session, terms.grant_id).recipient_id, terms.grant_id, handle_id)
+        became = _take_in(session, vault, owner, sent, content, now=now)
+    return _settled(vault, became, now)
+
+
+def receive_from(
+    vault: Vault, sender: Callable[[Session], str], sent: Sent, *, now: datetime
+) -> Received:
+    """Take in what came without a grant, to wait like all else, within the same limits.
+
+    `sender` returns the recipient's id; it is asked inside the transaction, and raises where this
+    must not be kept. Raises otherwise as `receive` does.
+    """
+    content = look_at(sent)
+    with vault.write() as session:
+        owner = _Owner(sender(session))
+        became = _take_in(session, vault, owner, sent, content, now=now)
+    return _settled(vault, became, now)
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """Whose an arrival is: what counts as sent before, and against which limits."""
+
+    recipient_id: str
+    grant_id: str | None = None  # None: it came without a grant, as mail does
+    handle_id: str | None = None
+
+    @property
+    def own(self) -> ColumnElement[bool]:
+        """What came from the same."""
+        if self.grant_id is not None:
+            return Arrival.grant_id == self.grant_id
+        return and_(Arrival.recipient_id == self.recipient_id, Arrival.grant_id.is_(None))
+
+
+def _take_in(
+    session: Session, vault: Vault, owner: _Owner, sent: Sent, content: Content, *, now: datetime
+) -> Received:
+    before = _own(session, str(owner.grant_id), sent.amends) if sent.amends else None
+    known = _same(session, owner, sha256(sent.content).digest(), before)
+    if known is not None:
+        return Received(known.id, is_known=True, state=ArrivalState(known.state))
+    _must_fit(session, owner, len(sent.content), now)
+    made = _made(owner, sent, content, now)
+    if before is not None:
+        made.chain, made.place = before.chain, before.place
+        if before.state in {ArrivalState.WAITING, ArrivalState.REJECTED}:
+            _withdraw(before, now, by=made.id)
+    elif sent.way == API:  # the address that is told must lead to it later
+        made.place = _place(session, made, (), now)
+    session.add(made)
+    session.flush()
+    who = _recipient(session, made)
+    _say(session, vault, "inbox.received", who, made)
+    return Received(made.id, is_known=False, state=ArrivalState.WAITING)
+
+
+def _settled(vault: Vault, became: Received, now: datetime) -> Received:
+    if became.is_known:
+        return became
     _forget(vault)
-    return Received(made.id, is_known=False, state=_by_rule(vault, made.id, now=now))
+    return replace(became, state=_by_rule(vault, became.id, now=now))
 
 
-def _same(session: Session, grant_id: str, digest: bytes, before: Arrival | None) -> Arrival | None:
+def _same(session: Session, owner: _Owner, digest: bytes, before: Arrival | None) -> Arrival | None:
     """Return the arrival that these bytes are already, unless they are said in another's place."""
     query = select(Arrival).where(
-        Arrival.grant_id == grant_id,
+        owner.own,
         Arrival.hash == digest,
         Arrival.state != ArrivalState.WITHDRAWN,
     )
@@ -262,22 +245,22 @@ def _same(session: Session, grant_id: str, digest: bytes, before: Arrival | None
     return session.scalars(query.order_by(Arrival.received_at).limit(1)).first()
 
 
-def _must_fit(session: Session, grant_id: str, size: int, now: datetime) -> None:
-    _must_be_few(session, grant_id, now)
+def _must_fit(session: Session, owner: _Owner, size: int, now: datetime) -> None:
+    _must_be_few(session, owner, now)
     waits = Arrival.state == ArrivalState.WAITING
-    own = (Arrival.grant_id == grant_id, waits)
+    own = (owner.own, waits)
     if _number(session, *own) >= MOST_WAITING or _bytes(session, *own) + size > MOST_OF_ONE:
         raise Conflict(FULL)
     if _bytes(session, waits) + size > MOST_BYTES:
         raise Conflict(NO_ROOM)  # of others nothing is told
 
 
-def _must_be_few(session: Session, grant_id: str, now: datetime) -> None:
-    """Bound how often a grant adds a line here, and to the log: by sending or by withdrawing."""
-    own = Arrival.grant_id == grant_id
-    if _number(session, own, Arrival.received_at > now - HOUR) >= MOST_HOURLY:
+def _must_be_few(session: Session, owner: _Owner, now: datetime) -> None:
+    """Bound how often somebody adds a line here, and to the log: by sending or by withdrawing."""
+    most = MOST_HOURLY if owner.grant_id is not None else MOST_HOURLY_MAILED
+    if _number(session, owner.own, Arrival.received_at > now - HOUR) >= most:
         raise TooManyTries(TOO_OFTEN, after=now + HOUR)
-    if _number(session, own) >= MOST_EVER:
+    if _number(session, owner.own) >= MOST_EVER:
         raise Conflict(FULL)
 
 
@@ -289,12 +272,14 @@ def _bytes(session: Session, *where: Any) -> int:
     return int(session.scalar(select(func.total(Arrival.size)).where(*where)) or 0)
 
 
-def _made(recipient_id: str, sent: Sent, content: Content, now: datetime) -> Arrival:
+def _made(owner: _Owner, sent: Sent, content: Content, now: datetime) -> Arrival:
     id_ = ids.new_id()
     return Arrival(
         id=id_,
         chain=id_,
-        recipient_id=recipient_id,
+        recipient_id=owner.recipient_id,
+        grant_id=owner.grant_id,
+        handle_id=owner.handle_id,
         way=sent.way,
         kind=content.kind,
         what=list(content.what),
@@ -380,7 +365,7 @@ def _ask_to_withdraw(session: Session, held: Arrival, now: datetime) -> bool:
     )
     if session.scalar(asked) is not None:
         return False
-    _must_be_few(session, str(held.grant_id), now)
+    _must_be_few(session, _Owner(held.recipient_id, held.grant_id), now)
     kept = ("chain", "recipient_id", "grant_id", "handle_id", "way", "what", "media_type", "title",
             "name", "signed", "place")  # fmt: skip
     same = {name: getattr(held, name) for name in kept}
@@ -565,7 +550,7 @@ def _bring_about(
 
     The arrivals keep the bytes, so what is taken out of the record can come back as it was.
     """
-    before = set(_names(out)) if out is not None and out.place is not None else set()
+    before = set(adds(out)) if out is not None and out.place is not None else set()
     if into is None:
         with vault.write() as session:
             _take_out(session, vault, out, before)
@@ -574,7 +559,7 @@ def _bring_about(
         made, pull_id = _ready(vault, into, out, now)
         items = contributed(into)
         is_newer = out is not None and out.place == made  # what has the same name is a version
-        stays = set(_names(into)) if is_newer else set()
+        stays = set(adds(into)) if is_newer else set()
 
         def kept(session: Session, became: keep.Kept) -> None:
             if became.quarantined:
@@ -602,7 +587,7 @@ def _ready(vault: Vault, held: Arrival, before: Arrival | None, now: datetime) -
     look like an import that goes on.
     """
     with vault.write() as session:
-        place, names = held.place, _names(held)
+        place, names = held.place, adds(held)
         if place is None or _is_taken(session, place, names, before):
             place = _place(session, held, names, now)
         row = session.get_one(Connection, place)
@@ -617,7 +602,7 @@ def _is_taken(
 ) -> bool:
     """Say whether something else that was sent stands in a place by one of these names."""
     is_there = before is not None and before.place == place
-    mine = set(_names(before)) if before is not None and is_there else set()
+    mine = set(adds(before)) if before is not None and is_there else set()
     return bool(_held_in(session, place, set(names) - mine))
 
 
@@ -635,7 +620,7 @@ def _place(session: Session, held: Arrival, names: Sequence[tuple[str, str]], no
     Two files may both call something "1": the second must not become a version of the first.
     """
     recipient = session.get_one(Recipient, held.recipient_id)
-    name = f"{recipient.name} ({BY.get(held.way, held.way)}, not verified)"
+    name = f"{recipient.name} ({by_what(session, held)})"
     known = connections.listed(session, kind=connections.CONTRIBUTED)
     for row in known:
         if row.client.get("recipient") != recipient.id or row.client.get("way") != held.way:
@@ -680,40 +665,6 @@ def _take_out(
     keep.take_out(session, held.place, [*gone, ("Provenance", _provenance_id(held))])
 
 
-def contributed(held: Arrival) -> list[Item]:
-    """Return the resources that an arrival adds once it is accepted: received ones as received."""
-    if held.kind == ArrivalKind.WITHDRAWAL or held.content is None:
-        return []
-    content = received(held)
-    if held.kind != ArrivalKind.RECORDS:
-        return [Item(authored(_document(held, content)), "what was sent")]
-    if held.way == API:
-        body = _without_id(content.removeprefix(document.BOM).strip())
-        return [Item(body, "what was sent", f"{held.what[0]}/{held.chain}")]
-    return _judged(content)
-
-
-def received(held: Arrival) -> bytes:
-    """Return the bytes of an arrival as they came; b"" where they were erased."""
-    return held.content or b""
-
-
-def _without_id(body: bytes) -> bytes:
-    """Return a resource without the id its sender gave it (R4 §3.1.0.8: a server ignores it)."""
-    kept = [
-        document.dumps(name) + b":" + found.raw
-        for name, found in document.fields(body).items()
-        if name != "id"
-    ]
-    return b"{" + b",".join(kept) + b"}"
-
-
-def _names(held: Arrival) -> list[tuple[str, str]]:
-    """Return (type, remote id) of what an arrival adds."""
-    found = [named(*peek(item.body), item.body, item.url) for item in contributed(held)]
-    return [(kind.type, remote_id) for kind, remote_id in found]
-
-
 def address(vault: Vault, held: Arrival) -> str:
     """Return "Type/id" by which the API knows what a program sent, now or once it is accepted."""
     type_ = str(held.what[0])
@@ -734,41 +685,10 @@ def etag(held: Arrival) -> str:
     return f'W/"{held.id[:16]}"'
 
 
-def _document(held: Arrival, content: bytes) -> dict[str, Any]:
-    """Return the DocumentReference (R4 §2.25) around a note or a file; the file is beside it."""
-    title = held.title or held.name
-    said = f"{held.media_type}; charset=utf-8" if held.kind == ArrivalKind.NOTE else held.media_type
-    attachment: dict[str, Any] = {"contentType": said, "size": len(content)}
-    if held.kind == ArrivalKind.NOTE:
-        attachment["data"] = base64.b64encode(content).decode()
-    else:
-        attachment["url"] = _address(held)
-    if title:
-        attachment["title"] = title
-    made: dict[str, Any] = {
-        "resourceType": "DocumentReference",
-        "id": held.chain,
-        "status": "current",
-        "type": {"text": title or ("Note" if held.kind == ArrivalKind.NOTE else "File")},
-        "subject": statements.PATIENT,
-        "date": clock.instant(held.received_at),
-        "content": [{"attachment": attachment}],
-    }
-    if held.signed:
-        made["author"] = [{"display": f"{held.signed} (as signed, not verified)"}]
-    if held.kind == ArrivalKind.NOTE:
-        made["description"] = content.decode()
-    return made
-
-
-def _address(held: Arrival) -> str:
-    return f"Binary/{held.id}"
-
-
 def _hold_file(session: Session, held: Arrival, place: int) -> None:
     if held.kind != ArrivalKind.FILE:
         return
-    where = _address(held)
+    where = file_address(held)
     wanted = {url: pk for pk, url in connections.files_wanted(session, place)}
     if where in wanted:  # not where it was here before, as the file of an earlier version
         keep.hold(session, wanted[where], where, held.media_type, received(held))
@@ -782,14 +702,14 @@ def _provenance(vault: Vault, held: Arrival, actor: Actor, now: datetime) -> Ite
     """Return who sent it, by what way, when, and who let it in (R4 §6.3)."""
     with vault.read() as session:
         sender = str(_recipient(session, held)["name"])
-    author = f"{sender}, {BY.get(held.way, held.way)}, not verified"
+        author = f"{sender}, {by_what(session, held)}"
     signed = f"; signed as {held.signed}" if held.signed else ""
     let_in = str(actor.get("name") or "Homeport, by a rule of the patient")
     role = "provenance-participant-type"
     made = {
         "resourceType": "Provenance",
         "id": _provenance_id(held),
-        "target": [{"reference": f"{type_}/{id_}"} for type_, id_ in _names(held)],
+        "target": [{"reference": f"{type_}/{id_}"} for type_, id_ in adds(held)],
         "occurredDateTime": clock.instant(held.received_at),
         "recorded": clock.instant(now),
         "activity": concept("v3-DataOperation", "CREATE"),
@@ -810,6 +730,14 @@ def _provenance(vault: Vault, held: Arrival, actor: Actor, now: datetime) -> Ite
     return Item(authored(made), "Provenance")
 
 
+def by_what(session: Session, held: Arrival) -> str:
+    """Return by what way an arrival came, and what of its sender was checked, in words."""
+    allowed = session.get(Authorization, held.grant_id) if held.way == API else None
+    if allowed is not None and not allowed.redirect_uri:
+        return BY_SERVER
+    return BY.get(held.way, held.way)
+
+
 # ------------------------------------------------------------------ looking at it
 
 
@@ -824,75 +752,6 @@ def listed(session: Session, *states: ArrivalState, limit: int = 200) -> list[Ar
 def get(session: Session, arrival_id: str) -> Arrival:
     """Return an arrival with its bytes, for the patient. Raises NotFound."""
     return _whole(session, arrival_id)
-
-
-def as_records(vault: Vault, held: Arrival) -> list[Record]:
-    """Return what an arrival would add as records, for looking at; nothing is kept by that."""
-    return [
-        Record(
-            pk=-number,
-            local_id=local_id_of(local_key(vault.id_key, held.place or 0, kind.type, remote_id)),
-            connection_id=held.place or 0,
-            type=kind.type,
-            remote_id=remote_id,
-            version=1,
-            received_at=held.received_at,
-            when=None,
-            labels=Label(taken.labels),
-            withdrawn=False,
-            body=item.body,
-        )
-        for number, item in enumerate(contributed(held), start=1)
-        for kind, remote_id in [named(*peek(item.body), item.body, item.url)]
-        for taken in [Intake().take(document.text_bytes(item.body), kind)]
-    ]
-
-
-def draft(sent: Sent, *, now: datetime) -> Record:
-    """Return what a program sends as a record, for judging whether its scopes reach that."""
-    return Record(
-        pk=0,
-        local_id="",
-        connection_id=0,
-        type=sent.type,
-        remote_id="",
-        version=1,
-        received_at=now,
-        when=None,
-        labels=Label.NONE,
-        withdrawn=False,
-        body=sent.content.removeprefix(document.BOM).strip(),
-    )
-
-
-def named_person(held: Arrival) -> tuple[str, str] | None:
-    """Return (name, birth date) of the patient that a FHIR file is about, if it names one."""
-    if held.kind != ArrivalKind.RECORDS or held.content is None:
-        return None
-    for item in slices(io.BytesIO(received(held))):
-        if peek(item.body)[0] in IDENTITY:
-            said = document.parse(item.body)
-            full = name_words(said.get("name"))
-            return full, string(said.get("birthDate"))
-    return None
-
-
-def holds_coded(held: Arrival) -> bool:
-    """Say whether what was sent is a C-CDA, or has one inside a FHIR resource.
-
-    It is about a person, and its coded entries become records once it is accepted.
-    """
-    if held.kind == ArrivalKind.FILE:
-        return kinds.kind_of(received(held)) is kinds.CDA
-    if held.kind != ArrivalKind.RECORDS:
-        return False
-    found = (document.parse(item.body) for item in contributed(held))
-    return any(
-        kinds.kind_of(documents.inline_bytes(said, one.place) or b"") is kinds.CDA
-        for said in found
-        for one in documents.attachments(said)
-        if one.inline
-    )
 
 
 def twins(session: Session, held: Arrival) -> list[Arrival]:
@@ -928,11 +787,14 @@ def _forget(vault: Vault) -> None:
 # ------------------------------------------------------------------ rules
 
 
-def rules(session: Session, *, recipient_id: str | None = None) -> list[ArrivalRule]:
-    """Return the standing rules (of one recipient), oldest first."""
+def rules(session: Session, held: Arrival | None = None) -> list[ArrivalRule]:
+    """Return the standing rules (that hold for what sent this arrival), oldest first."""
     query = select(ArrivalRule).where(ArrivalRule.ended_at.is_(None))
-    if recipient_id is not None:
-        query = query.where(ArrivalRule.recipient_id == recipient_id)
+    if held is not None:
+        query = query.where(
+            ArrivalRule.recipient_id == held.recipient_id,
+            or_(ArrivalRule.grant_id.is_(None), ArrivalRule.grant_id == held.grant_id),
+        )
     return list(session.scalars(query.order_by(ArrivalRule.id)))
 
 
@@ -943,19 +805,24 @@ def let_in_by(session: Session, rule_id: int) -> list[Arrival]:
 
 
 def always(vault: Vault, arrival_id: str, actor: Actor, *, now: datetime) -> None:
-    """Let in from now on, unasked, what this recipient sends of the kinds of this arrival."""
+    """Let in from now on, unasked, what this sender sends of the kinds of this arrival.
+
+    A link is known by its name alone, which another link may have too: the rule is for this one.
+    An app, a server or a mail address is known by what it is: the rule outlives a grant.
+    """
     with vault.write() as session:
         held = session.get(Arrival, arrival_id)
         if held is None or held.kind == ArrivalKind.WITHDRAWAL:
             raise NotFound
         if holds_coded(held):
             raise InvalidInput("Clinical documents are always looked at one by one.")
-        known = {rule.what for rule in rules(session, recipient_id=held.recipient_id)}
+        known = {rule.what for rule in rules(session, held)}
         for what in held.what:
             if what not in known:
                 session.add(
                     ArrivalRule(
                         recipient_id=held.recipient_id,
+                        grant_id=held.grant_id if held.way == LINK else None,
                         what=what,
                         made_at=now,
                         made_by=str(actor.get("name") or ""),
@@ -983,7 +850,7 @@ def _by_rule(vault: Vault, arrival_id: str, *, now: datetime) -> ArrivalState:
     """
     with vault.read() as session:
         held = _whole(session, arrival_id)
-        standing = {rule.what: rule.id for rule in rules(session, recipient_id=held.recipient_id)}
+        standing = {rule.what: rule.id for rule in rules(session, held)}
         wanted = [standing.get(what) for what in held.what]
         fits = bool(wanted) and all(wanted) and held.chain == held.id
         fits = fits and named_person(held) is None and not holds_coded(held)

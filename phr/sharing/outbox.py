@@ -1,7 +1,7 @@
 """The list of deliveries: queued -> sending -> sent, backoff, and what a crash or an ending does.
 
 Every function runs in the caller's transaction; nothing here waits for a network. The order of
-the steps is `phr.push`.
+the steps is `phr.push`; standing orders and what each message carries are in `orders`.
 """
 
 from collections.abc import Mapping
@@ -22,6 +22,22 @@ FIRST_WAIT = timedelta(minutes=1)
 LONGEST_WAIT = timedelta(hours=6)
 ATTEMPTS = 10  # about a day and a half
 APPLIANCE = {"kind": "appliance"}
+UNANSWERED = timedelta(hours=1)  # then a missing answer is said to be missing (sharing.md §2.4)
+# (class of the mark, word) of what goes by mail, and of what the recipient's server answered.
+BY_MAIL = {
+    DeliveryState.QUEUED: ("wait", "Waiting"),
+    DeliveryState.SENDING: ("wait", "Being sent"),
+    DeliveryState.SENT: ("fresh", "Handed to the mail server"),
+    DeliveryState.FAILED: ("wait", "Not sent"),
+    DeliveryState.STOPPED: ("ended", "Stopped"),
+    DeliveryState.UNCERTAIN: ("wait", "Not certain"),
+}
+ANSWERS = {
+    "processed": ("fresh", "Opened by the recipient's mail server"),
+    "dispatched": ("fresh", "Arrived at the recipient"),
+    "failed": ("wait", "Not delivered"),
+}
+SILENT = "The recipient's mail server has not answered yet. It may have arrived."
 
 
 def queue(
@@ -35,8 +51,7 @@ def queue(
     now: datetime,
 ) -> str:
     """Queue a delivery under an active grant and return its id. Raises InvalidInput."""
-    if problems := channel.problems(address):
-        raise InvalidInput(problems[0])
+    check_address(channel, address)
     if grant.state != GrantState.ACTIVE:
         raise InvalidInput("This is not shared, so nothing can be sent.")
     delivery = Delivery(
@@ -54,13 +69,19 @@ def queue(
     return delivery.id
 
 
+def check_address(channel: Channel, address: str) -> None:
+    """Raise InvalidInput with the first thing that is wrong with an address."""
+    if problems := channel.problems(address):
+        raise InvalidInput(problems[0])
+
+
 def due(session: Session, *, now: datetime) -> list[str]:
     """Return the ids of the deliveries whose time has come, the longest waiting first."""
     return list(
         session.scalars(
             select(Delivery.id)
             .where(Delivery.state == DeliveryState.QUEUED, Delivery.next_attempt_at <= now)
-            .order_by(Delivery.next_attempt_at, Delivery.id)
+            .order_by(Delivery.next_attempt_at, Delivery.created_at, Delivery.part, Delivery.id)
         )
     )
 
@@ -74,6 +95,18 @@ def of_grant(session: Session, grant_id: str) -> list[Delivery]:
             .order_by(Delivery.created_at.desc(), Delivery.id)
         )
     )
+
+
+def words(delivery: Delivery, *, now: datetime) -> tuple[str, str, str, datetime | None]:
+    """Return a delivery by mail in words: (class of the mark, word, what to know, when)."""
+    mark, word = ANSWERS.get(delivery.answer or "", BY_MAIL[DeliveryState(delivery.state)])
+    said, at = delivery.sentence or "", delivery.settled_at
+    silent = delivery.state == DeliveryState.SENT and delivery.answer is None
+    if silent and at is not None and now > at + UNANSWERED:
+        mark, said = "wait", SILENT
+    if delivery.parts > 1:
+        said = f"message {delivery.part} of {delivery.parts}. {said}".rstrip()
+    return mark, word, said, delivery.answered_at or at
 
 
 def claim(session: Session, delivery_id: str, *, now: datetime) -> Delivery | None:
@@ -99,6 +132,14 @@ def sent(
     delivery = _settled(session, delivery_id, DeliveryState.SENT, None, now)
     delivery.receipt = dict(receipt.facts)
     _note(session, vault, delivery, "delivery.sent", **dict(receipt.facts))
+
+
+def uncertain(
+    session: Session, vault: Vault, delivery_id: str, sentence: str, *, now: datetime
+) -> None:
+    """Settle a delivery that may or may not have gone out: it is never repeated unasked."""
+    delivery = _settled(session, delivery_id, DeliveryState.UNCERTAIN, sentence, now)
+    _note(session, vault, delivery, "delivery.uncertain")
 
 
 def put_off(
@@ -128,11 +169,16 @@ def failed(
     _note(session, vault, delivery, "delivery.failed")
 
 
-def stopped(session: Session, vault: Vault, delivery_id: str, *, now: datetime) -> None:
-    """Settle a delivery whose grant ended before it was out."""
-    delivery = _settled(
-        session, delivery_id, DeliveryState.STOPPED, "Stopped before it was sent.", now
-    )
+def stopped(
+    session: Session,
+    vault: Vault,
+    delivery_id: str,
+    *,
+    now: datetime,
+    sentence: str = "Stopped before it was sent.",
+) -> None:
+    """Settle a delivery whose grant or order ended before it was out."""
+    delivery = _settled(session, delivery_id, DeliveryState.STOPPED, sentence, now)
     _note(session, vault, delivery, "delivery.stopped")
 
 

@@ -346,12 +346,18 @@ def _file_name(name: str) -> str:
 
 
 def chunked(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Gather small pieces into chunks of about 256 KiB."""
+    """Gather small pieces into chunks of about 256 KiB, and cut large ones to them."""
     waiting = bytearray()
     for piece in pieces:
-        waiting += piece
-        if len(waiting) >= CHUNK:
-            yield bytes(waiting)
-            waiting.clear()
+        if len(waiting) + len(piece) < CHUNK:
+            waiting += piece
+            continue
+        rest = CHUNK - len(waiting)
+        yield b"".join((waiting, piece[:rest]))
+        waiting.clear()
+        whole = rest + (len(piece) - rest) // CHUNK * CHUNK
+        for at in range(rest, whole, CHUNK):
+            yield piece[at : at + CHUNK]
+        waiting += piece[whole:]
     if waiting:
         yield bytes(waiting)

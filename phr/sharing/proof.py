@@ -123,7 +123,8 @@ def prove(
     """Return the app that a request comes from. Raises Unproved, alike for every fault.
 
     A public app only names itself; one with keys must show an assertion made for one of
-    `audiences` (our token endpoint or issuer), which is good for five minutes and for once. Tries
+    `audiences` (our token endpoint or issuer), which is good for five minutes and for once, and
+    is returned with that key's thumbprint. Tries
     with assertions are counted for app and `network`: raises TooManyTries.
     """
     if any(len(values) > 1 for values in given.values()) or "client_secret" in given:
@@ -176,7 +177,7 @@ def _asserted(
     if not clients.use_once(house, app.id, str(claims["jti"]), until):
         raise Unproved
     limits.passed(house, tries)
-    return app
+    return replace(app, key=jwt.thumbprint(keys[0]) or "")
 
 
 def _named_as(house: House, name: str) -> App | None:

@@ -4,7 +4,7 @@ Both say the same: the SQL keeps hidden records out of counts, order and pages, 
 behind it. Whatever is not understood gives nothing. No I/O here.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -92,8 +92,28 @@ class Compiled:
     where: Clause
     counted: Clause
     supporting: Clause
-    permits: Callable[[Record], Permit | Deny] = field(repr=False)
+    permits: Callable[["Record | Facts"], Permit | Deny] = field(repr=False)
     grants_something: bool
+    edges: tuple[datetime, ...] = ()  # where a period of any rule begins or ends
+    single: frozenset[str] = frozenset()  # local ids that are decided about one by one
+    by_content: frozenset[str] = frozenset()  # types of which only a whole record tells enough
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What decides about a record, read from its bytes before; the names are those of Record.
+
+    `last` is the last instant of its time, `categories` are the bits of its own words.
+    """
+
+    type: str
+    local_id: str
+    connection_id: int
+    labels: Label
+    withdrawn: bool
+    categories: int
+    when: datetime | None
+    last: datetime
 
 
 # Who it is about; exempt from periods.
@@ -114,14 +134,16 @@ def compiled(provision: Provision) -> Compiled:
         nothing = Clause("0", ())
         return Compiled(nothing, nothing, nothing, _refuse, grants_something=False)
     guard = _guard(provision)
-    covered = [_rule_clause(rule) for rule in provision.rules]
+    covered = [_rule_clause(rule) for rule in _merged(provision.rules)]
     named = _types_clause(IDENTITY + SUPPORTING)
     return Compiled(
         where=_all(guard, _any(named, *covered)),
-        counted=_all(guard, _any(*covered), _not(named)),
+        counted=_all(guard, _any(*covered)),
         supporting=_all(guard, _types_clause(SUPPORTING)),
         permits=_check_of(provision),
         grants_something=True,
+        edges=tuple(sorted({at for rule in provision.rules for at in _limits(rule)})),
+        single=provision.excluded | provision.ticked,
     )
 
 
@@ -132,7 +154,11 @@ def permits(provision: Provision, record: Record) -> Permit | Deny:
     return _check_of(provision)(record)
 
 
-def _check_of(provision: Provision) -> Callable[[Record], Permit | Deny]:
+def _limits(rule: Rule) -> Iterator[datetime]:
+    yield from (at for at in (rule.since, rule.until) if at is not None)
+
+
+def _check_of(provision: Provision) -> Callable[[Record | Facts], Permit | Deny]:
     """Return the check of a record, with the rules sorted by type: it is made for every record."""
     by_type: dict[str, list[_Bounds]] = {}
     for rule in provision.rules:
@@ -146,7 +172,7 @@ def _check_of(provision: Provision) -> Callable[[Record], Permit | Deny]:
             by_type.setdefault(type_, []).append(bounds)
     named = {*IDENTITY, *SUPPORTING}
 
-    def check(record: Record) -> Permit | Deny:
+    def check(record: Record | Facts) -> Permit | Deny:
         reason = objection(provision, record)
         if reason:
             return Deny(reason)
@@ -157,11 +183,11 @@ def _check_of(provision: Provision) -> Callable[[Record], Permit | Deny]:
     return check
 
 
-def _refuse(_record: Record) -> Permit | Deny:
+def _refuse(_record: Record | Facts) -> Permit | Deny:
     return Deny("not understood, or nothing is granted")
 
 
-def objection(provision: Provision, record: Record) -> str | None:
+def objection(provision: Provision, record: Record | Facts) -> str | None:
     """Return why a record stays whatever rule covers it, or None."""
     if record.withdrawn:
         return "withdrawn by its source"
@@ -172,7 +198,7 @@ def objection(provision: Provision, record: Record) -> str | None:
     return _objection_to_labels(provision, record) if record.labels else None
 
 
-def _objection_to_labels(provision: Provision, record: Record) -> str | None:
+def _objection_to_labels(provision: Provision, record: Record | Facts) -> str | None:
     if record.labels & Label.PRIVATE and record.local_id not in provision.ticked:
         return "private"
     if record.labels & ~(provision.labels | Label.PRIVATE):
@@ -190,11 +216,11 @@ class _Bounds:
     until: datetime | None
 
 
-def _is_covered(rules: Sequence[_Bounds], record: Record) -> bool:
+def _is_covered(rules: Sequence[_Bounds], record: Record | Facts) -> bool:
     bits = None
     for rule in rules:
         if rule.categories or rule.without:
-            bits = reading.categories(record.document) if bits is None else bits
+            bits = _categories(record) if bits is None else bits
             if bits & rule.without or (rule.categories and not bits & rule.categories):
                 continue
         if _is_within(rule, record):
@@ -202,7 +228,11 @@ def _is_covered(rules: Sequence[_Bounds], record: Record) -> bool:
     return False
 
 
-def _is_within(rule: _Bounds, record: Record) -> bool:
+def _categories(record: Record | Facts) -> int:
+    return record.categories if isinstance(record, Facts) else reading.categories(record.document)
+
+
+def _is_within(rule: _Bounds, record: Record | Facts) -> bool:
     if rule.since is None and rule.until is None:
         return True
     if record.when is None:
@@ -212,11 +242,27 @@ def _is_within(rule: _Bounds, record: Record) -> bool:
     )
 
 
-def _last(record: Record) -> datetime:
+def _last(record: Record | Facts) -> datetime:
     """Return the last instant of a record's time: a partial date or a period overlaps a limit."""
+    if isinstance(record, Facts):
+        return record.last
     moment = reading.when(record.document)
     end = None if moment is None else moment.end
     return clock.from_ms(end) if end is not None else record.when or NEVER
+
+
+def facts(record: Record) -> Facts:
+    """Read what decides about a record, for later; labels and withdrawal may change."""
+    return Facts(
+        record.type,
+        record.local_id,
+        record.connection_id,
+        record.labels,
+        record.withdrawn,
+        _categories(record),
+        record.when,
+        _last(record),
+    )
 
 
 # ------------------------------------------------------------------ SQL
@@ -237,6 +283,18 @@ def _guard(provision: Provision) -> Clause:
     if provision.connections:
         parts.append(among("record.connection", provision.connections))
     return _all(*parts)
+
+
+def _merged(rules: Iterable[Rule]) -> Iterator[Rule]:
+    """Yield rules with those that differ in their types only as one.
+
+    Without the types that leave beside others: what counts is in the query of every record.
+    """
+    types: dict[Rule, list[str]] = {}
+    for rule in rules:
+        own = [type_ for type_ in rule.types if type_ not in IDENTITY + SUPPORTING]
+        types.setdefault(replace(rule, types=()), []).extend(own)
+    yield from (replace(rule, types=tuple(found)) for rule, found in types.items())
 
 
 def _rule_clause(rule: Rule) -> Clause:
@@ -260,7 +318,7 @@ def _countable() -> Clause:
 
 
 def _types_clause(types: Iterable[str]) -> Clause:
-    return among("record.type", sorted(kinds.KINDS[each].number for each in types))
+    return among("record.type", sorted({kinds.KINDS[each].number for each in types}))
 
 
 def among(column: str, values: Sequence[int]) -> Clause:

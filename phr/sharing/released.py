@@ -4,28 +4,29 @@ Each is checked again before it leaves, and nothing is read once the grant is ov
 these and nobody else; the decision, the use and the line of the log are there.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from phr import clock
+from phr import clock, courtesy
 from phr.chart.decision import Decision
 from phr.errors import Ended, NotFound
-from phr.fhir import document, kinds, reading, references
-from phr.fhir.older import as_r4, may_be_older
+from phr.fhir import kinds, reading, references
 from phr.fhir.record import Origin, Record, Selection
 from phr.fhir.references import key_of
-from phr.sharing import closure, endings, facets, files, scopes, search
+from phr.sharing import closure, endings, facets, files, ready, scopes, search
 from phr.sharing import provision as policy
 from phr.sharing.provision import Action, Compiled, Permit, Provision
+from phr.sharing.ready import Lot, Taken, is_r4
 from phr.sharing.search import Search
 from phr.store import entries, records
 from phr.store.database import rows
-from phr.store.models import Connection, Grant, GrantState
+from phr.store.models import Connection, GrantState
 from phr.store.records import Clause
 from phr.store.vault import Vault
 
@@ -98,14 +99,79 @@ class Released:
         Raises Ended as soon as it is over. Supporting records come last: those that are named.
         """
         wanted = closure.Wanted()
-        for record, body in self._scan(self.compiled.counted):
-            wanted.note(record)
-            yield record, body
-        supporting = {
-            record.pk: (record, body) for record, body in self._scan(self.compiled.supporting)
-        }
-        for record in wanted.pick([record for record, _ in supporting.values()]):
-            yield supporting[record.pk]
+        for batch in self._pieces(self.compiled.counted):
+            for record, body in batch:
+                wanted.note(record)
+                yield record, body
+        yield from self.bodies(self._supporting(wanted))
+
+    def lots(
+        self,
+        type_: str | None = None,
+        *,
+        types: Collection[str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Iterator[Lot]:
+        """Yield what is released, many records at a time: of one type, or of all or some types.
+
+        A window of records after another, in it what was ready and then what was not. `since`:
+        what this server took in from then on; `until`: as it was then. Supporting records come
+        last, and only with all types. Raises Ended as soon as it is over.
+        """
+        wanted = closure.Wanted()
+        asked = ready.Asked(
+            type_,
+            frozenset(kinds.KINDS if types is None else types),
+            None if since is None else clock.to_ms(since),
+            None if until is None else clock.to_ms(until),
+            files_apart=bool(self.scopes),
+        )
+        yield from self._counted_lots(asked, wanted)
+        if type_ is None:
+            yield from self._supporting_lots(asked, wanted)
+
+    def _counted_lots(self, asked: ready.Asked, wanted: closure.Wanted) -> Iterator[Lot]:
+        """Yield what is asked for but supporting records; `wanted` notes what it refers to."""
+        unmade = 0
+        with self.vault.read() as session:
+            self._must_stand(session)
+            windows = list(ready.windows(session, asked.type))
+        for window in windows:
+            with self.vault.read() as session:
+                self._must_stand(session)
+                taken = ready.take(
+                    session, self.vault, self.compiled, asked, window=window, wanted=wanted
+                )
+            yield from taken.lots
+            yield from self._loose(taken, asked, wanted)
+            unmade += taken.unmade
+        if unmade >= ready.FEW:
+            ready.behind(self.vault)
+
+    def _loose(self, taken: Taken, asked: ready.Asked, wanted: closure.Wanted) -> Iterator[Lot]:
+        """Yield what was not ready; of what changed after `until` the version of then."""
+        for start in range(0, len(taken.loose), ready.PIECE):
+            some = policy.among("record.pk", taken.loose[start : start + ready.PIECE])
+            for batch in self._pieces(self.compiled.counted & some):
+                for record, body in batch:
+                    wanted.note(record)
+                    leaving = [(record, body)]
+                    if not asked.is_in_time(record):
+                        leaving = [one for one in self.versions(record) if asked.is_in_time(one[0])]
+                    yield from ready.lots_of(leaving[:1], asked)
+
+    def _supporting_lots(self, asked: ready.Asked, wanted: closure.Wanted) -> Iterator[Lot]:
+        yield from ready.lots_of(self.bodies(self._supporting(wanted)), asked)
+
+    def _supporting(self, wanted: closure.Wanted) -> list[Record]:
+        """Return the supporting records to which others refer, and those to which these do."""
+        with self.vault.read() as session:
+            self._must_stand(session)
+            every = Selection(types=policy.SUPPORTING)
+            found = records.select(session, self.vault, every, where=self.compiled.supporting)
+        permitted = [one for one in found if self.compiled.permits(one) == Permit()]
+        return list(wanted.pick(sorted(permitted, key=attrgetter("pk"))))
 
     def found(self, asked: Search, *, after: str = "") -> Iterator[tuple[Record, bytes]]:
         """Yield the released records that a search asks for, in its order, as they leave.
@@ -122,6 +188,7 @@ class Released:
                     session, [r for r in batch if named is None or r.pk in named]
                 )
             for record, body in leaving:
+                courtesy.stand_back()
                 if search.fits(tests, record.type, body):
                     yield record, body
 
@@ -319,41 +386,36 @@ class Released:
 
     def _ask_named(self) -> frozenset[int]:
         wanted = closure.Wanted()
-        for batch in self._pieces(self.compiled.counted, _as_found):
-            for record in batch:
-                wanted.note(record)
-        pieces = self._pieces(self.compiled.supporting, _as_found)
-        supporting = [record for batch in pieces for record in batch]
-        return frozenset(record.pk for record in wanted.pick(supporting))
+        for _ in self._counted_lots(ready.Asked(types=frozenset()), wanted):
+            pass
+        return frozenset(record.pk for record in self._supporting(wanted))
 
     def _is_over(self) -> bool:
         grant_id = self.terms.grant_id
         return endings.stopped(grant_id) or endings.turn(grant_id) != self.turn
 
     def _must_stand(self, session: Session) -> None:
-        state = session.execute(select(Grant.state).where(Grant.id == self.terms.grant_id)).scalar()
-        if state != GrantState.ACTIVE or self._is_over():
+        courtesy.stand_back()
+        sql = 'SELECT 1 FROM "grant" WHERE id = ? AND state = ?'
+        stands = rows(session, sql, (self.terms.grant_id, GrantState.ACTIVE.value))
+        if not stands or self._is_over():
             raise Ended
-
-    def _scan(self, where: Clause) -> Iterator[tuple[Record, bytes]]:
-        for leaving in self._pieces(where, self._leaving):
-            yield from leaving
 
     def _leaving(self, session: Session, found: Sequence[Record]) -> list[tuple[Record, bytes]]:
         """Return records as they leave; for a token the addresses of their files are our own."""
         leaving = _leaving(session, self.vault, found)
         return files.addressed(session, self.vault, leaving) if self.scopes else leaving
 
-    def _pieces(self, where: Clause, take: Callable[..., list[Any]]) -> Iterator[list[Any]]:
-        """Yield what `take` makes of the permitted records, batch by batch, in the order of pk."""
+    def _pieces(self, where: Clause) -> Iterator[list[tuple[Record, bytes]]]:
+        """Yield the permitted records as they leave, batch by batch, in the order of pk."""
         after = 0
         while True:
             with self.vault.read() as session:
                 self._must_stand(session)
                 batch = records.scan(session, self.vault, where=where, after=after, limit=BATCH)
                 permitted = [one for one in batch if self.compiled.permits(one) == Permit()]
-                taken = take(session, permitted)
-            yield taken
+                leaving = self._leaving(session, permitted)
+            yield leaving
             if len(batch) < BATCH:
                 return
             after = batch[-1].pk
@@ -378,10 +440,6 @@ def _is_let_out(session: Session, key: int, where: Clause) -> bool:
     )
     found = rows(session, sql, (*where.params, key))
     return bool(found) and found[0][0] == key and bool(found[0][1])
-
-
-def _as_found(_session: Session, found: list[Record]) -> list[Record]:
-    return found
 
 
 def _select_of(session: Session, asked: Search) -> Selection | None:
@@ -431,14 +489,6 @@ def _next(selection: Selection, batch: Sequence[Record]) -> Selection | None:
     if selection.limit is None or len(batch) < selection.limit:
         return None
     return replace(selection, before=_place(batch[-1]), limit=BATCH)
-
-
-def is_r4(record: Record) -> bool:
-    """Tell whether a record has no elements of an older release; the API speaks R4 only."""
-    if not may_be_older(record.type, record.body):
-        return True
-    parsed = document.parse(record.body)
-    return as_r4(parsed) is parsed
 
 
 def _as_it_was(record: Record) -> Record:
@@ -523,7 +573,7 @@ class Owned:
 
 
 def _leaving(session: Session, vault: Vault, found: Sequence[Record]) -> list[tuple[Record, bytes]]:
-    return [(one, records.released_bytes(vault, one, session)) for one in found]
+    return list(zip(found, records.leaving(vault, session, found), strict=True))
 
 
 def origins(session: Session, where: Clause | None = None) -> dict[int, Origin]:

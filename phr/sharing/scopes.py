@@ -15,7 +15,7 @@ from phr.errors import InvalidInput
 from phr.fhir import kinds
 from phr.fhir.record import Record
 from phr.sharing import search
-from phr.sharing.provision import Compiled, Deny
+from phr.sharing.provision import Compiled, Deny, Facts
 from phr.store.records import Clause
 
 LONGEST: Final = 4000  # characters of all scopes together
@@ -108,6 +108,7 @@ def narrowed(compiled: Compiled, text: str, letters: str) -> Compiled:
         counted=compiled.counted & reach.where,
         supporting=compiled.supporting & reach.where,
         permits=lambda record: reach.objection(record) or compiled.permits(record),
+        by_content=frozenset(type_ for type_, _ in reach.parts),
     )
 
 
@@ -119,10 +120,12 @@ class _Reach:
     whole: frozenset[str]  # types that are not narrowed
     parts: tuple[tuple[str, tuple[search.Test, ...]], ...]  # (type, all of these)
 
-    def objection(self, record: Record) -> Deny | None:
+    def objection(self, record: Record | Facts) -> Deny | None:
         """Return why a record is out of reach, or None."""
         if record.type in self.whole:
             return None
+        if isinstance(record, Facts):  # they do not tell what these ask for
+            return Deny("outside the scopes")
         for type_, tests in self.parts:
             if record.type == type_ and all(test(record.document) for test in tests):
                 return None

@@ -45,6 +45,7 @@ _YEAR: Final = timedelta(days=367) // clock.MILLISECOND  # longer than any date 
 _FIRST: Final = clock.to_ms(datetime.min.replace(tzinfo=UTC))  # of the instants that can be told
 _LAST: Final = clock.to_ms(datetime.max.replace(tzinfo=UTC))
 
+PATIENT: Final = "Patient"
 ANY: Final = Clause("1")
 
 Document = Mapping[str, Any]
@@ -66,6 +67,21 @@ class Facet:
 
     parameter: int
     values: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """What the index leads to by several values of which only a vault knows how many it has.
+
+    `first` and `last` bound the values, `fits` chooses among those that there are; `absent` is a
+    spread that has the rest.
+    """
+
+    parameter: int
+    fits: Callable[[int], bool]
+    first: int = -(1 << 63)
+    last: int = (1 << 63) - 1
+    absent: "Spread | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +117,7 @@ class Search:
     dated_from: datetime | None = None  # the first date that fits, where it has no period
     facets: tuple[Facet, ...] = ()  # each of them has every record that fits
     late: Facet | None = None  # what begins before `dated_from` and may fit all the same
+    spreads: tuple[Spread, ...] = ()  # as `facets`, where an index of few values has them
     chains: tuple[Chain, ...] = ()
     includes: tuple[Include, ...] = ()
     origins: bool = False  # `_revinclude=Provenance:target`
@@ -164,7 +181,10 @@ def read(
         elif plain == "_lastUpdated" and not modifier:
             ranges = tuple(_range(each, now) for each in _values(value))
             where = search.where & _joined([_received_clause(each) for each in ranges])
-            search = replace(search, where=where, received=(*search.received, ranges))
+            spreads = (*search.spreads, *_received_spreads(type_, ranges))
+            search = replace(
+                search, where=where, received=(*search.received, ranges), spreads=spreads
+            )
         elif plain in known:
             search = _with(search, Criterion(known[plain], modifier, _values(value)), base, now)
         elif chained := _chained(type_, plain, value, base, now):
@@ -205,6 +225,12 @@ def _with(search: Search, criterion: Criterion, base: str, now: datetime) -> Sea
         search = _marked(search, criterion)
     if facet := _facet(criterion):
         search = replace(search, facets=(*search.facets, facet))
+    if spread := _spread(criterion):
+        search = replace(search, spreads=(*search.spreads, spread))
+    if criterion.modifier == "not" and criterion.parameter.index == "concept":
+        having = _narrowing(criterion, ())
+        others = Clause(f"NOT coalesce({having.sql}, 0)", having.params)
+        return replace(search, where=search.where & others)
     if criterion.modifier or not criterion.parameter.index:
         return search
     if criterion.parameter.index == "time" and len(ranges) == 1:
@@ -439,6 +465,7 @@ def _received_clause(asked: "Range") -> Clause:
 # ------------------------------------------------------------------ narrowing, by facets
 
 _LONG: Final = "long"  # of a Period that lasts for years, or has no end yet
+_SHAPE, _RECEIVED = "shape", "received"
 _ELSEWHERE: Final = "elsewhere"  # of a reference that may lead to us when more has come
 
 
@@ -451,6 +478,19 @@ def facets_of(type_: str, leaving: Document, patient: str) -> Iterator[Facet]:
         values = {_hashed(each) for each in _said(leaving, parameter) if each != patient}
         if values:
             yield Facet(_number(parameter), tuple(values))
+    if type_ not in SUPPORTING:
+        yield Facet(_numbered(type_, _SHAPE), (_shape(type_, leaving),))
+
+
+def received_facet(type_: str, received: int) -> Facet:
+    """Return what the index holds of when this server took a record in (ms)."""
+    return Facet(_numbered(type_, _RECEIVED), (received,))
+
+
+def _shape(type_: str, leaving: Document) -> int:
+    """Return which parameters of its type a resource has any value of, a bit for each."""
+    known = PARAMETERS[type_].values()
+    return sum(1 << bit for bit, one in enumerate(known) if values_at(leaving, one))
 
 
 def beyond(asked: Search, patient: str) -> Search:
@@ -476,8 +516,41 @@ def _facet(criterion: Criterion) -> Facet | None:
     return Facet(_number(parameter), tuple({_hashed(each): None for each in said}))
 
 
+def _spread(criterion: Criterion) -> Spread | None:
+    """Return how the index leads to what has no value of a parameter, or others than some."""
+    parameter = criterion.parameter
+    if parameter.type in SUPPORTING or parameter.type == PATIENT:
+        return None
+    if criterion.modifier == "missing":
+        return _having(parameter, none=criterion.values == ("true",))
+    if criterion.modifier != "not" or not _has_facets(parameter):
+        return None
+    tokens = [_token(value) for value in criterion.values]
+    whole = {_hashed(code) for system, code in tokens if code and system is None}
+    absent = _having(parameter, none=True)
+    return Spread(_number(parameter), lambda value: value not in whole, absent=absent)
+
+
+def _having(parameter: Parameter, *, none: bool) -> Spread:
+    bit = list(PARAMETERS[parameter.type]).index(parameter.name)
+    number = _numbered(parameter.type, _SHAPE)
+    return Spread(number, lambda value: bool(value >> bit & 1) is not none)
+
+
+def _received_spreads(type_: str, ranges: Sequence["Range"]) -> Iterator[Spread]:
+    if len(ranges) != 1 or type_ in SUPPORTING or type_ == PATIENT:
+        return
+    [asked] = ranges
+    first, last = asked.span()
+
+    def fits(value: int) -> bool:
+        return asked.meets((value, value))
+
+    yield Spread(_numbered(type_, _RECEIVED), fits, first, last)
+
+
 def _has_facets(parameter: Parameter) -> bool:
-    if parameter.type in SUPPORTING or parameter.type == "Patient":
+    if parameter.type in SUPPORTING or parameter.type == PATIENT:
         return False  # found by way of what refers to them
     return parameter.kind in ("reference", "uri") or (
         parameter.kind == "token" and parameter.index != "concept"
@@ -509,9 +582,13 @@ def _hashed(text: str) -> int:
     return int.from_bytes(blake2b(raw, digest_size=8).digest(), "big", signed=True)
 
 
-@lru_cache(maxsize=512)
 def _number(parameter: Parameter) -> int:
-    named = f"{parameter.type}.{parameter.name}".encode()
+    return _numbered(parameter.type, parameter.name)
+
+
+@lru_cache(maxsize=512)
+def _numbered(type_: str, name: str) -> int:
+    named = f"{type_}.{name}".encode()
     return int.from_bytes(blake2b(named, digest_size=4).digest(), "big")
 
 
@@ -671,6 +748,20 @@ class Range:
     start: int
     end: int
     gap: int = 0
+
+    def span(self) -> tuple[int, int]:
+        """Return the first and the last instant that this can mean."""
+        spans = {
+            "eq": (self.start, self.end),
+            "gt": (self.end + 1, _FAR),
+            "sa": (self.end + 1, _FAR),
+            "ge": (self.start, _FAR),
+            "lt": (-_FAR, self.start - 1),
+            "eb": (-_FAR, self.start - 1),
+            "le": (-_FAR, self.end),
+            "ap": (self.start - self.gap, self.end + self.gap),
+        }
+        return spans.get(self.prefix, (-_FAR, _FAR))
 
     def meets(self, moment: tuple[int, int]) -> bool:
         """Compare with (first, last) of a record, both inclusive (R4 §3.1.1.4.6)."""

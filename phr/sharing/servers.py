@@ -67,6 +67,11 @@ def at_address(http: Http, address: str) -> Server:
 
     It is asked over https only; http is for servers on this very machine.
     """
+    return with_keys_at(http, address)[0]
+
+
+def with_keys_at(http: Http, address: str) -> tuple[Server, Mapping[str, Any]]:
+    """Return the same with the key set that lies there now. Raises InvalidInput, NetError."""
     server = Server(plain_address(address))
     answer = http.get(keys_of(server.address), limits=QUICK)
     try:
@@ -76,7 +81,7 @@ def at_address(http: Http, address: str) -> Server:
     if not isinstance(found, dict):
         raise InvalidInput(NO_KEYS)
     _sound(found)
-    return server
+    return server, found
 
 
 def plain_address(text: str) -> str:

@@ -7,9 +7,10 @@ connection gets its own, trained inside the vault. A frame names its dictionary.
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import zstandard
+from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from phr import ids
@@ -65,7 +66,8 @@ def unpacker(session: Session) -> Callable[[bytes], bytes]:
 
     Decompressors stay with the database connection: they end with it, and no two threads share one.
     """
-    held: dict[int, Any] = session.connection().info.setdefault("unpackers", {})
+    bound = cast(Connection, session.get_bind())  # `Database.read` and `write` bind one
+    held: dict[int, Any] = bound.info.setdefault("unpackers", {})
 
     def opened(blob: bytes) -> bytes:
         number = dictionary_id(blob)
@@ -110,6 +112,6 @@ def train(samples: Sequence[bytes], size: int = OWN_BYTES) -> tuple[int, bytes]:
     return number, made.as_bytes()
 
 
-def plain(content: bytes) -> bytes:
+def plain(content: bytes, level: int = 3) -> bytes:
     """Compress content that shares nothing with others (attachments, quarantined items)."""
-    return zstandard.ZstdCompressor().compress(content)
+    return zstandard.ZstdCompressor(level=level).compress(content)

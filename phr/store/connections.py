@@ -66,6 +66,13 @@ def listed(session: Session, *, kind: str | None = None) -> list[Connection]:
     return list(session.scalars(query.order_by(Connection.id)))
 
 
+def own_place(session: Session) -> int | None:
+    """Return the id of the place of the patient's own statements; None before the first one."""
+    sql = "SELECT min(id) FROM connection WHERE kind = ? AND state != ?"
+    found: int | None = rows(session, sql, (OWN, ConnectionState.REMOVED))[0][0]
+    return found
+
+
 def origins(session: Session) -> dict[int, Origin]:
     """Return where records came from, by connection; removed ones too, for their kept records.
 
@@ -81,6 +88,11 @@ def origins(session: Session) -> dict[int, Origin]:
         id_: Origin(id_, name, kind, bool(demo), None if ms is None else clock.from_ms(ms))
         for id_, name, kind, demo, ms in found
     }
+
+
+def giving(session: Session) -> set[int]:
+    """Return the connections that records are kept of."""
+    return {row[0] for row in rows(session, "SELECT connection FROM counter WHERE n > 0", ())}
 
 
 def add(

@@ -28,6 +28,7 @@ _FROM: Final = "entries_from"  # the first record that waits to be joined
 _TOUCHED: Final = "entries_touched"  # older ones that wait: they changed
 _HITS: Final = 600  # records that are looked through for other entries that have some words
 _AHEAD: Final = 3000  # records that an import holds for joining: about 10 MB
+_AHEAD_BYTES: Final = 8 << 20  # of their bodies; a hospital may send 31 MB in one
 _MANY: Final = 5000  # older ones that are noted one by one; more: all wait
 
 
@@ -72,14 +73,19 @@ _VARIES: Final = {
 # ------------------------------------------------------------------------------ while importing
 
 
-def add(session: Session, rows: Sequence[New]) -> None:
-    """Write the entries of new records, given in the order of pk: each its own, and waiting."""
+def add(session: Session, rows: Sequence[tuple[int, int, int, int | None]]) -> None:
+    """Write the entries of new records, each its own, and waiting.
+
+    Rows are (pk, type, categories, time) in the order of pk, as in `New`.
+    """
     made = [
-        (pk, section_of(type_, categories) if type_ in _VARIES else _SECTIONS[type_], LISTED, time)
+        (pk, section_of(type_, categories) if type_ in _VARIES else _SECTIONS[type_], time)
         for pk, type_, categories, time in rows
     ]
     driver: Any = session.connection().connection.driver_connection
-    driver.executemany("INSERT INTO entry(pk, section, state, time) VALUES (?, ?, ?, ?)", made)
+    driver.executemany(
+        f"INSERT INTO entry(pk, section, state, time) VALUES (?, ?, {LISTED}, ?)", made
+    )
     driver.execute(
         "INSERT OR IGNORE INTO vault_fact(name, value) VALUES (?, ?)",
         (_FROM, str(made[0][0]).encode()),
@@ -293,10 +299,12 @@ class JustWritten:
         """Begin with none."""
         self.elements = records.Elements()
         self._held: dict[int, tuple[bytes, Record]] | None = {}
+        self._bytes = 0
 
     def add(self, row: records.Row, hash_: bytes, body: bytes) -> Record | None:
         """Take a record as it was written (`records.as_written`); None: they are too many."""
-        if self._held is None or len(self._held) >= _AHEAD:
+        self._bytes += len(body)
+        if self._held is None or len(self._held) >= _AHEAD or self._bytes > _AHEAD_BYTES:
             self._held = None
             return None
         made = self.elements.read(records.as_written(row, body))

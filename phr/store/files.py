@@ -11,6 +11,7 @@ from pathlib import Path
 
 from phr.errors import VaultError
 
+ARRIVALS = "arrivals"  # folder, in that of the data: mail that waits for its vault, sealed to it
 FULL = "The disk is full. This step was not stored; what was stored before is safe."
 FAILING = "Reading or writing failed; the disk may be failing. Please check the disk."
 WORDS = {

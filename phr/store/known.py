@@ -115,7 +115,7 @@ def _packed(pks: Iterable[int]) -> bytes:
 
 def _unpacked(blob: bytes) -> Iterator[int]:
     last = 0
-    numbers = references.varints(blob)
+    numbers = iter(references.varints(blob))
     for gap in numbers:
         first = last + gap
         last = first + next(numbers)

@@ -15,6 +15,7 @@ from phr.store.models import (
     FACET_GONE_DDL,
     PAPER_GONE_DDL,
     PAPER_SEARCH_DDL,
+    READY_DDL,
     SEARCH_DDL,
     VOCABULARY_DDL,
     HouseBase,
@@ -37,6 +38,8 @@ def create(connection: Connection, kind: Kind) -> None:
         connection.exec_driver_sql(FACET_CHANGED_DDL)
         connection.exec_driver_sql(FACET_GONE_DDL)
         connection.exec_driver_sql(FACET_BEGIN)
+        for ddl in READY_DDL:
+            connection.exec_driver_sql(ddl)
 
 
 # Step n brings a file from version n to n + 1. Version 1 is the first release: a new file is made

@@ -27,6 +27,7 @@ from sqlalchemy.types import REAL, TypeDecorator
 from phr import clock
 
 STRICT = {"sqlite_strict": True}
+READY_WINDOW, READY_TYPES = 4096, 1024  # pks of a window; more than there are types
 CLUSTERED = {"sqlite_strict": True, "sqlite_with_rowid": False}
 NAMES = {"ix": "%(table_name)s_%(column_0_name)s", "ck": "%(constraint_name)s"}
 
@@ -221,6 +222,7 @@ class Route(HouseBase):
     patient_id: Mapped[str] = mapped_column(index=True)
     grant_id: Mapped[str] = mapped_column(index=True)
     bearer: Mapped[int] = mapped_column(default=0)  # 1: the tokens of a grant begin with it
+    ticket: Mapped[int | None]  # of a Permission Ticket: its place in the list of what was stopped
     ended_at: Mapped[datetime | None]
 
 
@@ -312,6 +314,18 @@ class SealedEvent(HouseBase):
     )
     at: Mapped[datetime]
     box: Mapped[bytes]
+
+
+class MailRoute(HouseBase):
+    """Whose a Direct address is: mail is taken in while that record is sealed, too."""
+
+    __tablename__ = "mail_route"
+    __table_args__ = (STRICT,)
+
+    address: Mapped[str] = mapped_column(primary_key=True)  # in lower case
+    patient_id: Mapped[str] = mapped_column(
+        ForeignKey("patient.id", ondelete="CASCADE"), index=True
+    )
 
 
 class HouseAudit(HouseBase):
@@ -434,6 +448,7 @@ class Pull(VaultBase):
     started_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
     sentence: Mapped[str | None]
+    faults: Mapped[str] = mapped_column(default="")  # that it tells of: `phr.told.kept_as`
 
 
 class LedgerState(StrEnum):
@@ -468,6 +483,7 @@ class LedgerLine(VaultBase):
         str | None
     ]  # resume point, written in the same transaction as the page's records
     sentence: Mapped[str | None]
+    faults: Mapped[str] = mapped_column(default="")  # that it tells of
 
 
 class Quarantined(VaultBase):
@@ -484,6 +500,7 @@ class Quarantined(VaultBase):
     at: Mapped[datetime]
     place: Mapped[str]  # "entry 17", "line 3", "labs.ndjson line 3"
     reason: Mapped[str]
+    faults: Mapped[str] = mapped_column(default="")  # that it tells of
     hash: Mapped[bytes]
     body: Mapped[bytes]  # capped; zstd
 
@@ -493,6 +510,7 @@ class RecipientKind(StrEnum):
 
     LINK = "link"
     FOLDER = "folder"
+    DIRECT = "direct"  # mail to a Direct address
     PAPER = "paper"  # printed or saved by the patient, to be handed over
     APP = "app"  # asks the FHIR API itself
     HEALTH_LINK = "health_link"  # opens a SMART Health Link with software of its own
@@ -508,7 +526,9 @@ class Recipient(VaultBase):
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]  # as the patient typed it
     kind: Mapped[str]
-    verification: Mapped[str] = mapped_column(default="none")  # none, tofu, code, directory, person
+    verification: Mapped[str] = mapped_column(  # none, tofu, code, directory, person, anchor
+        default="none"
+    )
     identifiers: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
     created_at: Mapped[datetime]
 
@@ -587,6 +607,7 @@ class HandleKind(StrEnum):
     HEALTH_LINK = "health_link"  # a SMART Health Link: the address of its manifest
     HEALTH_FILE = "health_file"  # one file of a Health Link, to be fetched once
     CARD = "card"  # the address on the emergency card; each opening is bound to a browser
+    TICKET = "ticket"  # a SMART Permission Ticket: what it is exchanged for are tokens
 
 
 class HandleState(StrEnum):
@@ -725,6 +746,131 @@ class Delivery(VaultBase):
     created_at: Mapped[datetime]
     claimed_at: Mapped[datetime | None]  # when it began to be sent
     settled_at: Mapped[datetime | None]
+    part: Mapped[int] = mapped_column(default=1)  # of so many messages that were planned together
+    parts: Mapped[int] = mapped_column(default=1)
+    message_id: Mapped[str | None] = mapped_column(index=True)  # as sent, for what is answered
+    answer: Mapped[str | None]  # processed, dispatched, failed: what the recipient's server said
+    answered_at: Mapped[datetime | None]
+
+
+class Carried(VaultBase):
+    """Which version of a record a delivery carries: settled before it goes, so never twice."""
+
+    __tablename__ = "carried"
+    __table_args__ = (CLUSTERED,)
+
+    delivery_id: Mapped[str] = mapped_column(
+        ForeignKey("delivery.id", ondelete="CASCADE"), primary_key=True
+    )
+    record_pk: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[int]
+
+
+class PushState(StrEnum):
+    """active -> stopped. An order for once stays active when everything of it is out."""
+
+    ACTIVE = "active"
+    STOPPED = "stopped"
+
+
+class PushJob(VaultBase):
+    """A grant's standing order to send: once now, or whenever new records arrive."""
+
+    __tablename__ = "push_job"
+    __table_args__ = (known("state", PushState), STRICT)
+
+    grant_id: Mapped[str] = mapped_column(
+        ForeignKey("grant.id", ondelete="CASCADE"), primary_key=True
+    )
+    channel: Mapped[str]  # key of sharing.channels.CHANNELS
+    address: Mapped[str]
+    standing: Mapped[int]  # 1: also what arrives later
+    state: Mapped[str] = mapped_column(default=PushState.ACTIVE)
+    seen: Mapped[str | None]  # what had been taken in when it was last planned
+    created_at: Mapped[datetime]
+
+
+class MailMode(StrEnum):
+    """How Direct mail goes: sealed here for the recipient, or by a provider who can read it."""
+
+    STA = "sta"
+    HISP = "hisp"
+
+
+class Postbox(VaultBase):
+    """The patient's own Direct address and the mail servers it uses; one row at most."""
+
+    __tablename__ = "postbox"
+    __table_args__ = (known("mode", MailMode), STRICT)
+
+    id: Mapped[int] = mapped_column(primary_key=True, default=1)
+    address: Mapped[str]
+    mode: Mapped[str]
+    bound: Mapped[str] = mapped_column(default="address")  # own certificates: address or domain
+    smtp_host: Mapped[str]
+    smtp_port: Mapped[int]
+    smtp_login: Mapped[str | None]
+    smtp_password: Mapped[str | None]
+    imap_host: Mapped[str | None]
+    imap_port: Mapped[int | None]
+    imap_login: Mapped[str | None]
+    imap_password: Mapped[str | None]
+    changed_at: Mapped[datetime]
+
+
+class PostboxKey(VaultBase):
+    """An own certificate for Direct with its key; retired ones still open what was sent to them."""
+
+    __tablename__ = "postbox_key"
+    __table_args__ = (STRICT,)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    certificate: Mapped[bytes]  # DER
+    key: Mapped[bytes]  # PKCS #8, DER
+    root: Mapped[int]  # 1: the own anchor that stands above the others
+    made_at: Mapped[datetime]
+    retired_at: Mapped[datetime | None]
+
+
+class Direction(StrEnum):
+    """Whom an anchor vouches for: those we send to, or those we accept from."""
+
+    OUT = "out"
+    IN = "in"
+
+
+class Anchor(VaultBase):
+    """A certificate the patient trusts, for one direction, by hand or through a bundle."""
+
+    __tablename__ = "anchor"
+    __table_args__ = (
+        known("direction", Direction),
+        Index("anchor_once", "direction", "fingerprint", "bundle_id", unique=True),
+        STRICT,
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    direction: Mapped[str]
+    fingerprint: Mapped[bytes]  # SHA-256 of the certificate
+    certificate: Mapped[bytes]  # DER
+    bundle_id: Mapped[int | None] = mapped_column(ForeignKey("bundle.id", ondelete="CASCADE"))
+    added_at: Mapped[datetime]
+
+
+class TrustBundle(VaultBase):
+    """A published collection of anchors that is looked at daily."""
+
+    __tablename__ = "bundle"
+    __table_args__ = (known("direction", Direction), STRICT)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    url: Mapped[str]
+    direction: Mapped[str]
+    signer: Mapped[bytes | None]  # SHA-256 of the certificate that signed the first one
+    fetched_at: Mapped[datetime | None]
+    next_at: Mapped[datetime]
+    changes: Mapped[list[dict[str, Any]]] = mapped_column(Json, default=list)  # newest first
+    sentence: Mapped[str | None]  # what went wrong last
 
 
 class ArrivalKind(StrEnum):
@@ -791,10 +937,50 @@ class ArrivalRule(VaultBase):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     recipient_id: Mapped[str] = mapped_column(ForeignKey("recipient.id"), index=True)
+    grant_id: Mapped[str | None]  # of a link: it alone, for another may bear the same name
     what: Mapped[str]  # as in `Arrival.what`
     made_at: Mapped[datetime]
     made_by: Mapped[str]
     ended_at: Mapped[datetime | None]
+
+
+class LetterState(StrEnum):
+    """What became of a mail: its parts wait in the inbox, it was a notice, or it is not trusted."""
+
+    TAKEN = "taken"
+    NOTICE = "notice"
+    REFUSED = "refused"
+
+
+class Letter(VaultBase):
+    """One mail that came to the patient's Direct address. Only `sharing.letterbox` writes here."""
+
+    __tablename__ = "letter"
+    __table_args__ = (
+        known("state", LetterState),
+        Index("letter_state", "state", "received_at"),
+        STRICT,
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    hash: Mapped[bytes] = mapped_column(unique=True)  # SHA-256 of the mail with its envelope
+    sender: Mapped[str]  # of the envelope; signed for where the state is not "refused"
+    recipient: Mapped[str]  # the own address it was sent to
+    message_id: Mapped[str]  # "" where it could not be opened
+    subject: Mapped[str]
+    certificate: Mapped[bytes | None]  # the signer's, DER; trusted where the state is not "refused"
+    state: Mapped[str]
+    reason: Mapped[str]  # why it was refused, or what became of the notice
+    arrivals: Mapped[list[Any]] = mapped_column(Json)  # ids: what of it waits or waited
+    left_out: Mapped[list[Any]] = mapped_column(Json)  # parts that were not taken: [name, why]
+    size: Mapped[int]
+    received_at: Mapped[datetime]
+    content: Mapped[bytes | None] = mapped_column(deferred=True)  # the mail, where it is not taken
+    answers: Mapped[list[Any]] = mapped_column(Json)  # notices that are owed to the sender, in turn
+    answered_at: Mapped[datetime | None]  # the last one that went
+    answer_at: Mapped[datetime | None] = mapped_column(index=True)  # next try; None: nothing owed
+    answer_tries: Mapped[int] = mapped_column(default=0)
+    answer_problem: Mapped[str] = mapped_column(default="")
 
 
 class AuditEntry(VaultBase):
@@ -995,6 +1181,28 @@ FACET_GONE_DDL = (  # its pk may be given again
     " BEGIN UPDATE facet_state SET upto = min(upto, old.pk - 1); END"
 )
 FACET_BEGIN = "INSERT INTO facet_state(upto, rules) VALUES (0, 0)"
+ready = Table(  # what leaves, made ready a window of records and a type at a time: sharing.ready
+    "ready",
+    VaultBase.metadata,
+    Column("place", Integer, primary_key=True),
+    Column("rules", Integer, nullable=False),
+    Column("marks", LargeBinary, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    sqlite_strict=True,
+)
+READY_DDL = (  # whatever it was made of changes: it goes in the same transaction
+    (
+        "CREATE TRIGGER ready_changed AFTER UPDATE OF key, connection, type, remote_id, time,"
+        " time_end, category, splices, body ON record BEGIN DELETE FROM ready"
+        f" WHERE place = old.pk / {READY_WINDOW} * {READY_TYPES} + old.type; END"
+    ),
+    "CREATE TRIGGER ready_gone AFTER DELETE ON record BEGIN DELETE FROM ready; END",
+    "CREATE TRIGGER ready_named AFTER INSERT ON alias BEGIN DELETE FROM ready; END",
+    (
+        "CREATE TRIGGER ready_moved AFTER UPDATE OF base_url ON connection"
+        " WHEN new.base_url <> old.base_url BEGIN DELETE FROM ready; END"
+    ),
+)
 entry = Table(  # what a person reads; one or more records are its evidence
     "entry",
     VaultBase.metadata,
@@ -1048,6 +1256,7 @@ paper = Table(  # what was read in a file that a record carries: derived from it
     Column("hash", LargeBinary, nullable=False),  # SHA-256 of the bytes
     Column("rules", Integer, nullable=False),  # papers.reading.RULES by which it was read
     Column("body", LargeBinary, nullable=False),  # papers.reading.Reading as JSON, zstd
+    Column("edition", Text, nullable=False),  # which version of a document it is: JSON, or ""
     sqlite_strict=True,
 )
 Index("paper_record", paper.c.record, paper.c.place, unique=True)

@@ -19,12 +19,16 @@ _MOST_WORDS: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Paper:
-    """One file of a record as it was read; `words` are what search finds it by."""
+    """One file of a record as it was read; `words` are what search finds it by.
+
+    `edition` says which version of which document it is, "" where it does not.
+    """
 
     place: int
     hash: bytes
     body: bytes
     words: str
+    edition: str = ""
 
 
 def waiting(
@@ -78,8 +82,9 @@ def put(
     run("DELETE FROM paper WHERE record = ?", (pk,))
     for one in found:
         made = run(
-            "INSERT INTO paper(record, place, hash, rules, body) VALUES (?, ?, ?, ?, ?)",
-            (pk, one.place, one.hash, rules, bodies.plain(one.body)),
+            "INSERT INTO paper(record, place, hash, rules, body, edition)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (pk, one.place, one.hash, rules, bodies.plain(one.body), one.edition),
         )
         run(
             "INSERT INTO paper_search(rowid, words) VALUES (?, ?)",
@@ -104,6 +109,16 @@ def find(session: Session, query: str, limit: int) -> list[tuple[int, int, bytes
     )
     opened = bodies.unpacker(session)
     return [(pk, place, opened(body)) for pk, place, body in rows(session, sql, (query, limit))]
+
+
+def editions(session: Session) -> list[tuple[int, str]]:
+    """Return (record pk, edition) of every file that says which version of a document it is."""
+    return [
+        (pk, said)
+        for pk, said in rows(
+            session, "SELECT record, edition FROM paper WHERE edition != '' ORDER BY id"
+        )
+    ]
 
 
 def places(session: Session, pk: int) -> Mapping[int, bytes]:

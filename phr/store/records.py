@@ -17,7 +17,7 @@ from phr.fhir.check import Note
 from phr.fhir.kinds import BY_NUMBER, KINDS, category_mask
 from phr.fhir.labels import Label
 from phr.fhir.older import as_r4
-from phr.fhir.record import UNSAID, UPLOAD, Record, Selection
+from phr.fhir.record import UNSAID, UPLOAD, Element, Record, Selection
 from phr.fhir.references import key_of, local_id_of
 from phr.store import bodies, database, index, spelling
 from phr.store.vault import Vault
@@ -411,22 +411,30 @@ def _record(row: Any, opened: Callable[[bytes], bytes]) -> Record:
     pk, key, connection, type_, remote_id, version, received, time, labels, flags, body, splices = (
         row
     )
-    made = object.__new__(Record)  # a frozen dataclass sets its fields one by one: 4 x as long
-    made.__dict__.update(
-        pk=pk,
-        local_id=local_id_of(key),
-        connection_id=connection,
-        type=BY_NUMBER[type_].type,
-        remote_id=remote_id,
-        version=version,
-        received_at=_received(received),
-        when=None if time is None else clock.from_ms(time),
-        labels=_label(labels),
-        withdrawn=bool(flags & _WITHDRAWN),
-        body=opened(body),
-        splices=splices,
-    )
+    fields = {
+        "pk": pk,
+        "local_id": local_id_of(key),
+        "connection_id": connection,
+        "type": BY_NUMBER[type_].type,
+        "remote_id": remote_id,
+        "version": version,
+        "received_at": _received(received),
+        "when": None if time is None else clock.from_ms(time),
+        "labels": _label(labels),
+        "withdrawn": bool(flags & _WITHDRAWN),
+        "body": opened(body),
+        "splices": splices,
+    }
+    made = object.__new__(Record)  # a frozen dataclass sets its fields one by one: 5 x as long
+    object.__setattr__(made, "__dict__", fields)
     return made
+
+
+def _element(value: Any) -> Any:
+    """Return a value as an Element, a list as one of Elements."""
+    if isinstance(value, list):
+        return [_element(one) for one in value]
+    return Element(value) if isinstance(value, dict) else value
 
 
 class Elements:
@@ -441,16 +449,17 @@ class Elements:
     def read(self, record: Record) -> Record:
         """Give a record its document now."""
         made: dict[str, Any] = {}
+        known, parse = self._known, document.parse
         for name, slice_ in document.slices(record.body).items():
             raw = bytes(slice_)
             if raw[0] not in b"[{" or len(raw) > _REPEATS or name == "meta":
-                made[name] = document.parse(raw)
+                made[name] = parse(raw)
                 continue
-            value = self._known.get(raw)
+            value = known.get(raw)
             if value is None:
-                if len(self._known) >= _REMEMBERED:
-                    self._known.clear()
-                value = self._known[raw] = document.parse(raw)
+                if len(known) >= _REMEMBERED:
+                    known.clear()
+                value = known[raw] = _element(parse(raw))
             made[name] = value
         record.__dict__["_document"] = as_r4(made)
         return record
@@ -481,12 +490,71 @@ def released_bytes(vault: Vault, record: Record, session: Session | None = None)
     if session is None:
         with vault.read() as own:
             return released_bytes(vault, record, own)
-    base = _base_url(session, record.connection_id)
+    return leaving(vault, session, [record])[0]
 
-    def rewrite(said: str) -> str | None:
-        return _rewritten(session, vault, record.connection_id, base, said)
 
-    return references.splice(record.body, record.splices, record.local_id, rewrite)
+def leaving(vault: Vault, session: Session, found: Iterable[Record]) -> list[bytes]:
+    """Return the bytes that leave for some records: see `released_bytes`."""
+    known: dict[int, Rewriting] = session.info.setdefault("rewriting", {})
+    made = []
+    for one in found:
+        rewriting = known.get(one.connection_id)
+        if rewriting is None:
+            rewriting = known[one.connection_id] = Rewriting(session, vault, one.connection_id)
+        made.append(references.splice(one.body, one.splices, one.local_id, rewriting))
+    return made
+
+
+def may_read_otherwise(session: Session, record: Record) -> bool:
+    """Tell, of a record of which `leaving` was asked, whether what comes next may change that."""
+    rewriting: Rewriting = session.info["rewriting"][record.connection_id]
+    return any(said in rewriting.unsure for said in references.said_in(record.body, record.splices))
+
+
+class Rewriting:
+    """What the references of one connection are called here; each is made once in a session.
+
+    `unsure` are those (as they stand in the bytes) whose meaning may still change, because nothing
+    that was received so far says what they lead to.
+    """
+
+    def __init__(self, session: Session, vault: Vault, connection_id: int) -> None:
+        """Belong to a session: what is remembered holds in its snapshot."""
+        self._session = session
+        self._vault = vault
+        self._connection = connection_id
+        self._base = _base_url(session, connection_id)
+        self._known: dict[bytes, bytes | None] = {}
+        self.unsure: set[bytes] = set()
+
+    def __call__(self, said: bytes) -> bytes | None:
+        """Return what stands for a reference in what leaves; None where it stays as it is."""
+        if said in self._known:
+            return self._known[said]
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        new = self._rewritten(said)
+        made = self._known[said] = None if new is None else references.escaped(new)
+        return made
+
+    def _rewritten(self, said: bytes) -> str | None:
+        text = references.unescaped(said)
+        pointed = references.target(text)
+        if pointed is None:
+            return None
+        if pointed.type and (not pointed.base or pointed.base == self._base):
+            if pointed.type == "Patient":
+                return f"Patient/{references.patient_id(self._vault.id_key)}"
+            name = local_id(self._vault, self._connection, pointed.type, pointed.id)
+            return f"{pointed.type}/{name}"
+        found = _resolve(self._session, self._vault, self._connection, text)
+        if found is None:
+            self.unsure.add(said)
+            return None
+        type_, key = found
+        if type_ == "Patient":
+            return f"Patient/{references.patient_id(self._vault.id_key)}"
+        return f"{type_}/{local_id_of(key)}"
 
 
 def _base_url(session: Session, connection_id: int) -> str:
@@ -498,27 +566,6 @@ def _base_url(session: Session, connection_id: int) -> str:
         base = run(sql, (connection_id,)).scalar() or ""
         known[connection_id] = base.rstrip("/") + "/" if base else ""
     return known[connection_id]
-
-
-def _rewritten(
-    session: Session, vault: Vault, connection_id: int, base: str, said: str
-) -> str | None:
-    pointed = references.target(said)
-    if pointed is None:
-        return None
-    if pointed.type and (not pointed.base or pointed.base == base):
-        if pointed.type == "Patient":
-            return f"Patient/{references.patient_id(vault.id_key)}"
-        return f"{pointed.type}/{local_id(vault, connection_id, pointed.type, pointed.id)}"
-    found = _resolve(session, vault, connection_id, said)
-    if found is None:
-        return None
-    type_, key = found
-    return (
-        f"Patient/{references.patient_id(vault.id_key)}"
-        if type_ == "Patient"
-        else (f"{type_}/{local_id_of(key)}")
-    )
 
 
 def _resolve(

@@ -28,6 +28,7 @@ from phr.store.models import (
     Grant,
     GrantState,
     Invitation,
+    MailRoute,
     Member,
     Membership,
     Patient,
@@ -561,7 +562,7 @@ class Vaults:
         """Write the tombstone of a record in the caller's house transaction."""
         bury(session, "vault", patient.id)
         patient.state, patient.name, patient.audit_head = PatientState.SHREDDED, "", None
-        for model in (Membership, Invitation, Route, SealedEvent, PendingAuthorization):
+        for model in (Membership, Invitation, Route, MailRoute, SealedEvent, PendingAuthorization):
             session.execute(delete(model).where(model.patient_id == patient.id))
         put_setting(session, f"warnings:{patient.id}", None)
 
@@ -573,7 +574,8 @@ class Vaults:
             for held in (self.house.backups_folder / vault_id).rglob("*.slots"):
                 held.unlink()
             remove(self.path(vault_id))
-            shutil.rmtree(self.house.backups_folder / vault_id, ignore_errors=True)
+            for folder in (self.house.backups_folder, self.house.data / files.ARRIVALS):
+                shutil.rmtree(folder / vault_id, ignore_errors=True)
             logs.event(log, "vault.shredded", vault=vault_id)
 
     # ------------------------------------------------------------------ after a restore

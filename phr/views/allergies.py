@@ -102,7 +102,7 @@ def _row(one: Allergy, context: Context, *, struck: bool = False) -> Row:
         title=one.name,
         href=context.link(one.record),
         mark=_mark(one),
-        details=with_marks(details, one.marks),
+        details=with_marks(details, one.record, one.marks, context),
         aside=said_by(
             context,
             one.record,

@@ -9,7 +9,6 @@ import re
 from html import escape
 from typing import Final
 
-import nh3
 from markupsafe import Markup
 
 from phr.papers import kinds
@@ -102,6 +101,8 @@ def clean(html: str) -> str:
     """
     if _is_too_deep(html):
         return f"<pre>{escape(html[:MOST_TEXT])}</pre>"
+    import nh3  # noqa: PLC0415 - 1.5 MB that an idle appliance does not need
+
     return nh3.clean(
         html,
         tags=set(_TAGS),

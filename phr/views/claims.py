@@ -56,7 +56,9 @@ def _cover(one: Cover, context: Context) -> Row:
         title=one.name,
         href=context.link(one.record),
         mark=None if one.active else Mark("ended", "Not active"),
-        details=with_marks((joined(one.payer, one.number), one.holder), one.marks),
+        details=with_marks(
+            (joined(one.payer, one.number), one.holder), one.record, one.marks, context
+        ),
         aside=said_by(context, one.record, one.period or "no period given"),
         struck=one.marks.mistaken,
     )
@@ -74,7 +76,7 @@ def _statement(one: Statement, context: Context) -> Row:
         title=one.title,
         href=context.link(one.record),
         mark=Mark("none", sentence_case(one.status)) if one.status else None,
-        details=with_marks(details, one.marks),
+        details=with_marks(details, one.record, one.marks, context),
         aside=said_by(context, one.record, one.served or "no date given"),
         struck=one.marks.mistaken,
     )

@@ -56,7 +56,9 @@ def _row(one: Paper, context: Context) -> Row:
         title=one.name,
         href=context.link(one.record),
         mark=Mark("none", sentence_case(one.status)) if one.status else None,
-        details=with_marks((one.category, joined(*one.authors), told), one.marks),
+        details=with_marks(
+            (one.category, joined(*one.authors), told), one.record, one.marks, context
+        ),
         aside=said_by(context, one.record, moment_words(one.date) or "no date given"),
         struck=one.marks.mistaken,
         links=links,
@@ -95,7 +97,7 @@ def _hit(one: Hit, context: Context) -> Row:
     return Row(
         title=f"In {name}",
         href=context.attachment_link(one.record, one.place),
-        details=with_marks((one.excerpt, named), marks(one.record)),
+        details=with_marks((one.excerpt, named), one.record, marks(one.record), context),
         aside=said_by(
             context,
             one.record,

@@ -11,7 +11,7 @@ from phr.chart.results import component_sentence, result
 from phr.chart.titles import record_title, when_text
 from phr.fhir import reading
 from phr.fhir.record import Record, Selection
-from phr.views.frame import Context, Mark, Row, Sheet, View, sheets
+from phr.views.frame import Context, Mark, Row, Sheet, View, sheets, standing
 
 _SHEETS: Final = (
     ("Diagnoses of this visit", ("Condition",)),
@@ -85,7 +85,7 @@ def _row(record: Record, book: Book, context: Context) -> Row:
         title=joined(one.name, amount, by=": "),
         href=context.link(record),
         mark=Mark(one.word.mark, one.word.words, one.word.said) if one.word.flagged else None,
-        details=tuple(line for line in (span, *one.marks.words) if line),
+        details=tuple(line for line in (span, *standing(record, one.marks, context)) if line),
         struck=one.marks.mistaken,
     )
 

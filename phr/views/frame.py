@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from phr.chart.decision import Decision
-from phr.chart.marks import Marks
+from phr.chart.marks import Marks, says_transcribed
 from phr.chart.plain import MONTHS, joined, visible
 from phr.chart.remarks import NO_REMARKS, Remarks, labelled
 from phr.chart.titles import list_words
@@ -24,6 +24,7 @@ CAREGIVERS = Selection(types=("Practitioner", "Organization", "PractitionerRole"
 
 
 MOST_ROWS = 60  # of one sheet
+TRANSCRIBED = "Transcribed from a document"
 
 
 def with_demo(name: str, *, demo: bool) -> str:
@@ -198,9 +199,22 @@ def said_by(context: Context, record: Record, *more: str) -> tuple[str, ...]:
     return (context.origin(record), *(line for line in more if line))
 
 
-def with_marks(details: Sequence[str], marks: Marks) -> tuple[str, ...]:
-    """Return details followed by the record's standing marks."""
-    return (*(line for line in details if line), *marks.words)
+def with_marks(
+    details: Sequence[str], record: Record, found: Marks, context: Context
+) -> tuple[str, ...]:
+    """Return details followed by what must be said of a record."""
+    return (*(line for line in details if line), *standing(record, found, context))
+
+
+def standing(record: Record, found: Marks, context: Context) -> tuple[str, ...]:
+    """Return a record's marks in words, and whether it was transcribed here."""
+    return (*found.words, TRANSCRIBED) if is_transcribed(record, context) else found.words
+
+
+def is_transcribed(record: Record, context: Context) -> bool:
+    """Say whether a record was made of a document here: whoever sends can write that mark."""
+    origin = context.origins.get(record.connection_id)
+    return origin is not None and origin.transcribes and says_transcribed(record)
 
 
 def sheets(context: Context, heading: str, lead: str, *made: Sheet) -> Mapping[str, Any]:

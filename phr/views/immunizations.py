@@ -76,7 +76,9 @@ def _row(one: Vaccine, context: Context) -> Row:
         title=one.name,
         href=context.link(one.record),
         mark=mark,
-        details=with_marks((sentence_case(joined(one.dose, *one.details)), told), one.marks),
+        details=with_marks(
+            (sentence_case(joined(one.dose, *one.details)), told), one.record, one.marks, context
+        ),
         aside=said_by(
             context, one.record, when or "no date given", f"by {one.by}" if one.by else ""
         ),

@@ -31,7 +31,7 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     current = kinds[Standing.CURRENT]
     return sheets(
         context,
-        at_least(VIEW, records, heading(current, known=bool(found))),
+        at_least(VIEW, records, heading(found, context)),
         "A list can be out of date. It says what was listed, not what is taken.",
         Sheet(
             "Listed as current",
@@ -40,6 +40,7 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
             if found
             else nothing(context, LISTED, "medicines"),
         ),
+        Sheet("Said of the list", tuple(row(one, context) for one in kinds[Standing.SAID])),
         Sheet(
             "Unclear",
             tuple(row(one, context) for one in kinds[Standing.UNCLEAR]),
@@ -55,19 +56,23 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     )
 
 
-def heading(current: Sequence[Medicine], *, known: bool) -> str:
+def heading(found: Sequence[Medicine], context: Context) -> str:
     """Return the answer."""
+    current = [one for one in found if one.standing is Standing.CURRENT]
+    said = [one for one in found if one.standing is Standing.SAID]
     if current:
         verb = "is" if len(current) == 1 else "are"
         return f"{counted(len(current), 'medicine')} {verb} listed as current"
-    return "No medicine is listed as current" if known else "Medicines are unknown"
+    if said and all(one.standing is not Standing.UNCLEAR for one in found):
+        return f"{sentence_case(said[0].name)}, says {context.origin(said[0].record)}"
+    return "No medicine is listed as current" if found else "Medicines are unknown"
 
 
 def row(one: Medicine, context: Context) -> Row:
     """Return a medicine with its dose and who lists it."""
     reasons = joined(*one.reasons)
     details = (
-        *(one.doses or (() if one.standing is Standing.GIVEN else (_NO_DOSE,))),
+        *(one.doses or (() if one.standing in (Standing.GIVEN, Standing.SAID) else (_NO_DOSE,))),
         f"For: {reasons}" if reasons else "",
         _handed(one),
         contradiction(one.record.document.get("medicationCodeableConcept")),
@@ -76,7 +81,7 @@ def row(one: Medicine, context: Context) -> Row:
         title=one.name,
         href=context.link(one.record),
         mark=_mark(one),
-        details=with_marks(details, one.marks),
+        details=with_marks(details, one.record, one.marks, context),
         aside=_aside(one, context),
         struck=one.marks.mistaken,
     )

@@ -1,17 +1,16 @@
 """One record, readable: its fields as labelled rows, its marks, where it came from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from phr.chart.book import Book
 from phr.chart.documents import attachments, described
 from phr.chart.fields import Field, fields
-from phr.chart.marks import is_transcribed, marks
+from phr.chart.marks import marks
 from phr.chart.plain import joined, moment_words
 from phr.chart.titles import kind_words, record_title, state_words, when_text
 from phr.fhir.record import Record, Selection
-from phr.views.frame import Context, Link, View, minute
+from phr.views.frame import TRANSCRIBED, Context, Link, View, is_transcribed, minute
 
 
 def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
@@ -30,7 +29,7 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
         "rows": [_row(one, record, book, context) for one in told.rows],
         "left_out": told.left_out,
         "narrative": told.narrative,
-        "marks": replace(found, transcribed=False).words,
+        "marks": found.words,
         "struck": found.mistaken,
         "files": _files(record, context),
         "origin": _origin(record, context),
@@ -58,7 +57,7 @@ def _files(record: Record, context: Context) -> list[tuple[str, Link | None]]:
 
 
 def _origin(record: Record, context: Context) -> list[tuple[str, str]]:
-    made = [("Made here", "Transcribed from a document")] if is_transcribed(record) else []
+    made = [("Made here", TRANSCRIBED)] if is_transcribed(record, context) else []
     return [
         ("From", context.origin(record)),
         *made,

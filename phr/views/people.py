@@ -56,7 +56,7 @@ def _patient(one: Patient, context: Context) -> Row:
     row = Row(
         title=one.name,
         href=context.link(one.record),
-        details=with_marks((joined(born, one.sex), *facts), one.marks),
+        details=with_marks((joined(born, one.sex), *facts), one.record, one.marks, context),
         aside=said_by(context, one.record),
         struck=one.marks.mistaken,
     )
@@ -69,7 +69,7 @@ def _team(one: Team, context: Context) -> Row:
         title=one.name,
         href=context.link(one.record),
         mark=None if one.status in ("active", "") else Mark("none", sentence_case(one.status)),
-        details=with_marks(members, one.marks),
+        details=with_marks(members, one.record, one.marks, context),
         aside=said_by(context, one.record, one.period),
         struck=one.marks.mistaken,
     )
@@ -80,7 +80,9 @@ def _person(one: Person, context: Context) -> Row:
     row = Row(
         title=one.name,
         href=context.link(one.record),
-        details=with_marks((joined(*one.roles), *reach, one.address), one.marks),
+        details=with_marks(
+            (joined(*one.roles), *reach, one.address), one.record, one.marks, context
+        ),
         aside=said_by(context, one.record),
         struck=one.marks.mistaken,
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 from phr.chart.plain import counted, joined, moment_words, sentence_case
 from phr.chart.problems import NO_STATUS, Diagnosis, Problem, Problems, problems
+from phr.chart.summary import DISAGREE
 from phr.fhir.record import Record, Selection
 from phr.views.evidence import PERSONS, how, with_evidence
 from phr.views.frame import (
@@ -26,11 +27,13 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     """Build the page from Condition records."""
     found = problems(records, how(context))
     none = nothing(context, ("Condition",), "problems")
-    anything = found.active or found.unclear or found.over or found.diagnoses or found.doubtful
+    anything = any(
+        (found.active, found.unclear, found.over, found.diagnoses, found.doubtful, found.said)
+    )
     return sheets(
         context,
-        at_least(VIEW, records, heading(found)),
-        "",
+        at_least(VIEW, records, heading(found, context)),
+        DISAGREE if found.active and found.said else "",
         Sheet(
             "Listed as active",
             tuple(row(one, context) for one in found.active),
@@ -38,6 +41,7 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
             if found.active
             else ("No source lists an active problem." if anything else none),
         ),
+        Sheet("Said of the list", tuple(row(one, context) for one in found.said)),
         Sheet(
             "Unclear",
             tuple(row(one, context) for one in found.unclear),
@@ -58,11 +62,14 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     )
 
 
-def heading(found: Problems) -> str:
+def heading(found: Problems, context: Context) -> str:
     """Return the answer."""
     if found.active:
         verb = "is" if len(found.active) == 1 else "are"
         return f"{counted(len(found.active), 'problem')} {verb} listed as active"
+    if found.said and not found.unclear:
+        first = found.said[0]
+        return f"{sentence_case(first.name)}, says {context.origin(first.record)}"
     if found.unclear or found.over or found.diagnoses:
         return "No problem is listed as active"
     return "Problems are unknown"
@@ -80,7 +87,7 @@ def row(one: Problem, context: Context) -> Row:
         title=one.name,
         href=context.link(one.record),
         mark=_mark(one),
-        details=with_marks(details, one.marks),
+        details=with_marks(details, one.record, one.marks, context),
         aside=said_by(
             context,
             one.record,

@@ -60,7 +60,7 @@ def _row(one: Procedure, context: Context) -> Row:
         title=one.name,
         href=context.link(one.record),
         mark=Mark("none", sentence_case(one.status)) if one.status else None,
-        details=with_marks(details, one.marks),
+        details=with_marks(details, one.record, one.marks, context),
         aside=said_by(context, one.record, one.when or "no date given", one.place),
         struck=one.marks.mistaken,
     )

@@ -23,7 +23,7 @@ from phr.chart.vitals import DIASTOLIC, SYSTOLIC, plain_name, reading
 from phr.chart.whose import Whose, whose
 from phr.fhir.record import UNSAID, Record, Selection
 from phr.views.evidence import PERSONS, conflict_words, from_words, how, links
-from phr.views.frame import CAREGIVERS, Context, Link, Mark, View, is_full, nothing
+from phr.views.frame import CAREGIVERS, Context, Link, Mark, View, is_full, nothing, standing
 from phr.views.measured import age_of, setting_words
 
 DRAWN_TESTS = 60  # beyond that a page of drawings is too heavy for a phone
@@ -189,7 +189,7 @@ def _group(group: Group, context: Context, only: Sequence[Result] | None = None)
         conclusion=clip(group.conclusion, 1200) if only is None else "",
         rows=tuple(row(one, context) for one in shown),
         missing=f"Not shown here: {named} of this report." if missing and only is None else "",
-        marks=group.marks.words,
+        marks=standing(group.report, group.marks, context) if group.report else (),
     )
 
 
@@ -211,7 +211,11 @@ def row(one: Result, context: Context, *, origin: bool = False, drawn: bool = Tr
         mark=Mark(one.word.mark, one.word.words, one.word.said),
         span=f"Range given: {span}" if span else "No range given",
         before=_before(one),
-        details=(*_details(one), *_evidence(one, context), *context.remarks.words(one.record)),
+        details=(
+            *_details(one, context),
+            *_evidence(one, context),
+            *context.remarks.words(one.record),
+        ),
         line=line,
         line_words=_line_words(one, span) if line else "",
         spark=small,
@@ -256,11 +260,18 @@ def _before(one: Result) -> str:
     return joined(taken, clip(old.value.words, 14), by=": ") if old.value.words else ""
 
 
-def _details(one: Result) -> tuple[str, ...]:
+def _details(one: Result, context: Context) -> tuple[str, ...]:
     parts = component_sentence(one)
     notes = (clip(note, 300) for note in one.notes)
     return tuple(
-        line for line in (parts, sentence_case(one.status), *notes, *one.marks.words) if line
+        line
+        for line in (
+            parts,
+            sentence_case(one.status),
+            *notes,
+            *standing(one.record, one.marks, context),
+        )
+        if line
     )
 
 
@@ -496,7 +507,7 @@ def _series_row(one: Result, test: Test, context: Context, person: Whose) -> Ser
                 joined(measured, age_of(one, person, code)),
                 *(_part_words(part) for part in one.parts),
                 *(clip(note, 200) for note in one.notes),
-                *one.marks.words,
+                *standing(one.record, one.marks, context),
             )
             if line
         ),

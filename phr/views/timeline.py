@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup, escape
 
-from phr.chart.marks import NO_MARKS
 from phr.chart.plain import visible
 from phr.chart.remarks import labelled
 from phr.chart.timeline import Event, event
 from phr.fhir.record import Record, Selection
-from phr.views.frame import Context, Shown, View, framed, nothing
+from phr.views.frame import Context, Shown, View, framed, nothing, standing
 
 
 class Line(NamedTuple):
@@ -51,7 +50,7 @@ def lines(records: Sequence[Record], context: Context) -> list[Line]:
         )
     safe = _escaped(texts)
     return [
-        Line(one.year, _line(*safe[4 * at : 4 * at + 4], said=_said(one)))
+        Line(one.year, _line(*safe[4 * at : 4 * at + 4], said=_said(one, context)))
         for at, one in enumerate(events)
     ]
 
@@ -64,11 +63,10 @@ def _line(when: str, title: str, href: str, kind: str, *, said: str) -> str:
     )
 
 
-def _said(one: Event) -> str:
+def _said(one: Event, context: Context) -> str:
     """Return the record's standing marks, if it has any."""
-    if one.marks is NO_MARKS:
-        return ""
-    return "".join(f"<small>{line}</small>" for line in _escaped(one.marks.words))
+    said = standing(one.record, one.marks, context)
+    return "".join(f"<small>{line}</small>" for line in _escaped(said)) if said else ""
 
 
 def _escaped(texts: Sequence[str]) -> list[str]:

@@ -36,8 +36,7 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     return sheets(
         context,
         (f"The newest {count}" if is_full(VIEW, records) else count) if found else "No visits yet",
-        "Future appointments are often not part of what a hospital's interface offers. Visits that"
-        " only a clinical document tells of are read there, under Documents.",
+        "Future appointments are often not part of what a hospital's interface offers.",
         *(years or [empty]),
     )
 
@@ -57,7 +56,7 @@ def _row(one: Visit, context: Context) -> Row:
         title=one.name,
         href=context.link(one.record),
         mark=Mark("none", sentence_case(one.status)) if one.status else None,
-        details=with_marks((one.kind, *details), one.marks),
+        details=with_marks((one.kind, *details), one.record, one.marks, context),
         aside=said_by(context, one.record, one.when or "no date given", one.place),
         struck=one.marks.mistaken,
     )

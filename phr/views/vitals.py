@@ -11,7 +11,7 @@ from phr.chart.vitals import BODY_MASS, BodyMass, Reading, Vital, body_mass, pla
 from phr.chart.whose import Whose, whose
 from phr.fhir.record import Record, Selection
 from phr.views.evidence import PERSONS, from_words, how
-from phr.views.frame import CAREGIVERS, Context, Mark, View, is_full, nothing
+from phr.views.frame import CAREGIVERS, Context, Mark, View, is_full, nothing, standing
 from phr.views.measured import age_of, setting_words
 from phr.views.results import size_of
 
@@ -63,9 +63,10 @@ def _heading(found: Sequence[Vital]) -> str:
     if first.name == "Blood pressure":
         taken = moment_words(newest.first.taken.partition("T")[0])
         amount = joined(newest.words, newest.unit, by=" ")
-        return joined(
-            f"The last blood pressure was {amount}", f"on {taken}" if taken else "", by=" "
+        said = (
+            f"The last blood pressure was {amount}" if amount else "Blood pressure, no figure given"
         )
+        return joined(said, f"on {taken}" if taken else "", by=" ")
     return f"{counted(len(found), 'kind')} of vital signs"
 
 
@@ -127,7 +128,7 @@ def _row(vital: Vital, context: Context, person: Whose) -> VitalRow:
                 joined(setting_words(one, context), age_of(one, person, code)),
                 *(clip(note, 200) for note in one.notes),
                 *context.remarks.words(one.record),
-                *one.marks.words,
+                *standing(one.record, one.marks, context),
             )
             if line
         ),

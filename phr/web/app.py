@@ -29,15 +29,18 @@ from phr.web.doors import (
     writes,
 )
 from phr.web.doors import emergency as emergency_door
+from phr.web.doors import tickets as ticket_door
 from phr.web.pages import (
     account,
     admin,
     apps,
+    between,
     brought,
     catalogue,
     chart,
     connections,
     demo,
+    direct,
     emergency,
     files,
     find,
@@ -53,6 +56,7 @@ from phr.web.pages import (
     shares,
     signin,
     summary,
+    tickets,
     timeline,
     trust,
 )
@@ -72,8 +76,11 @@ HOME: list[HTTPRouteHandler] = [
     *shares.ROUTES,
     *grants.ROUTES,
     *emergency.ROUTES,
+    *direct.ROUTES,
     *apps.ROUTES,
     *proposals.ROUTES,
+    *tickets.ROUTES,
+    *between.ROUTES,
     *inbox.ROUTES,
     *summary.ROUTES,
     *own.ROUTES,
@@ -99,6 +106,7 @@ PUBLIC: list[HTTPRouteHandler] = [
     *writes.ROUTES,
     *health_links.ROUTES,
     *emergency_door.ROUTES,
+    *ticket_door.ROUTES,
 ]
 
 

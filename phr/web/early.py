@@ -59,4 +59,5 @@ class Early:
         with self._loading:
             if self._whole is None:
                 self._whole = self._load()
+                self._first = self._whole  # nobody asks the first rows any more: half a megabyte
             return self._whole

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from litestar import Request, Response
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, MethodNotAllowedException
 
 from phr import clock, errors
 from phr.errors import PhrError
@@ -88,12 +88,19 @@ def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]
     if status >= 500:
         _note(request, error, status)
     try:
-        if outcome.is_ours(request.scope["path"]):
-            return outcome.response(own, status)
-        return _page(request, own, status)
+        ours = outcome.is_ours(request.scope["path"])
+        made = outcome.response(own, status) if ours else _page(request, own, status)
+        return _with_allow(made, error)
     except Exception as second:  # noqa: BLE001 - the page of last resort must always come
         _note(request, second, 500)
         return Response(LAST_RESORT, media_type="text/html", status_code=500)
+
+
+def _with_allow(response: Response[bytes], error: Exception) -> Response[bytes]:
+    """Name the methods that an address has, where it has not the one asked (RFC 9110 §15.5.6)."""
+    if isinstance(error, MethodNotAllowedException) and error.headers:
+        response.headers.update(error.headers)
+    return response
 
 
 def _note(request: Request[Any, Any, Any], error: Exception, status: int) -> None:

@@ -126,19 +126,26 @@ class Look:
         """Return the address of a static file, its version in the path."""
         return f"{self.base}/static/{self.version}/{name}"
 
-    def nav(self, patient_id: str, path: str, administrator: bool, waiting: int = 0) -> Markup:
+    def nav(
+        self, patient_id: str, path: str, administrator: bool, waits: tuple[int, int] = (0, 0)
+    ) -> Markup:
         """Return the navigation of a record (of the household, without one), marked for `path`.
 
         It is the same on every page of a place: a third of the layout's time, so it is kept.
-        `waiting` is how many arrivals are in the inbox.
+        `waits` is how many arrivals are in the inbox, and how many proposals of apps there are.
         """
         base = f"/p/{patient_id}" if patient_id else ""
         inside = path == base or path.startswith(base + "/")
         place, more, _ = path[len(base) + 1 :].partition("/") if inside else ("-", "", "")
-        return self._nav(patient_id, place, not more, administrator, waiting)
+        return self._nav(patient_id, place, not more, administrator, waits)
 
     def _draw_nav(
-        self, patient_id: str, place: str, exact: bool, administrator: bool, waiting: int
+        self,
+        patient_id: str,
+        place: str,
+        exact: bool,
+        administrator: bool,
+        waits: tuple[int, int],
     ) -> Markup:
         given = {
             "patient_id": patient_id,
@@ -146,7 +153,8 @@ class Look:
             "place": place,
             "exact": exact,
             "administrator": administrator,
-            "waiting": waiting,
+            "waiting": waits[0],
+            "unanswered": waits[1],
         }
         return Markup(self.draw("nav.html", given))  # noqa: S704 (autoescaped)
 

@@ -189,6 +189,17 @@ class Visit:
         return 0
 
     @property
+    def unanswered(self) -> int:
+        """How many proposals of apps wait for whoever may answer them; none while sealed."""
+        if self.patient is None or not self.patient.is_open or self.patient.role == "viewer":
+            return 0
+        from phr import consented  # noqa: PLC0415 - not before the first page
+
+        with suppress(Sealed, NotFound):
+            return consented.unanswered(self.vault)
+        return 0
+
+    @property
     def actor(self) -> dict[str, str]:
         """Who acts, in the form the audit log keeps."""
         return {"kind": "account", "id": self.account_id, "name": self.account_name}

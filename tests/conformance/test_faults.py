@@ -239,7 +239,6 @@ def one_huge_record(kind: str) -> Behaviour:
     return faults.many(begin.encode(), b"so much to say; ", b'"}}]}')
 
 
-@pytest.mark.slow
 def test_memory_is_bounded_when_every_kind_is_one_huge_record(hospital):
     hospital.behaviours = {kind: one_huge_record(kind) for kind in ASKED}
     report = pulled(hospital)

@@ -11,7 +11,7 @@ from tests.e2e.house import running
 PAGES = (
     "", "timeline", "results", "medications", "allergies", "problems", "immunizations", "vitals",
     "visits", "documents", "people", "summary", "card", "own", "own/add/medicine", "share",
-    "emergency", "grants", "activity", "connections", "files", "files/link", "more",
+    "emergency", "direct", "grants", "activity", "connections", "files", "files/link", "more",
     "search?q=thyro",
 )  # fmt: skip
 # WCAG 2.2 SC 1.4.12: a reader may set these, and nothing may be lost.

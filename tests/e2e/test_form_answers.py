@@ -15,6 +15,7 @@ import httpx
 import pyotp
 import pytest
 import time_machine
+from cryptography.hazmat.primitives.serialization import Encoding
 from playwright.sync_api import Route
 
 from phr import clock, consented, ids, jwt
@@ -31,6 +32,7 @@ from tests.cast import HOME, PASSWORDS, Browser, Cast, csrf_in, populate
 from tests.e2e.test_pages import AXE, ROOT, in_every_look, invalid_html, kind_of
 from tests.fakes import shl_host
 from tests.fakes.forms import forms, links, send
+from tests.fixtures_direct import Authority
 from tests.fixtures_sharing import a_record, another_record, keep_all
 from tests.integration.test_consents import a_consent, permit
 
@@ -311,6 +313,31 @@ def emergency(walk: Walk, finder: Walk, base: str) -> None:
     finder.see(card)
 
 
+def direct(walk: Walk, cast: Cast, base: str) -> None:
+    where, once = f"{base}/direct", ids.new_id()
+    cast.appliance.http.guard.name_servers = [("127.0.0.1", 9)]  # nobody answers there
+    box = {"address": "ada@home.test", "mode": "sta", "host": "mail.home.test", "port": "25"}
+    for form in (box | {"address": "no"}, box):
+        walk.send(where, form, page=where)
+    root = Authority("Clinic root").certificate.public_bytes(Encoding.PEM)
+    for file in (b"no certificate", root):
+        token = csrf_in(walk.see(where).text)
+        form = {"csrf": token, "direction": "out"}
+        walk.web.post(f"{where}/trust", data=form, files={"file": ("x.pem", file)})
+    for name in ("nobody", "dr.pell@direct.clinic.test"):
+        walk.send(f"{where}/check", {"to": name}, page=where)
+    walk.send(where, box | {"mode": "hisp", "login": "me", "secret": "x"}, page=where)
+    walk.send(f"{where}/check", {"to": "dr.pell@direct.clinic.test"}, page=where)
+    form = {"to": "dr.pell@direct.clinic.test", "whom": "Dr. Pell", "days": "30", "once": once}
+    for one in (form | {"whom": ""}, form):
+        walk.send(f"{where}/send", one, page=where)
+    walk.see(f"{base}/grants/{once}")
+    walk.send(f"{where}/renew", page=where)
+    walk.send(f"{where}/distrust", {"anchor": "1"}, page=where)
+    walk.send(f"{where}/stop", {"grant": once}, page=where)
+    walk.see(f"{where}/zone.txt")
+
+
 def brought(walk: Walk, cast: Cast, base: str) -> None:
     where = f"{base}/files/link"
     shot = {"resourceType": "Immunization", "status": "completed", "vaccineCode": {"text": "Flu"}}
@@ -375,6 +402,25 @@ def proposals(walk: Walk, cast: Cast, base: str) -> None:
     walk.send(f"{base}/fetches/{asked.id}", {"do": "allow"}, page=where)
     walk.send(f"{base}/fetches/{asked.id}", {"do": "refuse"}, page=where)
     walk.send(f"{base}/fetches/{asked.id}", {"do": "refuse"}, page=where)
+
+
+def tickets_of_servers(walk: Walk, base: str) -> None:
+    """A ticket is made for a key, looked at, and cannot be used here; a Consent is brought."""
+    key = json.dumps(jwt.public_half(jwt.new_key("ES384")))
+    share, where = f"{base}/share", f"{base}/ticket"
+    form = {"what": "primary", "hours": "24", "once": ids.new_id(), "do": "ticket"}
+    walk.send(share, form, page=share)
+    made = walk.send(share, form | {"server": key}, page=share).text
+    ticket = re.search(r"<textarea[^>]*readonly[^>]*>([^<]+)<", made)[1]
+    walk.see(where)
+    walk.send(where, {"ticket": "nonsense"}, page=where)
+    walk.send(where, {"ticket": ticket}, page=where)
+    walk.send(where, {"ticket": ticket, "do": "fetch"}, page=where)
+    page = f"{base}/consents"
+    walk.send(page, {"text": "{}", "server": key}, page=page)
+    page = f"{base}/between"
+    walk.send(page, {"do": "add", "base_url": "http://10.0.0.1/fhir"}, page=page)
+    walk.send(page, {"do": "start"}, page=page)
 
 
 def own_words(walk: Walk, base: str) -> None:
@@ -444,8 +490,10 @@ def walk_a_full_house(cast: Cast, album: Album) -> None:
     sends(ada, Walk(cast.stranger(), album), base)
     health_links(ada, base)
     emergency(ada, Walk(cast.stranger(), album), base)
+    direct(ada, cast, base)
     brought(ada, cast, base)
     proposals(ada, cast, base)
+    tickets_of_servers(ada, base)
     own_words(ada, base)
     hospitals(ada, base)
     backups(ada)

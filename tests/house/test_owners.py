@@ -26,8 +26,18 @@ OWNERS = {  # what may be imported only there
     "nh3": {"phr.views"},
     "lxml": {"phr.papers.cda"},  # the one parser of XML, run in a child process only
     "xml": set(),
+    "asn1crypto": {
+        "phr.sharing.channels.bundles",
+        "phr.sharing.channels.smime",
+        "phr.sharing.channels.trust",
+    },
+    "aiosmtpd": {"phr.listener"},
     "pypdf": {"phr.papers.readers"},
     "pydicom": {"phr.papers.dicom"},
+    "dns": {"phr.sharing.channels.discovery"},
+    "ldap3": {"phr.sharing.channels.discovery"},
+    "pyhanko_certvalidator": {"phr.sharing.channels.trust"},
+    "smtplib": {"phr.sharing.channels.submission"},
 }
 
 

@@ -280,6 +280,92 @@ def test_what_a_document_says_no_more_in_its_next_version_is_withdrawn(vault):
     assert [one.withdrawn for one in kept(vault, "MedicationStatement")] == [False]
 
 
+NOTHING = document_open()
+
+
+def test_what_a_document_said_is_withdrawn_when_its_next_version_has_no_entries(vault):
+    hospital = keep_records(vault, [PATIENT, letter(OPEN, "text/xml")])
+    transcribe.run(vault)
+    again(vault, hospital, letter(NOTHING, "text/xml"))
+    assert [one.withdrawn for one in kept(vault, "AllergyIntolerance")] == [True]
+    again(vault, hospital, letter(OPEN, "text/xml"))
+    assert [one.withdrawn for one in kept(vault, "AllergyIntolerance")] == [False]
+
+
+def test_what_a_document_said_is_withdrawn_when_its_next_version_is_no_clinical_document(vault):
+    hospital = keep_records(vault, [PATIENT, letter(OPEN, "text/xml")])
+    transcribe.run(vault)
+    again(vault, hospital, letter(b"Dear Ada, all is well.", "text/plain"))
+    assert [one.withdrawn for one in kept(vault, "AllergyIntolerance")] == [True]
+
+
+def edition(content, *, name, number="", series="set", replaces=""):
+    """Return a document as one version of a series, or as replacing another one."""
+    told = f'<setId root="1.2.3" extension="{series}"/>' if number else ""
+    told += f'<versionNumber value="{number}"/>' if number else ""
+    if replaces:
+        parent = f'<parentDocument><id root="1.2.3" extension="{replaces}"/></parentDocument>'
+        told += f'<relatedDocument typeCode="RPLC">{parent}</relatedDocument>'
+    head = f'<id root="1.2.3" extension="{name}"/>{told}<title>'
+    return content.replace(b"<title>", head.encode(), 1)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"name": "a", "number": "1"}, {"name": "b", "number": "2"}),
+        ({"name": "a"}, {"name": "b", "replaces": "a"}),
+    ],
+    ids=["by series and number", "by the id that it replaces"],
+)
+def test_a_file_that_replaces_another_one_silences_it_also_without_entries(
+    vault, tmp_path, first, second
+):
+    bring(vault, tmp_path, edition(OPEN, **first), "old.xml")
+    transcribe.run(vault)
+    assert [one.withdrawn for one in kept(vault, "AllergyIntolerance")] == [False]
+    bring(vault, tmp_path, edition(NOTHING, **second), "new.xml")
+    transcribe.run(vault)
+    assert [one.withdrawn for one in kept(vault, "AllergyIntolerance")] == [True]
+
+
+def test_an_older_version_that_comes_later_does_not_speak(vault, tmp_path):
+    more = document_open(medicine(METOPROLOL))
+    bring(vault, tmp_path, edition(more, name="b", number="10"), "new.xml")
+    bring(vault, tmp_path, edition(OPEN, name="a", number="9"), "old.xml")
+    transcribe.run(vault)
+    assert [one.withdrawn for one in kept(vault, "AllergyIntolerance")] == [True]
+    assert [one.withdrawn for one in kept(vault, "MedicationStatement")] == [False]
+
+
+def test_a_file_cannot_silence_what_a_hospital_sent(vault, tmp_path):
+    keep_records(vault, [PATIENT, letter(edition(OPEN, name="a", number="1"), "text/xml")])
+    bring(vault, tmp_path, edition(NOTHING, name="b", number="2", replaces="a"), "new.xml")
+    transcribe.run(vault)
+    assert [one.withdrawn for one in kept(vault, "AllergyIntolerance")] == [False]
+
+
+def test_a_hospitals_document_that_replaces_another_one_silences_it(vault):
+    old = letter(OPEN, "text/xml")
+    new = letter(NOTHING, "text/xml", id_="paper-2") | {
+        "relatesTo": [
+            {"code": "replaces", "target": {"reference": f"DocumentReference/{old['id']}"}}
+        ]
+    }
+    keep_records(vault, [PATIENT, old, new])
+    transcribe.run(vault)
+    assert [one.withdrawn for one in kept(vault, "AllergyIntolerance")] == [True]
+
+
+def test_two_documents_that_replace_each_other_both_speak(vault, tmp_path):
+    more = document_open(medicine(METOPROLOL))
+    bring(vault, tmp_path, edition(OPEN, name="a", replaces="b"), "one.xml")
+    bring(vault, tmp_path, edition(more, name="b", replaces="a"), "two.xml")
+    transcribe.run(vault)
+    for type_ in ("AllergyIntolerance", "MedicationStatement"):
+        assert [one.withdrawn for one in kept(vault, type_)] == [False]
+
+
 def test_what_a_document_said_is_withdrawn_with_it_when_a_hospital_offers_it_no_more(vault):
     hospital = keep_records(vault, [PATIENT, letter(OPEN, "text/xml")])
     transcribe.run(vault)
@@ -309,6 +395,8 @@ def test_the_page_of_a_document_counts_what_was_taken_into_the_record(cast, vaul
     assert "Taken into the record" in page
     assert "Allergies 1" in page
     assert "Only in the text" in page
+    own = text_of(cast.browser("Ada").get(f"{base}/record/DocumentReference/{paper.local_id}").text)
+    assert "Taken into the record from this document: Allergies 1." in own
 
 
 def test_an_own_export_gives_document_and_records_back(cast, vault, base, tmp_path):
@@ -369,3 +457,26 @@ def test_every_page_of_isabellas_documents_is_shown_at_home_and_to_a_doctor(cast
             bring(vault, tmp_path, path.read_bytes(), path.name)
     assert [path for path, _ in home_pages(cast, "Ada", cast.browser("Ada"))]
     assert [path for path, _ in doctors_pages(cast, "Ada")]
+
+
+def test_only_what_was_transcribed_here_is_said_to_be_transcribed(cast, vault, base, tmp_path):
+    """A hospital can write our mark on anything; it is believed of places of our own only."""
+    forged = {
+        "resourceType": "AllergyIntolerance",
+        "id": "cda-0123456789abcdef0123456789abcdef",
+        "meta": {"tag": [TRANSCRIBED]},
+        "patient": {"reference": "Patient/pat-1"},
+        "code": {"text": "Latex"},
+    }
+    keep_records(vault, [PATIENT, forged])
+    bring(vault, tmp_path, OPEN)
+    browser = cast.browser("Ada")
+    assert browser.get(f"{base}/allergies").text.count("Transcribed from a document") == 1
+    shown = {
+        one.document["code"].get("text", "Penicillin"): browser.get(
+            f"{base}/record/AllergyIntolerance/{one.local_id}"
+        ).text
+        for one in kept(vault, "AllergyIntolerance")
+    }
+    assert "Made here" in shown["Penicillin"]
+    assert "Made here" not in shown["Latex"]  # what its sender wrote stands among its fields only

@@ -548,3 +548,20 @@ def test_a_file_is_read_and_never_up_to_date(cast, tmp_path, content, word, sent
         assert "Not answered" not in text
     assert sentence in page
     assert ("/own/add/document" in page) == (taken.sentence is not None)
+
+
+def test_a_file_that_gave_nothing_is_no_source_of_a_record_that_has_others(cast, tmp_path):
+    actor = {"kind": "account", "id": cast.accounts["Ada"], "name": "Ada"}
+    ada, base = cast.browser("Ada"), f"/p/{cast.patients['Ada']}"
+    with time_machine.travel("2026-03-01 10:00Z", tick=False):
+        path = tmp_path / "person.json"
+        path.write_bytes(PERSON)
+        pull.take_file(cast.vault("Ada"), "person.json", path, actor=actor, now=clock.now())
+    path = tmp_path / "bad.exe"
+    path.write_bytes(b"MZ no record")
+    taken = pull.take_file(cast.vault("Ada"), "bad.exe", path, actor=actor, now=clock.now())
+    home = ada.get(f"{base}/").text
+    assert "person.json" in home
+    assert "Data as of 1 Mar 2026" in home
+    assert "bad.exe" not in home
+    assert "Nothing could be read" in ada.get(f"{base}/connections/{taken.connection_id}").text

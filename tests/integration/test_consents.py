@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 import pytest
 from fhir.resources.R4B.consent import Consent as R4Consent
 
-from phr import clock, ids, jwt
+from phr import clock, consented, ids, jwt
 from phr.sharing import asking, consent, consents, gate, servers
 from phr.store.database import rows
 from tests.cast import PASSWORDS, PUBLIC, Browser, Cast, csrf_in
@@ -1321,3 +1321,77 @@ def test_consent_elsewhere_belongs_to_the_first_record_that_fetches_by_it(
     form = {"csrf": csrf, "do": "allow", "confirm.password": PASSWORDS["Ada"]}
 
     assert stage.ada.post(path, data=form).status_code == 422
+
+
+# ------------------------------------------------------------------ brought by hand
+
+
+def brought(stage: Stage, body: Any, server: str, **more: Any) -> Any:
+    page = f"/p/{stage.cast.patients['Ada']}/consents"
+    text = body if isinstance(body, str) else json.dumps(body)
+    fields = {"csrf": csrf_in(stage.ada.get(page).text), "text": text, "server": server}
+    return stage.ada.post(page, data=fields, files=more or {"file": ("", b"")})
+
+
+def test_consent_brought_by_hand_is_a_proposal_like_any_other(stage: Stage, errand: Errand):
+    answer = brought(stage, a_consent(errand.patient), errand.server.address)
+    assert answer.status_code == 303, answer.text
+    path = answer.headers["location"]
+    page = stage.ada.get(path).text
+    assert "by hand" in page
+    assert "Results" in page
+    assert errand.get("Consent").json()["total"] == 0  # no app's
+    consent_id = path.rpartition("/")[2]
+    assert fetch(stage, errand.server, consent_id).status_code == 401  # not known here yet
+
+    assert errand.answer().status_code == 303
+
+    assert fetch(stage, errand.server, consent_id).status_code == 200
+
+
+def test_consent_may_be_brought_as_a_file(stage: Stage, errand: Errand):
+    file = ("consent.json", json.dumps(a_consent(errand.patient)).encode())
+
+    answer = brought(stage, "", errand.server.address, file=file)
+
+    assert answer.status_code == 303
+    large = brought(stage, "", errand.server.address, file=("c.json", b" " * 100_000))
+    assert (large.status_code, "larger than a Consent" in large.text) == (422, True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "server", "words"),
+    [
+        ({}, "", "address of the server"),
+        ({}, "https://10.0.0.1", "problem"),
+        ({"provision": {"type": "permit"}}, None, "problem"),
+        ({"patient": {"reference": "Patient/0123456789abcdef"}}, None, "problem"),
+    ],
+    ids=["no server", "private network", "not understood", "another patient"],
+)
+def test_consent_brought_by_hand_is_refused_in_words(
+    stage: Stage, errand: Errand, changed: Any, server: str | None, words: str
+):
+    body, before = a_consent(errand.patient) | changed, rows_of(errand)
+
+    answer = brought(stage, body, errand.server.address if server is None else server)
+
+    assert answer.status_code == 422
+    assert words in answer.text
+    assert rows_of(errand) == before
+
+
+def test_nothing_or_nonsense_is_no_consent(stage: Stage, errand: Errand):
+    for text in ("", "nonsense", "[]"):
+        assert brought(stage, text, errand.server.address).status_code == 422
+
+
+def test_proposals_that_wait_are_counted_for_every_page(stage: Stage, errand: Errand):
+    vault = stage.cast.vault("Ada")
+    assert consented.unanswered(vault) == 0
+    errand.propose()
+    assert consented.unanswered(vault) == 1
+    errand.authorize(errand.propose())
+    assert consented.unanswered(vault) == 2
+    errand.answer(do="refuse")
+    assert consented.unanswered(vault) == 1

@@ -117,3 +117,15 @@ def test_the_same_form_sent_twice_at_sign_out_has_one_effect(cast: Cast):
     token = ada.csrf()
     assert ada.post("/signout", data={"csrf": token}).status_code == 303
     assert ada.post("/signout", data={"csrf": token}).status_code == 403
+
+
+def test_a_method_that_an_address_does_not_have_is_told_with_those_it_has(cast):
+    """RFC 9110 §15.5.6: a 405 names them, on pages and at the interface."""
+    asked = (
+        (cast.browser("Ada"), "TRACE", "/account"),
+        (cast.stranger(), "PUT", "/fhir/metadata"),
+    )
+    for browser, method, path in asked:
+        refused = browser.request(method, path, headers={"accept": "*/*"})
+        assert refused.status_code == 405
+        assert {"GET", method} & set(refused.headers["allow"].split(", ")) == {"GET"}

@@ -67,3 +67,19 @@ def test_a_start_loads_nothing_that_its_first_pages_do_not_need() -> None:
         [sys.executable, "-c", code, *behind], capture_output=True, text=True, check=True
     )
     assert found.stdout.split() == []
+
+
+def test_an_idle_appliance_loads_nothing_that_only_some_pages_need() -> None:
+    code = (
+        "import sys; from phr import memory; memory.leave_out(); import phr.cli.serve, phr.web.app,"
+        " phr.jobs, phr.cli.commands;"
+        "print(*(name for name in sys.argv[1:] if name in sys.modules))"
+    )
+    at_use = (
+        *("segno", "nh3", "phr.tls", "cryptography.x509", "asn1crypto", "dns", "pypdf", "lxml"),
+        *("httpx", "authlib", "joserfc", "pydantic", "fhir", "phr.demo"),
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, *at_use], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split() == []

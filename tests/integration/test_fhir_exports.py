@@ -19,10 +19,9 @@ from phr.store import audit, records
 from phr.store.models import Export
 from phr.store.vault import Vault
 from tests.cast import PUBLIC, Cast
-from tests.fixtures_fhir import App, app_for, issue_of, token_for
+from tests.fixtures_fhir import App, app_for, issue_of, token_for, vault
 from tests.fixtures_sharing import (
     ADA,
-    a_record,
     condition,
     keep_all,
     keep_more,
@@ -31,16 +30,11 @@ from tests.fixtures_sharing import (
     recent,
 )
 
+__all__ = ["vault"]
+
 ASYNC = {"prefer": "respond-async"}
 BASE = f"{PUBLIC}/fhir"
 SYSTEM = "system/*.rs"
-
-
-@pytest.fixture
-def vault(cast: Cast) -> Vault:
-    found = cast.vault("Ada")
-    keep_all(found, "North Quay", a_record())
-    return found
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
 from phr import keep
 from phr.fhir import references
@@ -196,3 +197,86 @@ def test_a_code_that_no_record_has_finds_nothing(app: App, vault: Vault) -> None
 
     assert app.names("Observation?code=0000-0&status=final") == []
     assert app.names("Observation?code=0000-0&date=gt2000") == []
+
+
+# ------------------------------------------------------------------ what is not, is missing, came
+
+
+@pytest.fixture
+def mixed(vault: Vault) -> int:
+    vitals: dict[str, Any] = {"category": [{"coding": [{"code": "vital-signs"}]}]}
+    return keep_all(vault, "North Quay", [
+        lab("a", recent(4)),
+        lab("b", recent(3), status="amended"),
+        lab("c", recent(2), **vitals),
+        lab("d", recent(1)),
+        {name: value for name, value in lab("u", "").items() if name != "effectiveDateTime"},
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("status:not=final", "b"),
+        ("status:not=amended", "dcau"),
+        ("status:not=amended,final", ""),
+        ("status:not=http://hl7.org/fhir/observation-status|final", "b"),
+        ("status:not=http://elsewhere.example|final", "dcbau"),
+        ("category:not=laboratory", "c"),
+        ("code:not=2951-2", ""),
+        ("code:not=other", "dcbau"),
+        ("date:missing=true", "u"),
+        ("date:missing=false", "dcba"),
+        ("date:missing=true&status:not=final", ""),
+        ("date:missing=false&status=amended", "b"),
+        ("_lastUpdated=ge2031", ""),
+        ("_lastUpdated=lt2031", "dcbau"),
+        ("_lastUpdated=lt2001,ge2031", ""),
+        ("_lastUpdated=ne2001&status=amended", "b"),
+        ("_lastUpdated=ap2001-01-01", ""),
+        ("code=2951-2&date:missing=true", "u"),
+    ],
+)
+def test_what_is_not_or_missing_is_found_in_the_order_of_pages(
+    vault: Vault, app: App, mixed: int, query: str, names: str
+) -> None:
+    assert app.names(f"Observation?{query}&_count=1") == ids(vault, mixed, *names)
+
+
+def test_of_a_patient_or_a_doctor_nothing_is_led_by_what_is_missing(
+    vault: Vault, app: App, mixed: int
+) -> None:
+    me = references.patient_id(vault.id_key)
+    assert app.names("Patient?birthdate:missing=true") == [f"Patient/{me}"]
+    assert app.names("Practitioner?name:missing=false&_lastUpdated=lt2031") == []
+
+
+def test_the_index_is_entered_by_value_and_no_record_is_looked_at_for_it(
+    vault: Vault, app: App, mixed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app.names("Observation?status=final")
+    asked: list[tuple[str, tuple[object, ...]]] = []
+
+    def noted(session: Session, sql: str, params: tuple[object, ...] = ()) -> Any:
+        asked.append((sql, params))
+        return rows(session, sql, params)
+
+    monkeypatch.setattr(facets, "rows", noted)
+    for query in ("status:not=final", "date:missing=true", "_lastUpdated=lt2031"):
+        asked.clear()
+        app.names(f"Observation?{query}")
+        [stepped] = [one for one in asked if "RECURSIVE" in one[0]][:1]
+        [walked] = [one for one in asked if "UNION ALL" in one[0] or "DISTINCT key" in one[0]][-1:]
+        with vault.read() as session:
+            for sql, params in (stepped, walked):
+                plan = [str(row[3]) for row in rows(session, f"EXPLAIN QUERY PLAN {sql}", params)]
+                assert not any(step.startswith("SCAN record") for step in plan), plan
+                assert not any(step.startswith("SCAN facet") for step in plan), plan
+
+
+def test_among_very_many_values_the_type_is_walked_through(
+    vault: Vault, app: App, mixed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facets, "VALUES", 1)
+    assert app.names("Observation?status:not=final") == ids(vault, mixed, "b")
+    assert app.names("Observation?date:missing=true") == ids(vault, mixed, "u")

@@ -213,6 +213,24 @@ def test_no_way_leads_to_the_file_of_a_hidden_document(cast: Cast, papers: Paper
             assert b"Canary" not in answer.content
 
 
+@pytest.mark.parametrize(("type_", "name"), [("Patient", "1"), ("Practitioner", "gp")])
+def test_a_file_of_a_person_leaves_by_no_address_also_by_one_made_up_rightly(
+    cast: Cast, papers: Papers, type_: str, name: str
+) -> None:
+    """The Patient that leaves is composed, and who treated is only named: photos are not of it."""
+    papers.keep(paper("d1", LETTER))
+    papers.fetched("d1", LETTER, PDF)
+    whose = papers.id_of(name, type_)
+    with papers.vault.read() as session:
+        person = records.get(session, papers.vault, type_, whose)
+    keep.attach(papers.vault, person.pk, LETTER, "application/pdf", PDF)
+    app = app_for(cast, papers.vault)
+    [address] = addresses(app, papers.id_of("d1"))
+    assert app.get(address).status_code == 200
+    mark = address.rpartition("-")[2]  # of the file's own address, the same in every record
+    assert app.get(f"Binary/{whose}-{mark}").status_code == 404
+
+
 def test_a_token_that_reaches_no_documents_reaches_no_files(cast: Cast, papers: Papers) -> None:
     papers.keep(paper("d1", LETTER))
     papers.fetched("d1", LETTER, PDF)

@@ -16,8 +16,10 @@ from phr.store import records
 from phr.store.models import Arrival, ArrivalState
 from phr.store.vault import Vault
 from tests.cast import Cast
-from tests.fixtures_fhir import App, everything, issue_of, token_for
-from tests.fixtures_sharing import ADA, a_record, keep_all, lab
+from tests.fixtures_fhir import App, everything, issue_of, token_for, vault
+from tests.fixtures_sharing import ADA, lab
+
+__all__ = ["vault"]
 
 ALL = "patient/*.cruds"
 FHIR = "application/fhir+json"
@@ -47,13 +49,6 @@ def writer(cast: Cast, vault: Vault, scopes: str = ALL, *, may_send: bool = True
     actions = {Action.VIEW, Action.DOWNLOAD, *([Action.CONTRIBUTE] if may_send else [])}
     token = token_for(vault, Provision(rules, actions=frozenset(actions)), scopes)
     return Writer(vault, token, cast.stranger())
-
-
-@pytest.fixture
-def vault(cast: Cast) -> Vault:
-    found = cast.vault("Ada")
-    keep_all(found, "North Quay", a_record())
-    return found
 
 
 @pytest.fixture

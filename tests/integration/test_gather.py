@@ -6,6 +6,7 @@ from phr import clock, gather, keep
 from phr.bench import house
 from phr.chart.reconcile import reconcile
 from phr.errors import InvalidInput, NotFound
+from phr.fhir.kinds import KINDS
 from phr.fhir.record import Selection
 from phr.store import entries, records
 from phr.store.models import VaultFact
@@ -408,3 +409,17 @@ def test_an_import_of_more_than_is_held_ahead_is_joined_from_the_vault(
     fill(vault, hospital, *(allergy(f"a{number}", code="7982") for number in range(4)))
     fill(vault, other, allergy("b", code="7982"), allergy("c", code="2670"))
     assert grouped(vault) == sets("a0 a1 a2 a3 b", "c")
+
+
+def test_what_is_held_ahead_is_bounded_in_bytes_whatever_a_hospital_sends(hospital):
+    body = b'{"resourceType":"AllergyIntolerance","id":"%d","note":[{"text":"%b"}]}'
+    written = entries.JustWritten()
+    number = KINDS["AllergyIntolerance"].number
+
+    def add(pk, size):
+        row = (pk, pk, hospital, number, str(pk), 1, 0, None, 0, 0)
+        return written.add(row, b"", body % (pk, b"x" * size))
+
+    assert add(1, 5 << 20) is not None
+    assert add(2, 5 << 20) is None  # both are let go: the vault has them
+    assert add(3, 10) is None

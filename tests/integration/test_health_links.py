@@ -352,6 +352,9 @@ def test_a_link_ends_by_its_time(cast: Cast, share: Share, monkeypatch: pytest.M
     later = clock.now() + timedelta(hours=25)
     monkeypatch.setattr(clock, "now", lambda: later)
     assert made.ask(cast.stranger()).status_code == 404
+    with share.vault.read() as session:  # whoever asks first ends it, with its key
+        assert grants.get(session, made.grant_id).ended_because == "time"
+        assert session.get_one(Handle, made.handle_id).content_key is None
 
 
 def test_who_asks_again_and_again_is_told_to_wait_also_in_parallel(

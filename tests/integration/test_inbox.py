@@ -8,18 +8,19 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
 from phr import clock, keep, transcribe
 from phr.errors import Conflict, Denied, Ended, InvalidInput, NotFound, TooManyTries
 from phr.fhir.record import Record, Selection
-from phr.sharing import gate, inbox
+from phr.sharing import gate, inbox, recipients
 from phr.sharing import provision as policy
 from phr.sharing.gate import Presented, Terms
 from phr.sharing.handles import Link
 from phr.sharing.inbox import Sent
 from phr.sharing.provision import READING, Action
 from phr.store import audit, connections, papers, records
-from phr.store.models import Arrival, ArrivalState
+from phr.store.models import Arrival, ArrivalState, Authorization, RecipientKind
 from tests.fixtures_clinical import RXNORM, allergy, document, medicine
 from tests.fixtures_sharing import ADA, Share, condition, lab, share
 
@@ -123,6 +124,69 @@ def test_what_a_doctor_sends_waits_outside_of_the_record(share: Share, doctor: D
 def test_a_grant_that_does_not_let_its_holder_send_takes_nothing(share: Share) -> None:
     with pytest.raises(Denied):
         Doctor(share, may_send=False).sends()
+    assert inbox.waiting(share.vault) == 0
+
+
+def by_mail(share: Share, content: str, name: str = "pell@direct.example") -> inbox.Received:
+    def sender(session: Session) -> str:
+        found = recipients.named(session, name, RecipientKind.LINK, now=clock.now())
+        return found.id
+
+    sent = Sent(content.encode(), is_note=True, way=inbox.DIRECT)
+    return inbox.receive_from(share.vault, sender, sent, now=clock.now())
+
+
+def test_what_came_without_a_grant_waits_within_the_same_limits(
+    share: Share, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received = by_mail(share, "a letter")
+    held = arrival(share, received.id)
+    assert (held.grant_id, held.handle_id, received.state) == (None, None, ArrivalState.WAITING)
+    assert by_mail(share, "a letter").is_known
+    monkeypatch.setattr(inbox, "MOST_HOURLY_MAILED", 2)
+    by_mail(share, "another")
+    with pytest.raises(TooManyTries):
+        by_mail(share, "one more")
+    assert by_mail(share, "one more", "moss@direct.example").state == ArrivalState.WAITING
+    accept(share, received.id)
+    with share.vault.read() as session:
+        assert inbox.by_what(session, held) == "by Direct mail, its signature checked"
+        (place,) = connections.listed(session, kind=connections.CONTRIBUTED)
+        assert place.name == "pell@direct.example (by Direct mail, its signature checked)"
+    assert events(share) == ["inbox.received"] * 3 + ["inbox.accepted"]
+
+
+def test_what_a_server_sends_is_not_called_an_apps(share: Share, doctor: Doctor) -> None:
+    held = arrival(share, doctor.sends("words").id)
+    with share.vault.write() as session:
+        assert inbox.by_what(session, held) == "by link, not verified"
+        held.way = inbox.API
+        assert inbox.by_what(session, held) == "by an app, not verified"
+        allowed = Authorization(
+            grant_id=str(held.grant_id), client_id="x", account_id="ada", scopes="",
+            redirect_uri="https://app.example.org/back", code_challenge="", chain_key=b"",
+        )  # fmt: skip
+        session.add(allowed)
+        session.flush()
+        assert inbox.by_what(session, held) == "by an app, not verified"
+        allowed.redirect_uri = ""
+        assert inbox.by_what(session, held) == "by a server, not verified"
+
+
+def test_a_web_page_is_taken_from_mail_alone(share: Share, doctor: Doctor) -> None:
+    page = b"<!doctype html><html><body><p>Advice</p></body></html>"
+    with pytest.raises(InvalidInput):
+        doctor.sends(page)
+    content = inbox.look_at(Sent(page, way=inbox.DIRECT))
+    assert (content.kind, content.media_type) == ("file", "text/html")
+
+
+def test_what_must_not_be_kept_leaves_nothing(share: Share) -> None:
+    def sender(_: Session) -> str:
+        raise Denied
+
+    with pytest.raises(Denied):
+        inbox.receive_from(share.vault, sender, Sent(b"x", is_note=True), now=clock.now())
     assert inbox.waiting(share.vault) == 0
 
 
@@ -498,6 +562,19 @@ def test_what_is_let_in_beforehand_comes_in_and_says_by_which_rule(
     assert doctor.sends("fourth").state == ArrivalState.WAITING
     undo(share, second.id)
     assert documents(share) == []
+
+
+def test_a_rule_made_for_one_link_is_not_for_another_of_the_same_name(
+    share: Share, doctor: Doctor
+) -> None:
+    inbox.always(share.vault, doctor.sends("first").id, ADA, now=clock.now())
+    assert doctor.sends("second").state == ArrivalState.ACCEPTED
+    namesake = Doctor(share)
+    assert (
+        arrival(share, namesake.sends("third").id).recipient_id
+        == arrival(share, doctor.sends("fourth").id).recipient_id
+    )
+    assert namesake.sends("fifth").state == ArrivalState.WAITING
 
 
 def test_a_rule_never_lets_in_what_names_a_person(share: Share, doctor: Doctor) -> None:

@@ -3,13 +3,17 @@
 import gzip
 import json
 import os
+import socket
 import subprocess
 import sys
 
+import click
 import pytest
 from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from lighthouse import publish, snapshot
+from lighthouse import listening, publish, redirect, snapshot
 from lighthouse.__main__ import main
 from lighthouse.index import write_catalogue
 from lighthouse.search import Search
@@ -25,6 +29,7 @@ from tests.fixtures_lighthouse import (
     people_type,
 )
 
+KEY = "A" * 43  # in the form of a public key
 GOOD = json.dumps(
     {"Endpoints": [{"URL": "https://good.example.org/r4", "OrganizationName": "Good Clinic"}]}
 )
@@ -160,14 +165,14 @@ def wrong_uses(folder):
     yield 1, "could not be opened", ("stats", "--catalogue", folder / "here", "--json")
     yield 1, "exists already", ("key", "--out", folder / "here", "--json")
     yield 1, "No such file", ("key", "--out", folder / "no" / "k", "--json")
-    delegate = ("delegate", "--root-key", folder / "here", "--signing", "x", "--json", "--out")
+    delegate = ("delegate", "--root-key", folder / "here", "--signing", KEY, "--json", "--out")
     yield 1, "exists already", (*delegate, folder / "here")
-    yield 1, "no key that can be read", (*delegate, folder / "new")
+    yield 2, "no key that can be read", (*delegate, folder / "new")
     yield 2, "--days", (*delegate, folder / "new", "--days", "-4")
     yield 2, "--key", ("sign", "--snapshots", folder, "--json")
     here = folder / "here"
     sign = ("sign", "--snapshots", folder, "--key", here, "--delegation", here, "--json")
-    yield 1, "no key", sign
+    yield 2, "no key", sign
     yield 1, "cannot be read", ("delta", here, here, "--out", folder / "d", "--json")
     yield 1, "register.toml", ("fetch", "--register", folder, "--json")
     yield 1, "waits for a decision", ("agree", "--register", folder, "sites", "--json")
@@ -345,3 +350,84 @@ def test_order_of_hits_does_not_depend_on_the_hash_seed():
     }
 
     assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("verify", "--snapshots", ".", "--root", "zzz"),
+        ("verify", "--snapshots", ".", "--root", KEY, "--threshold", 2),
+        ("verify", "--snapshots", ".", "--root", KEY, "--newest", -1),
+        ("replica", "--snapshots", ".", "--root", "zzz", "--index", "i.db"),
+        ("delegate", "--root-key", __file__, "--signing", KEY, "--out", "d.json"),
+        ("delegate", "--root-key", __file__, "--signing", "zzz", "--out", "d.json"),
+        ("sign", "--snapshots", ".", "--key", __file__, "--delegation", __file__),
+        ("build", "--catalogue", "c.db", "--snapshots", "s", "--serial", -1),
+        ("build", "--catalogue", "c.db", "--snapshots", "s", "--days", 0),
+        ("probe", "--catalogue", "c.db", "--workers", 0),
+        ("probe", "--catalogue", "c.db", "--budget", 0),
+        ("serve", "--index", "i.db", "--port", 0),
+    ],
+    ids=lambda words: " ".join(str(word).rpartition("/")[2] for word in words),
+)
+def test_wrong_value_is_wrong_use_in_one_sentence(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+
+    done = run(*words)
+
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_probe_of_an_impossible_port_asks_nobody(taken):
+    done = run("probe", "--catalogue", taken, "--allow", "127.0.0.1:99999")
+
+    assert (done.exit_code, "127.0.0.1:99999" in done.stderr) == (2, True)
+
+
+def test_name_that_is_not_in_the_register_is_told(tmp_path):
+    (tmp_path / "register.toml").write_text('[[list]]\nname = "a"\nurl = "https://a.example/l"\n')
+
+    done = run("fetch", "--register", tmp_path, "--only", "b")
+
+    assert done.exit_code == 2
+    assert "No list in register.toml is called b." in done.stderr
+
+
+@pytest.mark.parametrize("command", [main, redirect.main], ids=["serve", "redirect"])
+def test_port_that_is_in_use_is_one_sentence(tmp_path, command):
+    key = tmp_path / "key.pem"
+    key.touch(mode=0o600)
+    key.write_bytes(
+        ec.generate_private_key(ec.SECP256R1()).private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+        )
+    )
+    index = tmp_path / "index.db"
+    write_catalogue(index, people_type(), [LAKE, HILL])
+    options = ["serve", "--index", index] if command is main else ["--key", key]
+    options += [] if command is main else ["--installations", tmp_path / "i.db"]
+    with socket.create_server(("127.0.0.1", 0)) as taken_port:
+        port = taken_port.getsockname()[1]
+        done = CliRunner().invoke(command, [*map(str, options), "--port", str(port)])
+
+    assert done.exit_code == 1
+    assert done.stderr == (
+        f"Error: Cannot listen on 127.0.0.1 port {port}: the port is in use. "
+        "Is it running already? Another port can be given with --port.\n"
+    )
+
+
+def test_host_that_is_none_of_this_machine_is_one_sentence():
+    with pytest.raises(click.ClickException, match="no address of this machine"):
+        listening.bound("no-such-host.invalid", 8090)
+
+
+def test_listening_names_the_protocol_so_that_answers_are_not_held_back():
+    sockets = listening.bound("127.0.0.1", free_port())
+
+    assert [one.proto for one in sockets] == [socket.IPPROTO_TCP]
+    for one in sockets:
+        one.close()

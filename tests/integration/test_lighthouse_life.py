@@ -58,6 +58,88 @@ def test_former_name_in_an_older_edition_is_kept_as_such(taken, engine):
     assert ("Jackson Health System", "former") in kept
 
 
+def crosswalk(url, name):
+    return f"endpoint_id,base_url,org_id,org_npi,org_name,org_state\ne,{url},o,,{name},"
+
+
+def crawled(url, name, **more):
+    return json.dumps([{"id": "1", "url": url, "name": name, **more}])
+
+
+SIGN_IN = {"authorize": "https://ehr.example.org/authorize", "token": "https://ehr.example.org/t"}
+SPELT = "https://ehr.example.org/api/FHIR/R4/"
+
+
+@pytest.mark.parametrize("order", [("own", "crawl", "claim"), ("claim", "crawl", "own")])
+@pytest.mark.parametrize("apart", [True, False], ids=["three ingests", "one ingest"])
+def test_each_field_is_taken_from_whose_word_counts_for_it(taken, order, apart):
+    files = {
+        "own": ("v__2026-01-01__l.json", lantern(("Alpha Clinic", SPELT, {}))),
+        "crawl": ("crawl.json", crawled(SPELT.rstrip("/"), "Alpha Clinic", **SIGN_IN)),
+        "claim": ("z.csv", crosswalk(SPELT.rstrip("/"), "Somebody Else")),
+    }
+    given = [files[name] for name in order]
+    for some in [[one] for one in given] if apart else [given]:
+        found = taken(**dict(some))
+
+    (end,) = found["Alpha Clinic"].endpoints
+    assert (end.url, end.authorize, end.token) == (SPELT, *SIGN_IN.values())
+
+
+def test_third_party_that_comes_later_renames_nobody(taken):
+    taken(**{"v.json": lantern(("Alpha Clinic", SPELT, {}), ("Alpha Health", SPELT, {}))})
+
+    found = taken(**{"z.csv": crosswalk(SPELT, "Alpha Health")})
+    found = taken(**{"z.csv": crosswalk(SPELT, "Somebody Else")})
+
+    assert "Somebody Else" not in found
+    (one,) = found.values()
+    assert {one.name, *one.aliases} == {"Alpha Clinic", "Alpha Health"}
+
+
+def test_two_that_turn_out_to_be_one_are_one_card_and_no_name_is_lost(taken):
+    # Two servers of one name, then a list that says that they are one customer's.
+    first, second = "https://one.example.org/r4", "https://two.example.net/r4"
+    before = taken(**{"v.json": lantern(("Alpha Clinic", first, {}), ("Alpha Health", second, {}))})
+    assert len(before) == 2
+    text = json.dumps({"resourceType": "Bundle", "entry": [
+        endpoint("a", first), endpoint("b", second),
+        resource("Organization", "o", name="Alpha Clinic",
+                 endpoint=[{"reference": "Endpoint/a"}, {"reference": "Endpoint/b"}]),
+    ]})  # fmt: skip
+
+    after = taken(**{"own.json": text})
+
+    (one,) = after.values()
+    assert one.id in {kept.id for kept in before.values()}
+    assert {end.url for end in one.endpoints} == {first, second}
+    assert {one.name, *one.aliases} == {"Alpha Clinic", "Alpha Health"}
+
+
+def test_what_a_list_corrects_is_kept_as_what_it_said_before(taken, engine):
+    taken(**{"crawl.json": crawled(SPELT, "Alpha Clinic", **SIGN_IN)})
+    new = SIGN_IN | {"token": "https://ehr.example.org/another"}
+
+    found = taken(**{"crawl.json": crawled(SPELT, "Alpha Clinic", **new)})
+
+    assert found["Alpha Clinic"].endpoints[0].token == "https://ehr.example.org/another"
+    said = tables.statement.c
+    with engine.connect() as connection:
+        query = select(said.value, said.standing).where(said.field == "token")
+        kept = dict(map(tuple, connection.execute(query)))
+    assert kept == {SIGN_IN["token"]: "former", new["token"]: "collected"}
+
+
+def test_sign_in_address_that_must_never_be_asked_is_not_taken(taken, engine):
+    wrong = SIGN_IN | {"token": "https://ehr.example.org/tenants/{tenant_id}/token"}
+
+    found = taken(**{"crawl.json": crawled(SPELT, "Alpha Clinic", **wrong)})
+
+    assert found["Alpha Clinic"].endpoints[0].token == ""
+    with engine.connect() as connection:
+        assert wrong["token"] in connection.execute(select(tables.refused.c.url)).scalars().all()
+
+
 OLD = "https://ehr.example.org/FHIR/api/FHIR/R4"
 NEW = "https://ehr.example.org/FHIR/parkland/api/FHIR/R4"
 AWAY = "https://ehr.example.net/api/FHIR/R4"

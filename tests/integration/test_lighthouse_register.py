@@ -159,5 +159,8 @@ def test_command_asks_only_for_the_list_named_and_says_how_it_went(folder, list_
     closed = CliRunner().invoke(main, words[:3])
 
     assert (done.exit_code, json.loads(done.output)["outcome"]) == (0, "new")
-    assert (other.exit_code, other.output) == (0, "")
+    assert (other.exit_code, "No list in register.toml is called nothing." in other.output) == (
+        2,
+        True,
+    )
     assert (closed.exit_code, "failed" in closed.output) == (1, True)

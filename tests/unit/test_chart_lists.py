@@ -1,5 +1,6 @@
 """Lists of the record: allergies, medicines, problems, vaccines, visits, documents, people."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -12,6 +13,7 @@ from phr.chart.people import patients, people, places, teams
 from phr.chart.problems import problems
 from phr.chart.procedures import procedures
 from phr.chart.visits import visits
+from phr.views import VIEWS, Context, show
 from tests.fixtures_records import as_records, concept, juniper
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -36,9 +38,28 @@ def test_unknown_none_known_and_present_are_three_different_things():
     assert allergies(as_records(none_known, allergy("Latex"))).knowledge is Knowledge.PRESENT
 
 
-@pytest.mark.parametrize("text", ["NKA", "No known allergies", "no known drug allergies"])
+@pytest.mark.parametrize(
+    "text",
+    ["NKA", "NKDA", "None", "No allergies.", "No known allergies", "no known drug allergies"],
+)
 def test_a_statement_of_none_known_is_also_read_from_words(text):
     assert allergies(as_records(allergy(text))).knowledge is Knowledge.NONE_KNOWN
+
+
+def test_none_known_that_its_source_takes_back_is_unknown_but_an_allergy_stays():
+    (none,) = as_records(allergy("No known allergy", "716186003"))
+    found = allergies([replace(none, withdrawn=True)])
+    assert found.knowledge is Knowledge.UNKNOWN
+    assert len(found.former) == 1
+    (latex,) = as_records(allergy("Latex"))
+    assert allergies([replace(latex, withdrawn=True)]).knowledge is Knowledge.PRESENT
+
+
+def test_none_known_still_stands_where_only_one_of_two_sources_takes_it_back():
+    said = (allergy("No known allergy", "716186003"), allergy("No known allergy", "716186003"))
+    one, other = as_records(*said)
+    for some in ([replace(one, withdrawn=True), other], [one, replace(other, withdrawn=True)]):
+        assert allergies(some).knowledge is Knowledge.NONE_KNOWN
 
 
 def test_nobody_asked_is_not_the_same_as_none_known():
@@ -364,3 +385,69 @@ def test_people_places_and_teams_are_shown_as_they_appear():
     assert people(records)[1].roles == ("Cardiology", "Driftwood")
     assert places(records)[0].address == "Kelp"
     assert patients(records)[0].born == "14 Mar 1984"
+
+
+# ------------------------------------------------------------- statements about a whole list
+
+ABSENT = "http://hl7.org/fhir/uv/ips/CodeSystem/absent-unknown-uv-ips"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        concept("No known problems", "no-known-problems", ABSENT),
+        concept("No information about problems", "no-problem-info", ABSENT),
+        concept("No current problems or disability", "160245001", "http://snomed.info/sct"),
+        concept("No active problems"),
+        concept("None known"),
+    ],
+    ids=["none", "no information", "none by SNOMED CT", "in words", "in two words"],
+)
+def test_that_there_is_no_problem_is_never_counted_as_one(code):
+    active = {"clinicalStatus": concept(code="active")}
+    (said,) = as_records({"resourceType": "Condition", "code": code, **active})
+    found = problems([said])
+    assert not found.active
+    assert len(found.said) == 1
+    taken_back = problems([replace(said, withdrawn=True)])
+    assert not taken_back.said
+    assert not taken_back.over  # nor is it a problem of the past
+    shown = show(VIEWS["problems"], [said], Context(origins={}, now=NOW))
+    assert shown.heading.endswith("says Source unknown")
+
+
+@pytest.mark.parametrize("words", ["No known allergy to latex", "No pain", "None of the above"])
+def test_a_problem_whose_name_begins_with_no_is_a_problem(words):
+    active = {"clinicalStatus": concept(code="active"), "code": concept(words)}
+    assert len(problems(as_records({"resourceType": "Condition", **active})).active) == 1
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        concept("No known medications", "no-known-medications", ABSENT),
+        concept("No information about medications", "no-medication-info", ABSENT),
+        concept("No current medications"),
+    ],
+    ids=["none", "no information", "in words"],
+)
+def test_that_there_is_no_medicine_is_never_listed_as_one(named):
+    (said,) = as_records(medicine(medicationCodeableConcept=named))
+    (one,) = medications([said], NOW)
+    assert one.standing is Standing.SAID
+    (one,) = medications([replace(said, withdrawn=True)], NOW)
+    assert one.standing is Standing.PAST
+    shown = show(VIEWS["medications"], [said], Context(origins={}, now=NOW))
+    assert shown.heading.endswith("says Source unknown")
+    both = as_records(medicine(medicationCodeableConcept=named), medicine())
+    shown = show(VIEWS["medications"], both, Context(origins={}, now=NOW))
+    assert shown.heading == "1 medicine is listed as current"
+
+
+def test_that_there_is_no_vaccine_or_procedure_is_none_that_was_given_or_done():
+    none = concept("No known immunizations", "no-known-immunizations", ABSENT)
+    shot = {"resourceType": "Immunization", "status": "completed", "vaccineCode": none}
+    assert [one.given for one in immunizations(as_records(shot))] == [False]
+    none = concept("No known procedures", "no-known-procedures", ABSENT)
+    done = {"resourceType": "Procedure", "status": "completed", "code": none}
+    assert [one.done for one in procedures(as_records(done))] == [False]

@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import pytest
 
 from phr.chart import drawing
-from phr.chart.results import INTERPRETATIONS, by_test, flagged, groups, results, value_of
+from phr.chart.book import Book
+from phr.chart.results import INTERPRETATIONS, by_test, flagged, groups, result, results, value_of
 from phr.chart.vitals import vitals
 from tests.fixtures_records import Digits, as_record, as_records, concept, juniper, lab
 
@@ -414,3 +416,40 @@ def test_a_report_of_the_same_day_keeps_its_own_minute():
     taken = [lab("wbc", "a", "5", on="2013-11-04")]
     (group,) = groups(as_records(*taken, dated_report("2013-11-04T08:20:00Z", *taken)))
     assert (group.taken, group.issued) == ("2013-11-04T08:20:00Z", "")
+
+
+@pytest.mark.parametrize(
+    ("value", "comparator", "low", "high", "words"),
+    [
+        ("5", ">=", "0", "4", "Above the range given"),
+        ("4", ">", "0", "4", "Above the range given"),
+        ("4", ">=", "0", "4", "Not flagged"),
+        ("3", ">", "0", "4", "Not flagged"),
+        ("9", "<", "0", "4", "Not flagged"),
+        ("5", "<", "5", "9", "Below the range given"),
+        ("5", "<=", "5", "9", "Not flagged"),
+        ("4", "", "0", "< 4", "Above the range given"),
+        ("4", "", "0", "<= 4", "In range"),
+        ("4", "", "> 4", "9", "Below the range given"),
+        ("3.9", "", "0", "< 4", "In range"),
+    ],
+)
+def test_what_is_surely_outside_says_so_and_what_may_be_inside_does_not(
+    value, comparator, low, high, words
+):
+    def bound(said):
+        sign, _, figure = said.rpartition(" ")
+        return {"value": Decimal(figure), "unit": "x"} | ({"comparator": sign} if sign else {})
+
+    observation = {
+        "valueQuantity": bound(f"{comparator} {value}" if comparator else value),
+        "referenceRange": [{"low": bound(low), "high": bound(high)}],
+    }
+    (found,) = as_records(lab("Test", "1-8", "1") | observation)
+    assert result(found, Book([])).word.words == words
+
+
+@pytest.mark.parametrize("words", ["Critically high", "PANIC LOW", "critical", "Abnormal high"])
+def test_a_flag_that_is_only_written_in_words_is_a_flag(words):
+    (found,) = as_records(lab("Test", "1-8", "1") | {"interpretation": [{"text": words}]})
+    assert result(found, Book([])).word.flagged

@@ -598,6 +598,11 @@ def test_everything_is_valid_fhir():
         problem(ASTHMA),
         medicine(ACTIVE),
         shot('<effectiveTime value="2020"/>'),
+        visited(f'{SEEN.format("")}<effectiveTime value="20260301"/>{CLINIC}'),
+        family(
+            ill(*INFARCTION, AT_57 + DIED_OF_IT) + ill("1", "Gout", '<effectiveTime value="1950"/>')
+        ),
+        statement("observation", "78", f"{ASSERTED}{DONE}{NEVER}"),
     )
     for body in cda_entries.transcribe(content).resources:
         read = json.loads(body)
@@ -618,7 +623,9 @@ _SAID = st.dictionaries(
 @settings(deadline=None, max_examples=60)
 @given(
     parts=st.lists(st.tuples(_TAGS, _SAID), max_size=6),
-    template=st.sampled_from(("1", "2", "4", "7", "13", "14", "16", "27", "52")),
+    template=st.sampled_from(
+        ("1", "2", "4", "7", "13", "14", "16", "27", "38", "45", "49", "52", "78", "85", "200")
+    ),
 )
 def test_any_statement_gives_json_or_stays_in_the_text(parts, template):
     inside = "".join(
@@ -687,4 +694,172 @@ def test_a_placeholder_for_a_code_or_a_value_is_no_result():
     assert not made(document(result(code + DONE + value)), "Observation")
     one = only(document(result(GLUCOSE + DONE + value)), "Observation")
     assert "valueString" not in one
+    assert code_of(one["dataAbsentReason"]) == "unknown"
+
+
+# ------------------------------------------------------------------------------ visits
+
+CLINIC = (
+    '<participant typeCode="LOC"><participantRole classCode="SDLOC"><playingEntity>'
+    "<name>Harbour Clinic</name></playingEntity></participantRole></participant>"
+)
+SEEN = '<code code="99213" displayName="Office visit" codeSystem="2.16.840.1.113883.6.12">{}</code>'
+
+
+def visited(inside, **attributes):
+    """Return an encounter activity (C-CDA 2.1 §3.25)."""
+    return statement("encounter", "49", inside, classCode="ENC", **attributes)
+
+
+def test_a_visit_has_its_kind_day_place_reason_and_diagnosis():
+    ambulatory = (
+        '<translation code="AMB" displayName="ambulatory" codeSystem="2.16.840.1.113883.5.4"/>'
+    )
+    because = statement(
+        "observation", "19", f'<value xsi:type="CD" code="49727002" displayName="Cough" {SNOMED}/>'
+    )
+    found = f"<entryRelationship>{statement('observation', '4', ASTHMA)}</entryRelationship>"
+    diagnosed = statement("act", "80", found, classCode="ACT")
+    held = (
+        f'{SEEN.format(ambulatory)}<effectiveTime value="20260301"/>{CLINIC}'
+        f'<entryRelationship typeCode="RSON">{because}</entryRelationship>'
+        f'<entryRelationship typeCode="SUBJ">{diagnosed}</entryRelationship>'
+    )
+    content = document(visited(held))
+    one = only(content, "Encounter")
+    assert one["status"] == "finished"
+    assert one["class"]["code"] == "AMB"
+    assert one["type"][0]["coding"][0]["display"] == "Office visit"
+    assert one["period"] == {"start": "2026-03-01", "end": "2026-03-01"}
+    assert one["reasonCode"][0]["coding"][0]["display"] == "Cough"
+    assert one["location"] == [{"location": {"display": "Harbour Clinic"}}]
+    diagnosis = only(content, "Condition")
+    assert one["diagnosis"] == [{"condition": {"reference": f"Condition/{diagnosis['id']}"}}]
+    assert code_of(diagnosis["category"][0]) == "encounter-diagnosis"
+    assert cda_entries.transcribe(content).counts == {"Visits": 1, "Problems": 1}
+
+
+@pytest.mark.parametrize(
+    ("inside", "status"),
+    [
+        ("", "unknown"),
+        ('<high value="20260302"/>', "finished"),
+        ('<high nullFlavor="UNK"/>', "finished"),
+    ],
+)
+def test_a_visit_is_over_only_where_the_document_says_so(inside, status):
+    span = f'<effectiveTime><low value="20260301"/>{inside}</effectiveTime>'
+    one = only(document(visited(SEEN.format("") + span)), "Encounter")
+    assert one["status"] == status
+    assert "code" not in one["class"]  # no class is made up
+
+
+def test_a_visit_that_was_called_off_says_so():
+    held = f'{SEEN.format("")}<statusCode code="aborted"/><effectiveTime value="20260301"/>'
+    assert only(document(visited(held)), "Encounter")["status"] == "cancelled"
+
+
+def test_a_planned_visit_and_one_that_did_not_happen_are_no_visits():
+    for said in ({"moodCode": "INT"}, {"negationInd": "true"}):
+        content = document(visited(f'{SEEN.format("")}<effectiveTime value="20260301"/>', **said))
+        assert not made(content, "Encounter")
+        assert cda_entries.transcribe(content).left == {"Listed": 1}
+
+
+# ------------------------------------------------------------------------------ the family
+
+
+def ill(code, name, more="", **attributes):
+    value = f'<value xsi:type="CD" code="{code}" displayName="{name}" {SNOMED}/>{more}'
+    return f"<component>{statement('observation', '46', value, **attributes)}</component>"
+
+
+def family(inside, status="completed"):
+    """Return what is said of a father (C-CDA 2.1 §3.30)."""
+    who = (
+        '<subject><relatedSubject classCode="PRS"><code code="FTH" displayName="Father"'
+        ' codeSystem="2.16.840.1.113883.5.111"/><subject><administrativeGenderCode code="M"/>'
+        '<birthTime value="1910"/></subject></relatedSubject></subject>'
+    )
+    held = f'<statusCode code="{status}"/>{who}{inside}'
+    return statement("organizer", "45", held, classCode="CLUSTER")
+
+
+INFARCTION = ("22298006", "Myocardial infarction")
+AT_57 = (
+    "<entryRelationship>"
+    + statement("observation", "31", '<value xsi:type="PQ" value="57" unit="a"/>')
+    + "</entryRelationship>"
+)
+DIED_OF_IT = (
+    '<entryRelationship typeCode="CAUS">'
+    + statement("observation", "47", f'<value xsi:type="CD" code="419099009" {SNOMED}/>')
+    + "</entryRelationship>"
+)
+
+
+def test_an_illness_of_a_relative_is_family_history_and_no_problem_of_the_patient():
+    content = document(family(ill(*INFARCTION, AT_57 + DIED_OF_IT)))
+    one = only(content, "FamilyMemberHistory")
+    assert one["status"] == "completed"
+    assert one["relationship"]["coding"][0]["display"] == "Father"
+    assert one["bornDate"] == "1910"
+    assert one["deceasedBoolean"] is True
+    (condition,) = one["condition"]
+    assert condition["code"]["coding"][0]["display"] == "Myocardial infarction"
+    assert condition["onsetAge"]["value"] == 57
+    assert condition["onsetAge"]["code"] == "a"
+    assert condition["contributedToDeath"] is True
+    assert not made(content, "Condition")
+    assert cda_entries.transcribe(content).counts == {"Family history": 1}
+
+
+def test_what_a_relative_does_not_have_is_never_said_to_be_had():
+    denied = ill("44054006", "Diabetes", negationInd="true")
+    one = only(document(family(ill(*INFARCTION) + denied)), "FamilyMemberHistory")
+    assert [code_of(each["code"]) for each in one["condition"]] == ["22298006"]
+    assert one["note"] == [{"text": "Not so, as the document says: Diabetes"}]
+    assert "deceasedBoolean" not in one
+    alone = document(family(denied))
+    assert not made(alone, "FamilyMemberHistory")
+    assert cda_entries.transcribe(alone).left == {"Listed": 1}
+
+
+def test_family_history_that_was_nullified_is_entered_in_error():
+    one = only(document(family(ill(*INFARCTION), status="nullified")), "FamilyMemberHistory")
+    assert one["status"] == "entered-in-error"
+
+
+# ------------------------------------------------------------------------------ how one lives
+
+NEVER = f'<value xsi:type="CD" code="266919005" displayName="Never smoker" {SNOMED}/>'
+ASSERTED = '<code code="ASSERTION" codeSystem="2.16.840.1.113883.5.4"/>'
+
+
+@pytest.mark.parametrize(("template", "asked"), [("78", "72166-2"), ("85", "11367-0")])
+def test_smoking_is_social_history_under_the_question_that_its_template_asks(template, asked):
+    said = statement("observation", template, f"{ASSERTED}{DONE}{NEVER}")
+    content = document(said)
+    one = only(content, "Observation")
+    assert code_of(one["category"][0]) == "social-history"
+    assert code_of(one["code"]) == asked
+    assert one["valueCodeableConcept"]["coding"][0]["display"] == "Never smoker"
+    assert cda_entries.transcribe(content).counts == {"Social history": 1}
+
+
+def test_drinks_a_day_keep_their_digits_and_an_assertion_of_nothing_stays_in_the_text():
+    drinks = f'<code code="74013-4" displayName="Drinks per day" {LOINC}/>'
+    said = statement("observation", "38", f'{drinks}{DONE}<value xsi:type="PQ" value="1.50"/>')
+    one = only(document(said), "Observation")
+    assert str(one["valueQuantity"]["value"]) == "1.50"
+    asserted = document(statement("observation", "38", f"{ASSERTED}{DONE}{NEVER}"))
+    assert not made(asserted, "Observation")
+
+
+def test_an_unknown_smoking_status_is_no_answer():
+    said = statement(
+        "observation", "78", f'{ASSERTED}{DONE}<value xsi:type="CD" nullFlavor="UNK"/>'
+    )
+    one = only(document(said), "Observation")
+    assert "valueCodeableConcept" not in one
     assert code_of(one["dataAbsentReason"]) == "unknown"

@@ -67,3 +67,27 @@ def test_threads_that_fetch_and_keep_take_quick_turns_and_never_slower_ones_than
     sys.setswitchinterval(courtesy.INTERVAL)
     courtesy.take_turns()
     assert sys.getswitchinterval() == pytest.approx(courtesy.INTERVAL)
+
+
+def test_whoever_reads_stands_back_until_access_is_stopped():
+    stopped, begun = threading.Event(), threading.Event()
+
+    def stops():
+        with courtesy.stopping():
+            begun.set()
+            stopped.set()
+
+    thread = threading.Thread(target=stops)
+    with courtesy.stopping():
+        thread.start()
+        assert begun.wait(5)
+    courtesy.stand_back()
+    assert stopped.is_set()
+    thread.join()
+    courtesy.stand_back()
+
+
+def test_nobody_stands_back_for_long():
+    with courtesy.stopping():
+        courtesy.stand_back()
+        courtesy.give_way()

@@ -1,6 +1,5 @@
 """What is said of a provision is what it gives: all of it in words, and nothing without a tick."""
 
-import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
@@ -10,15 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from phr import clock
 from phr.fhir import kinds
-from phr.fhir.intake import Intake
-from phr.fhir.labels import Label
-from phr.fhir.record import Record
 from phr.sharing import given as told_of
 from phr.sharing import provision as policy
 from phr.sharing.asking import reaching, read
 from phr.sharing.provision import IDENTITY, PARTS, SUPPORTING, Permit, Provision, Rule
+from tests.fixtures_provision import make_record
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 LIMITS = (None, datetime(2020, 6, 15, 9, tzinfo=UTC), datetime(2024, 1, 1, tzinfo=UTC))
@@ -62,34 +58,10 @@ provisions = some.builds(
 )
 
 
-def make_record(type_: str, category: str | None, date: str | None) -> Record:
-    document: dict[str, Any] = {"resourceType": type_, "id": "x"}
-    if date:
-        path = kinds.KINDS[type_].dates[0]
-        document[path] = {"start": date, "end": date} if path == "period" else date
-    if category:
-        document["category"] = [{"coding": [{"code": category}]}]
-    body = json.dumps(document).encode()
-    taken = Intake().take(body, kinds.KINDS[type_])
-    return Record(
-        pk=1,
-        local_id="x",
-        connection_id=1,
-        type=type_,
-        remote_id="x",
-        version=1,
-        received_at=NOW,
-        when=None if taken.time is None else clock.from_ms(taken.time),
-        labels=Label.NONE,
-        withdrawn=False,
-        body=body,
-    )
-
-
 RECORDS = [
-    *(make_record(type_, None, date) for type_ in TYPES for date in (None, "2019", "2026-11-01")),
+    *(make_record(type_, date, None) for type_ in TYPES for date in (None, "2019", "2026-11-01")),
     *(
-        make_record(type_, category, date)
+        make_record(type_, date, category)
         for type_, category, date in product(
             ("Observation", "DocumentReference"), CATEGORIES[1:], ("2019", "2026-11-01")
         )

@@ -78,6 +78,13 @@ def test_bearer_without_an_origin_is_a_programming_error(client):
         http.get(server.url, bearer="t0ken")
 
 
+def test_a_bearer_never_goes_out_by_plain_http(client):
+    _, http = client(plain(b"{}"))
+    away = "http://crl.example.org/"
+    with pytest.raises(AddressRefused, match="must be reached by https"):
+        http.get(away, bearer="secret-token", origin=away, plain=True)
+
+
 def test_nothing_of_the_last_request_is_remembered(client):
     server, http = client(plain(b"{}", "200 OK", "Set-Cookie: who=juniper; Path=/"))
     http.get(server.url, bearer="t0ken", origin=server.url)

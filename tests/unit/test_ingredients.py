@@ -99,3 +99,18 @@ def test_no_published_display_contradicts_a_code_of_the_table(capsys):
     assert tool.main(str(corpus() / "fhir")) == 0
     assert tool.main(str(corpus() / "ccda")) == 0
     assert "CONTRADICTS" not in capsys.readouterr().out
+
+
+def test_the_tool_names_the_codes_that_a_listing_does_not_confirm(tmp_path, capsys):
+    (tmp_path / "list.tsv").write_text(f"{RXNORM}\t1191\taspirin\n{RXNORM}\t2670\tNewdrug\n")
+    assert tool.main(str(tmp_path)) == 0
+    told = capsys.readouterr().out
+    assert "1 codes are confirmed" in told
+    assert "rxnorm 1191" not in told
+    assert "rxnorm 2670" in told
+
+
+def test_the_tool_finds_a_code_under_another_substance_in_a_listing(tmp_path, capsys):
+    (tmp_path / "list.tsv").write_text(f"{RXNORM}\t1191\tibuprofen\n")
+    assert tool.main(str(tmp_path)) == 1
+    assert "CONTRADICTS" in capsys.readouterr().out

@@ -1,5 +1,7 @@
 """Which rows are one organisation, and that ids outlive every ingest."""
 
+import pytest
+
 from lighthouse import merge
 from lighthouse.rows import Row
 
@@ -42,7 +44,38 @@ def test_same_name_in_two_states_is_two_organisations():
 
 def test_same_name_alone_never_merges():
     one = row("Urology Associates", "https://a.example.org/r4")
-    two = row("Urology Associates", "https://b.example.org/r4")
+    two = row("Urology Associates", "https://b.example.net/r4")
+
+    assert len(merge.merge([one, two], {}).organizations) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["https://fhir.lakeside.example/dstu2", "https://live02.lakeside.example/r4"],
+    ids=["same host", "same site"],
+)
+def test_one_name_at_a_server_of_its_own_is_one_organisation(other):
+    one = row("Lakeside Hospital", "https://fhir.lakeside.example/r4")
+    two = row("Lakeside Hospital", other)
+
+    assert len(merge.merge([one, two], {}).organizations) == 1
+
+
+def test_one_name_twice_at_a_vendors_server_stays_two():
+    def at(name, tenant):
+        return row(name, f"https://fhir.vendor.example/{tenant}/r4")
+
+    many = [at(f"Practice {number}", number) for number in range(5)]
+    same = [at("Family Eye Care", "a"), at("Family Eye Care", "b")]
+
+    assert len(merge.merge([*many, *same], {}).organizations) == 7
+    nameless = [at("", number) for number in range(2)]
+    assert len(merge.merge([*nameless, *same], {}).organizations) == 4
+
+
+def test_one_name_at_one_server_in_two_stated_states_stays_two():
+    one = row("Lakeside Hospital", "https://fhir.lakeside.example/oh/r4", state="OH")
+    two = row("Lakeside Hospital", "https://fhir.lakeside.example/tx/r4", state="TX")
 
     assert len(merge.merge([one, two], {}).organizations) == 2
 
@@ -74,7 +107,7 @@ def test_brand_identifier_that_would_join_two_states_becomes_a_question():
         "North Care", "https://a.example.org/r4", "x", brand_id="https://north.org", state="OH"
     )
     two = row(
-        "North Care", "https://b.example.org/r4", "y", brand_id="https://north.org", state="TX"
+        "North Care", "https://b.example.net/r4", "y", brand_id="https://north.org", state="TX"
     )
 
     merged = merge.merge([one, two], {})

@@ -599,6 +599,33 @@ def test_token_host_that_goes_away_and_comes_back_elsewhere_is_held(house, shelf
     assert token_of(shelf) == LAKE.token
 
 
+def test_first_token_address_at_a_strangers_site_is_held_too(house, shelf):
+    for step in (with_token(""), with_token(EVIL), with_token(EVIL)):
+        house.publish(step)
+        taken = shelf.take("main", house.fetch, house.trust, now=NOW)
+
+    assert [(one.old, one.new) for one in taken.held] == [("", EVIL)]
+    assert token_of(shelf) == ""
+
+    shelf.confirm("main", LAKE.id)
+
+    assert token_of(shelf) == EVIL
+
+
+def test_first_token_address_at_its_own_site_or_where_its_neighbours_sign_in_is_taken(house, shelf):
+    def neighbour(number, token):
+        url = f"https://fhir.vendor.example.com/{number}"
+        end = replace(LAKE, id=lines.derived(url), url=url, authorize="", token=token)
+        return organization(10 + number, f"Practice {number}", end)
+
+    known, own = "https://sign.vendor-id.example.org/token", "https://vendor.example.com/token"
+    house.publish((neighbour(1, known), neighbour(2, ""), neighbour(3, "")))
+    shelf.take("main", house.fetch, house.trust, now=NOW)
+    house.publish((neighbour(1, known), neighbour(2, known), neighbour(3, own)))
+
+    assert shelf.take("main", house.fetch, house.trust, now=NOW).held == ()
+
+
 def test_held_move_that_is_taken_back_is_forgotten(house, shelf):
     for step in (people_type()[:1], with_token(EVIL), people_type()[:1]):
         house.publish(step)

@@ -3,8 +3,8 @@
 import pytest
 
 from lighthouse import words
-from lighthouse.search import Search
-from tests.fixtures_lighthouse import HILL, LAKE, OTHER, organization
+from lighthouse.search import Hit, Search, namesakes
+from tests.fixtures_lighthouse import HILL, LAKE, OTHER, endpoint, organization
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,36 @@ def test_words_written_otherwise_find_who_is_meant(typed, named):
     )
 
     assert search.find(typed, 1)[0].organization.name == named
+
+
+def test_hits_of_one_name_say_where_each_answers_and_others_do_not():
+    def at(number, name, *urls):
+        ends = [endpoint(url) for url in urls]
+        return Hit(organization(number, name, *ends), name, 1.0)
+
+    hits = [
+        at(1, "Health First", "https://fhir.one.example/r4", "https://fhir.one.example/dstu2"),
+        at(2, "Health First, Inc.", "https://fhir.two.example/r4"),
+        at(3, "Family Eye Care", "https://vendor.example/tenants/a/"),
+        at(4, "Family Eye Care", "https://vendor.example/tenants/b/"),
+        at(5, "Lakeside Hospital", "https://fhir.lakeside.example/r4"),
+    ]
+
+    assert list(namesakes(hits).values()) == [
+        "fhir.one.example",
+        "fhir.two.example",
+        "vendor.example/tenants/a",
+        "vendor.example/tenants/b",
+    ]
+    assert namesakes([]) == {}
+
+
+def test_word_that_has_a_short_form_is_no_beginning_of_other_words():
+    found = Search(
+        [
+            organization(1, "Labette Healthcare", LAKE),
+            organization(2, "Quadrant Laboratories", HILL),
+        ]
+    )
+
+    assert [hit.organization.name for hit in found.find("laboratory")] == ["Quadrant Laboratories"]

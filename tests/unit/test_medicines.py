@@ -1,6 +1,7 @@
 """When a medicine is listed as current, and its dose in words (docs/decisions/0035)."""
 
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import pytest
 
@@ -207,6 +208,30 @@ DAILY = {"frequency": 1, "period": 1, "periodUnit": "d"}
 )  # fmt: skip
 def test_an_odd_dose_is_told_in_words_and_nothing_is_added(dosage, words):
     assert dose_words(dosage) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "coded", "told"),
+    [
+        ("Take 5 mg daily", ("50", "mg"), "Take 5 mg daily (Coded by the source as 50 mg.)"),
+        ("Take 0.5 mg daily", ("0.50", "mg"), "Take 0.5 mg daily"),
+        ("Take 100 micrograms", ("100", "ug"), "Take 100 micrograms"),
+        ("Take 100 mcg", ("1000", "ug"), "Take 100 mcg (Coded by the source as 1000 ug.)"),
+        ("Take 5-10 mg", ("5", "mg"), "Take 5-10 mg"),
+        ("Take one tablet", ("1", "tablet"), "Take one tablet"),
+        ("Take 1,000 mg", ("1000", "mg"), "Take 1,000 mg"),
+        ("2,5 mg abends", ("2.5", "mg"), "2,5 mg abends"),
+        (
+            "10 units at night",
+            ("15", "[iU]"),
+            "10 units at night (Coded by the source as 15 [iU].)",
+        ),
+    ],
+)
+def test_a_coded_dose_that_contradicts_the_words_is_told_too(text, coded, told):
+    amount = {"value": Decimal(coded[0]), "unit": coded[1]}
+    assert dose_words({"text": text, "doseAndRate": [{"doseQuantity": amount}]}) == told
+    assert dose_words({"text": text, "doseQuantity": amount}) == told  # STU3 and older
 
 
 def test_steps_of_a_taper_come_in_their_order_and_say_so():

@@ -254,3 +254,18 @@ def test_hostile_links_lead_nowhere_inside(link):
 def test_relative_links_are_read_against_their_page():
     page = parse("https://ehr.example.org/fhir/r4/Observation?patient=1")
     assert join(page, "?page=2").url == "https://ehr.example.org/fhir/r4/Observation?page=2"
+
+
+def test_what_is_signed_itself_may_be_asked_for_by_http_on_its_own_port_only():
+    guard = Guard()
+    assert guard.check("http://crl.example.org/ca.crl", plain=True).port == 80
+    private = [
+        url.replace("https://", "http://", 1)
+        for url in REFUSED_BY_TEXT
+        if url.startswith("https://")
+    ]
+    for url in ("http://crl.example.org:8080/", *private):
+        with pytest.raises(AddressRefused):
+            guard.check(url, plain=True)
+    with pytest.raises(AddressRefused, match="must be reached by https"):
+        guard.check("http://crl.example.org/ca.crl")

@@ -83,11 +83,11 @@ def test_the_head_of_a_clinical_document_is_told_in_words():
     assert found.title == "Discharge Letter"
     assert dict(found.facts) == {
         "Patient": "Juniper Sample",
-        "Born": "1984-02-17",
+        "Born": "17 Feb 1984",
         "Sex": "female",
         "Kind": "Summarization of Episode Note",
-        "Written": "2026-11-04 10:30 +0100",
-        "Author": "Dr. Imogen Placeholder, 2026-11-04",
+        "Written": "4 Nov 2026, 10:30 (UTC+01:00)",
+        "Author": "Dr. Imogen Placeholder, 4 Nov 2026",
         "Kept by": "Saltmarsh University Hospital",
         "Marked": "restricted",
     }

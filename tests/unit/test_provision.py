@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from phr import clock
 from phr.fhir import kinds
 from phr.fhir.check import Note
 from phr.fhir.intake import Intake
@@ -21,6 +20,7 @@ from phr.fhir.record import Record
 from phr.fhir.references import key_of, local_id_of
 from phr.sharing import provision as policy
 from phr.sharing.provision import Action, Deny, Permit, Provision, Rule
+from tests.fixtures_provision import make_record
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 TYPES = ("Observation", "Condition", "Encounter", "Patient", "Practitioner", "Device")
@@ -66,40 +66,6 @@ provisions = some.builds(
     ticked=some.frozensets(some.sampled_from(IDS), max_size=2),
     understood=some.booleans(),
 )
-
-
-def make_record(
-    type_: str,
-    date: str | None,
-    category: str | None,
-    *,
-    labels: Label = Label.NONE,
-    local_id: str = IDS[0],
-    connection_id: int = 1,
-    withdrawn: bool = False,
-) -> Record:
-    document: dict[str, Any] = {"resourceType": type_, "id": "x"}
-    if date:
-        path = kinds.KINDS[type_].dates[0]
-        document[path] = {"start": date, "end": date} if path == "period" else date
-    if category:
-        document["category"] = [{"coding": [{"code": category}]}]
-    body = json.dumps(document).encode()
-    taken = Intake().take(body, kinds.KINDS[type_])
-    when = None if taken.time is None else clock.from_ms(taken.time)
-    return Record(
-        pk=1,
-        local_id=local_id,
-        connection_id=connection_id,
-        type=type_,
-        remote_id="x",
-        version=1,
-        received_at=NOW,
-        when=when,
-        labels=labels,
-        withdrawn=withdrawn,
-        body=body,
-    )
 
 
 def found_by_sql(database: sqlite3.Connection, record: Record, sql: str, params: Any) -> bool:

@@ -65,7 +65,12 @@ def test_places_survive_packing(gaps):
 def spliced(body: bytes, **map_: str) -> bytes:
     kind, _ = intake.named(*intake.peek(body), body, None)
     taken = intake.Intake().take(body, kind)
-    return references.splice(body, taken.splices, "feedfeedfeedfeed", map_.get)
+
+    def rewrite(said: bytes) -> bytes | None:
+        new = map_.get(references.unescaped(said))
+        return None if new is None else references.escaped(new)
+
+    return references.splice(body, taken.splices, "feedfeedfeedfeed", rewrite)
 
 
 @pytest.mark.parametrize("indent", [None, 2])

@@ -344,3 +344,34 @@ def test_where_only_the_newest_records_were_looked_at_the_section_says_so():
     many = [{"resourceType": "Immunization", "status": "completed"} for _ in range(500)]
     assert "newest 500 records were looked at" in sections(*many)["immunizations"].note
     assert "looked at" not in sections(*many[:499])["immunizations"].note
+
+
+ABSENT = "http://hl7.org/fhir/uv/ips/CodeSystem/absent-unknown-uv-ips"
+
+
+def test_a_stated_absence_is_an_entry_and_missing_information_is_a_gap():
+    def told(problem, drug):
+        made = summary(
+            as_records(
+                {
+                    "resourceType": "Condition",
+                    "clinicalStatus": concept(code="active"),
+                    "code": concept("As said", problem, ABSENT),
+                },
+                {
+                    "resourceType": "MedicationStatement",
+                    "status": "active",
+                    "medicationCodeableConcept": concept("As said", drug, ABSENT),
+                },
+            ),
+            now=NOW,
+        )
+        return {one.head.slug: one for one in made}
+
+    stated = told("no-known-problems", "no-known-medications")
+    assert [line.cells[1] for line in stated["problems"].lines] == ["as stated"]
+    assert [line.cells[2] for line in stated["medications"].lines] == ["as stated"]
+    missing = told("no-problem-info", "no-medication-info")
+    for slug in ("problems", "medications"):
+        assert not missing[slug].lines
+        assert missing[slug].gap is Gap.UNAVAILABLE

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from phr.chart.plain import concept_words
 from phr.chart.vaccines import CVX, GROUPS, groups
 from phr.views import VIEWS, Context, show
 from phr.views.immunizations import OTHER
@@ -65,3 +66,20 @@ def test_the_page_counts_doses_by_disease_and_keeps_what_it_cannot_place():
 
 def test_every_group_has_a_code():
     assert len(GROUPS) == len(set(GROUPS)) > 25
+
+
+@pytest.mark.parametrize(
+    ("code", "named"),
+    [
+        ("207", "Vaccine against COVID-19 (CVX 207)"),
+        ("208", "Vaccine against COVID-19 (CVX 208)"),
+        ("20", "Vaccine against Tetanus, diphtheria, pertussis (CVX 20)"),
+        ("999", "Code 999 (CVX)"),
+    ],
+)
+def test_a_vaccine_without_a_name_is_named_by_what_it_is_against(code, named):
+    assert concept_words({"coding": [{"system": CVX, "code": code}]}) == named
+    assert (
+        concept_words({"coding": [{"system": CVX, "code": code, "display": "As sent"}]})
+        == "As sent"
+    )

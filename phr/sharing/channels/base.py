@@ -4,7 +4,8 @@ What is in a parcel decides `phr.sharing.package`; when and whether it goes, `ph
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -20,10 +21,17 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """What is carried: `id` is the delivery's, the same at each attempt (for idempotent peers)."""
+    """What is carried: `id` is the delivery's, the same at each attempt (for idempotent peers).
+
+    `point` surrounds the one step that cannot be taken back; entering it raises Ended when it is
+    over. `number` of `total` parcels that were planned together.
+    """
 
     id: str
     parts: Sequence[Part]
+    point: Callable[[], AbstractContextManager[None]] = nullcontext
+    number: int = 1
+    total: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,10 @@ class Channel(ABC):
     @abstractmethod
     def problems(self, address: str) -> list[str]:
         """Return what is wrong with an address, as sentences; an empty list where it is good."""
+
+    def reference(self, parcel_id: str) -> str | None:  # noqa: ARG002 - not every channel has one
+        """Return the id by which what comes back will name a parcel; None: nothing comes back."""
+        return None
 
     @abstractmethod
     def send(self, parcel: Parcel, address: str) -> Receipt:

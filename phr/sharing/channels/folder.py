@@ -52,9 +52,10 @@ class Folder(Channel):
             shutil.rmtree(aside, ignore_errors=True)  # of an attempt that died
             aside.mkdir(mode=0o700)
             written = sum(_write(aside, part) for part in parcel.parts)
-            if place.exists():
-                shutil.rmtree(place)
-            aside.rename(place)
+            with parcel.point():
+                if place.exists():
+                    shutil.rmtree(place)
+                aside.rename(place)
             _flush(self.outbox)
         except OSError as error:
             raise DeliveryFailed(

@@ -16,7 +16,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from phr import clock
 from phr.errors import Conflict, InvalidInput, PhrError, Sealed, TooManyTries
-from phr.sharing import addresses, advisor, clients, consents, parked, proof
+from phr.sharing import addresses, advisor, clients, consents, parked, proof, tickets
 from phr.sharing.clients import App, BadRegistration
 from phr.sharing.proof import OAuthRefused
 from phr.web.faults import status_of
@@ -112,21 +112,22 @@ def _error(code: str, words: str = "") -> dict[str, str]:
 @action(addresses.TOKEN, access=Access.APP, csrf=False)
 @answers
 def token(visit: Visit) -> tuple[int, Mapping[str, Any]]:
-    """Give tokens for a code, a refresh token, or to a server that asks on its own (RFC 6749)."""
+    """Give tokens for a code, a refresh token, a Consent or a ticket, or to a server by itself."""
     given = _form(visit)
     app = _proved(visit, given)
-    if consent_id := proof.consent_of(given):
+    consent_id = proof.consent_of(given)
+    if consent_id or given.get("grant_type") == [tickets.EXCHANGE]:
         _vouched(visit, app, consent_id)
     return _answered(visit, app, given, _authorization().give_token)
 
 
 def _vouched(visit: Visit, app: App, consent_id: str) -> None:
-    """Ask the adviser once more, where there is one; why it failed is told to the patient."""
+    """Ask the adviser once more, where there is one; of a Consent the patient is told why not."""
     appliance = visit.appliance
     try:
         advisor.vouch(appliance.http, appliance.settings.advisor, advisor.name_of(app))
     except InvalidInput as refused:
-        patient_id = consents.whose(appliance.house, consent_id)
+        patient_id = consents.whose(appliance.house, consent_id) if consent_id else None
         if patient_id is not None:
             consents.note(appliance.vault(patient_id), consent_id, app.id, refused.sentence)
         raise OAuthRefused("invalid_grant") from None

@@ -11,7 +11,7 @@ from litestar import Response
 from litestar.handlers import HTTPRouteHandler
 
 from phr import jwt
-from phr.sharing import addresses, asking, clients, proof, servers
+from phr.sharing import addresses, asking, clients, proof, servers, tickets
 from phr.web.routing import Access, Visit, page, slow_page
 
 MAY_BE_KEPT = {"Cache-Control": "public, max-age=300"}
@@ -50,7 +50,8 @@ def _configuration(visit: Visit) -> Mapping[str, Any]:
         "revocation_endpoint": base + addresses.REVOKE,
         "token_endpoint_auth_methods_supported": clients.METHODS,
         "token_endpoint_auth_signing_alg_values_supported": jwt.SIGNING_ALGORITHMS,
-        "grant_types_supported": (*clients.GRANT_TYPES, proof.BEARER),
+        "grant_types_supported": (*clients.GRANT_TYPES, proof.BEARER, tickets.EXCHANGE),
+        "smart_permission_ticket_types_supported": tickets.TYPES,
         "response_types_supported": ["code"],
         "scopes_supported": SCOPES,
         "code_challenge_methods_supported": ["S256"],

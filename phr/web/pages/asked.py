@@ -21,6 +21,7 @@ HOURS = {1: "1 hour", 24: "1 day", 7 * 24: "7 days", 30 * 24: "30 days"}
 USES = {"": "As often as they need", "1": "Once", "3": "3 times", "10": "10 times"}
 REACH = {"": "all years", "1": "1 year", "2": "2 years", "5": "5 years", "10": "10 years"}
 PRIVATE_SHOWN = 50
+MOST_KEY = 4000  # characters of a public key
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Asked:
     may_download: bool
     may_send: bool
     once: str
+    server: str = ""  # for a ticket: the address of a server, or its public key
 
 
 def asked_of(form: Form) -> Asked:
@@ -67,6 +69,7 @@ def asked_of(form: Form) -> Asked:
         may_download=form.has("download"),
         may_send=form.has("send"),
         once=once if is_id(once) else ids.new_id(),
+        server=form.get("server")[:MOST_KEY].strip(),
     )
 
 
@@ -97,6 +100,7 @@ def fields_of(asked: Asked) -> list[tuple[str, str]]:
         *([("download", "1")] if asked.may_download else []),
         *([("send", "1")] if asked.may_send else []),
         ("once", asked.once),
+        ("server", asked.server),
     ]
 
 

@@ -287,7 +287,9 @@ def _called(resource: Mapping[str, Any]) -> str:
     """Return what a resource is called; cards give vaccines as bare codes, so also against what."""
     coded = codings(resource.get("vaccineCode"))
     against = vaccines.groups((each.system, each.code) for each in coded)
-    return joined(title(resource), f"against {', '.join(against)}" if against else "", by=", ")
+    said = title(resource)
+    more = bool(against) and not said.startswith("Vaccine against")
+    return joined(said, f"against {', '.join(against)}" if more else "", by=", ")
 
 
 def _person(patient: Mapping[str, Any]) -> Person:

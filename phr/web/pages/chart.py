@@ -3,6 +3,7 @@
 Handlers fetch a Selection and hand it to a view; what is shown is decided in `phr.views`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -17,7 +18,6 @@ from phr import clock, transcribe, views
 from phr import own as own_layer
 from phr.chart import remarks
 from phr.chart.changes import changes
-from phr.chart.marks import is_transcribed
 from phr.chart.plain import counted, mapping
 from phr.chart.provenance import behind
 from phr.chart.titles import list_words, record_title
@@ -30,7 +30,7 @@ from phr.store.models import LedgerState, Member
 from phr.store.vault import Vault
 from phr.views import documents as document_views
 from phr.views import during
-from phr.views.frame import CAREGIVERS, Link, day, minute
+from phr.views.frame import CAREGIVERS, Context, Link, day, is_transcribed, minute
 from phr.web.pages import own, same
 from phr.web.routing import Access, Form, Visit, action, page, slow_page
 
@@ -258,6 +258,7 @@ _BESIDE = (
     ("card", "print", "Emergency card"),
     ("emergency", "print", "Emergency access"),
     ("grants", "eye", "Who can see"),
+    ("direct", "connections", "Direct mail"),
     ("consents", "connections", "Proposed by apps"),
     ("activity", "timeline", "Who saw what"),
     ("inbox", "inbox", "Inbox"),
@@ -335,9 +336,9 @@ def _with_visit(
     return replace(shown, body=views.render(views.VISIT, brought, around) + shown.body)
 
 
-def _documents(visit: Visit, session: Session, found: Record) -> list[Link]:
+def _documents(visit: Visit, session: Session, found: Record, around: Context) -> list[Link]:
     """Return links to the documents that a record was transcribed from."""
-    if not is_transcribed(found):
+    if not is_transcribed(found, around):
         return []
     told = Selection(types=("Provenance",), connection_id=found.connection_id, limit=2000)
     made = []
@@ -348,6 +349,14 @@ def _documents(visit: Visit, session: Session, found: Record) -> list[Link]:
             base = f"/p/{visit.patient.id if visit.patient else ''}"
             made.append(Link(one.words, f"{base}/record/{type_}/{local_id}"))
     return made
+
+
+def _taken_in(visit: Visit, session: Session, found: Record, around: Context) -> str:
+    """Return how many records of which kind were made of a document: "Allergies 3, Problems 2"."""
+    made = transcribe.made_of(visit.vault, session, found)
+    stand = (one for one in made if is_transcribed(one, around) and not one.withdrawn)
+    number = Counter(list_words(one.type) for one in stand)
+    return ", ".join(f"{label} {count:,}" for label, count in sorted(number.items()))
 
 
 @slow_page(_RECORD, access=Access.MEMBER)
@@ -363,7 +372,8 @@ def record(visit: Visit, type_: str, local_id: str) -> Response[Any]:
             shown = _with_visit(session, visit.vault, found, shown, around)
         versions = records.versions(session, visit.vault, type_, local_id)
         beside = {**same.beside(visit, session, found), **own.beside(visit, session, found)}
-        papers = _documents(visit, session, found)
+        papers = _documents(visit, session, found, around)
+        taken = _taken_in(visit, session, found, around)
     origin = around.origins.get(found.connection_id)
     newest = max((one.version for one in versions), default=found.version)
     return visit.render(
@@ -372,6 +382,7 @@ def record(visit: Visit, type_: str, local_id: str) -> Response[Any]:
         found=found,
         kind=list_words(found.type),
         papers=papers,
+        taken=taken,
         own=origin is not None and origin.kind == OWN,
         base=f"/p/{visit.patient.id if visit.patient else ''}/record/{type_}/{local_id}",
         narrative=isinstance(mapping(found.document.get("text")).get("div"), str),

@@ -43,7 +43,9 @@ def show(visit: Visit) -> Response[Any]:
     with visit.vault.read() as session:
         rows = connections.listed(session)
         cards = [_card(visit, session, row) for row in rows if row.kind != connections.UPLOAD]
-        files = [row for row in rows if row.kind == connections.UPLOAD]
+        # One that gave nothing stays among the files, with the reason.
+        giving = connections.giving(session)
+        files = [row for row in rows if row.kind == connections.UPLOAD and row.id in giving]
         endings = {row.id: ending_of(row, clock.now()) for row in rows}
     head, below = ledger.answer(cards)
     return visit.render(

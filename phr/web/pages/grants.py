@@ -53,12 +53,14 @@ PAGE_OF_LOG = 100
 KINDS = {
     RecipientKind.LINK: "by link",
     RecipientKind.FOLDER: "saved as files",
+    RecipientKind.DIRECT: "by Direct mail",
     RecipientKind.PAPER: "on paper or as a file",
     RecipientKind.APP: "by an app",
     RecipientKind.HEALTH_LINK: "by a health link",
     RecipientKind.CARD: "by the printed emergency card",
 }
 BY_SERVER = "by a server that fetches by itself"
+BY_TICKET = "by a server with a ticket"
 ASKING = {RecipientKind.APP, RecipientKind.HEALTH_LINK, RecipientKind.CARD}
 USES = ("api.", "health_link.opened", "card.opened")  # events that are a use
 BECAUSE = {
@@ -179,6 +181,8 @@ def _standing(session: Session, grant: Grant) -> Standing:
     is_health = recipient.kind == RecipientKind.HEALTH_LINK
     held = session.get(Authorization, grant.id)
     is_server = held is not None and not held.redirect_uri
+    has_ticket = handles.of_grant(session, grant.id, HandleKind.TICKET) is not None
+    fetches = BY_TICKET if has_ticket else BY_SERVER
     handle = handles.of_grant(session, grant.id, HandleKind.LINK)
     viewed = handles.of_grant(session, grant.id, HandleKind.HEALTH_LINK) if is_health else None
     bound = handles.browsers(session, handle.id) if handle else []
@@ -186,7 +190,7 @@ def _standing(session: Session, grant: Grant) -> Standing:
     return Standing(
         grant=grant,
         name=_name(session, grant),
-        kind=BY_SERVER if is_server else KINDS[RecipientKind(recipient.kind)],
+        kind=fetches if is_server else KINDS[RecipientKind(recipient.kind)],
         role="A server" if is_server else _role(grant.role),
         told=given.told(provision),
         narrower=_narrower(held),
@@ -246,6 +250,10 @@ def _was_restored(session: Session, grant: Grant) -> bool:
 
 
 def _sending(delivery: Delivery) -> Sending:
+    moving = delivery.state in {DeliveryState.QUEUED, DeliveryState.SENDING}
+    if delivery.channel == RecipientKind.DIRECT:
+        mark, named, known, at = outbox.words(delivery, now=clock.now())
+        return Sending((mark, named), place="", said=known, at=at, is_moving=moving)
     receipt = delivery.receipt or {}
     word = SENDING[DeliveryState(delivery.state)]
     place = receipt.get("folder") or f"{delivery.address}-{delivery.id}"
@@ -259,7 +267,7 @@ def _sending(delivery: Delivery) -> Sending:
         place=f"outbox/{place}",
         said=said,
         at=delivery.settled_at,
-        is_moving=delivery.state in {DeliveryState.QUEUED, DeliveryState.SENDING},
+        is_moving=moving,
     )
 
 

@@ -69,7 +69,7 @@ def home(visit: Visit) -> Response[Any]:
     listed = chart.kept(visit, "home", lambda: _listed(visit))
     with vault.read() as session:
         if not listed:
-            return visit.render("pages/home_empty.html", health=_health(visit, session))
+            return visit.render("pages/home_empty.html", health=_health(visit, session, every=True))
         member = session.get(Member, visit.account_id)
         context = chart.context(visit, session, decisions=entries.decisions(session))
         return visit.render(
@@ -265,13 +265,20 @@ def _at_least(words: str, *, more: bool) -> str:
 
 
 def _as_of(session: Session) -> str:
-    """Return the newest pull in words; "" before the first."""
-    pulled = [row.last_pull_at for row in connections.listed(session) if row.last_pull_at]
+    """Return the newest pull of what gave anything, in words; "" before the first."""
+    giving = connections.giving(session)
+    listed = [row for row in connections.listed(session) if row.id in giving]
+    pulled = [row.last_pull_at for row in listed if row.last_pull_at]
     return minute(max(pulled)) if pulled else ""
 
 
-def _health(visit: Visit, session: Session) -> list[Health]:
+def _health(visit: Visit, session: Session, *, every: bool = False) -> list[Health]:
+    """Return how each source stands; a file that gave nothing is one only while there is no other.
+
+    It stays among the files, with the reason.
+    """
     patient = visit.patient.id if visit.patient else ""
+    giving = connections.giving(session)
     return [
         Health(
             name=with_demo(row.name, demo=bool(row.demo)),
@@ -281,6 +288,11 @@ def _health(visit: Visit, session: Session) -> list[Health]:
         )
         for row in connections.listed(session)
         if row.state != ConnectionState.DRAFT
+        and (
+            every
+            or row.id in giving
+            or not ledger.is_unread(row, connections.last_pull(session, row.id))
+        )
     ]
 
 

@@ -5,7 +5,9 @@ What is decided is decided in `phr.sharing.inbox`; how a file is shown says `phr
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from litestar import Response
 from litestar.handlers import HTTPRouteHandler
@@ -30,7 +32,6 @@ from phr.web.pages.shares import base_of
 from phr.web.routing import Access, Form, Visit, action, slow_page
 
 SHOWN = 20  # records of one arrival that are drawn whole
-WAYS = {"link": "by link", "api": "by an app"}
 KINDS = {
     ArrivalKind.NOTE: "A note",
     ArrivalKind.FILE: "A file",
@@ -51,7 +52,9 @@ DONE = {
     "reject withdrawal": "Rejected. What you had accepted stays in the record.",
     "always": "Accepted; from now on this comes in without asking. You can take that back here.",
 }
+MOST_READ = 4  # readings remembered of one open record
 _PATIENTS = Selection(types=("Patient",), limit=50)
+_readings: WeakKeyDictionary[object, dict[bytes, Reading]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,7 @@ def _row(session: Session, held: Arrival) -> Row:
     return Row(
         held=held,
         sender=sender,
-        way=WAYS.get(held.way, held.way),
+        way=inbox.by_what(session, held),
         title=held.title or held.name or KINDS[kind],
         kind=_kind(held),
         word=STATES[ArrivalState(held.state)],
@@ -193,7 +196,7 @@ def _draw(visit: Visit, arrival_id: str, sentence: str = "") -> Response[Any]:
         refused = arrivals.was_refused(session, held)
         coded = inbox.holds_coded(held)
         twins = [_row(session, other) for other in inbox.twins(session, held)]
-        rules = {rule.what for rule in inbox.rules(session, recipient_id=held.recipient_id)}
+        rules = {rule.what for rule in inbox.rules(session, held)}
     return visit.render(
         "pages/inbox_one.html",
         status=422 if sentence else 200,
@@ -241,10 +244,18 @@ def _looks(visit: Visit, held: Arrival) -> Mapping[str, Any]:
 
 
 def _reading(visit: Visit, content: bytes, kind: Kind) -> Reading:
-    """Return what a reader finds in a file that is not shown as it is, in a process of its own."""
+    """Return what a reader finds in a file that is not shown as it is, in a process of its own.
+
+    The last few are remembered: a page and its frame ask for the same, and reading takes long.
+    """
     if not content or kind.reader in {Reader.NONE, Reader.TEXT, Reader.HTML}:
         return Reading()
-    return transcribe.of(visit.vault, content)
+    name, database = sha256(content).digest(), visit.vault.database
+    known = _readings.get(database, {})
+    if name not in known:
+        newest = dict(list(known.items())[1 - MOST_READ :])
+        known = _readings[database] = newest | {name: transcribe.of(visit.vault, content)}
+    return known[name]
 
 
 def _stranger(visit: Visit, session: Session, held: Arrival) -> str:
@@ -265,10 +276,16 @@ def content(visit: Visit, arrival_id: str) -> Response[bytes]:
     held, bytes_, kind = _file(visit, arrival_id)
     if kind.way is Way.IMAGE:
         return _closed(bytes_, kind.media_type, "inline", f"file.{kind.ending}")
+    title = held.title or held.name
+    if kind.way is Way.HTML:
+        return _framed(attachment.frame_page(kinds.as_text(bytes_), title))
     reading = _reading(visit, bytes_, kind)
     if not (reading.text or reading.html):
         raise NotFound
-    framed = attachment.read_page(reading, held.title or held.name, with_head=False)
+    return _framed(attachment.read_page(reading, title, with_head=False))
+
+
+def _framed(framed: bytes) -> Response[bytes]:
     headers = {
         "Content-Security-Policy": attachment.FRAME_CSP,
         "X-Frame-Options": "SAMEORIGIN",

@@ -221,7 +221,7 @@ def _one(session: Session, visit: Visit, type_: str, local_id: str) -> Record:
 
 def remarked(visit: Visit, session: Session) -> list[Record]:
     """Return the notes and own names of this person, newest first."""
-    place = next((row.id for row in connections.listed(session, kind=connections.OWN)), None)
+    place = connections.own_place(session)
     return [] if place is None else records.select(session, visit.vault, own.remarks(place))
 
 

@@ -17,17 +17,18 @@ from phr import clock, consented
 from phr.errors import Conflict, ConnectorError, InvalidInput, NetError
 from phr.fhir import document
 from phr.fhir.labels import Label
-from phr.sharing import clients, consents, given, grants
+from phr.sharing import advisor, clients, consents, given, grants
 from phr.sharing.consent import PURPOSES, Part
 from phr.sharing.consents import Answer, Asked, Kept
 from phr.sharing.provision import SENSITIVE
 from phr.sharing.servers import shown
 from phr.web.outcome import FHIR_JSON
 from phr.web.pages.asked import REACH, is_number
-from phr.web.pages.shares import base_of, step_up_of
+from phr.web.pages.shares import base_of, named_server, step_up_of
 from phr.web.routing import Access, Form, Visit, action, slow_page
 
 DAYS: Final = {"": "as long as it asks", "1": "1 day", "30": "30 days", "90": "3 months"}
+MOST_FILE: Final = consents.MOST_BYTES * 4  # with its narrative
 ANSWERED: Final = "This was answered already."
 
 
@@ -45,6 +46,36 @@ class Chosen:
 def listed(visit: Visit) -> Response[Any]:
     """List what apps propose and nobody answered yet."""
     return _draw_list(visit)
+
+
+@action("/p/{patient_id:str}/consents", access=Access.PROXY, uploads=True)
+def bring(visit: Visit, form: Form) -> Response[Any]:
+    """Take a Consent by hand, pasted or as a file, for the server that is named beside it."""
+    appliance = visit.appliance
+    try:
+        server = named_server(visit, form.get("server").strip())
+        advisor.vouch(appliance.http, appliance.settings.advisor, server.address)
+        body = _brought(form)
+        grant_id = consents.bring(visit.vault, body, server, visit.actor, now=clock.now())
+    except InvalidInput as error:
+        return _draw_list(visit, sentence=error.sentence)
+    return visit.redirect(f"{base_of(visit)}/consents/{grant_id}")
+
+
+def _brought(form: Form) -> bytes:
+    """Return the bytes of the Consent: what was pasted, or else the file. Raises InvalidInput."""
+    text = form.get("text").strip()
+    if text:
+        return text.encode()
+    for upload in form.uploads():
+        if upload.filename:
+            body = bytearray()
+            for chunk in upload.chunks:
+                body += chunk
+                if len(body) > MOST_FILE:
+                    raise InvalidInput("This file is larger than a Consent can be.")
+            return bytes(body)
+    raise InvalidInput("Paste a Consent, or choose a file.")
 
 
 def _draw_list(visit: Visit, *, sentence: str = "") -> Response[Any]:
@@ -191,6 +222,8 @@ def _span(part: Part) -> str:
 
 
 def _app(visit: Visit, client_id: str) -> str:
+    if client_id == consents.BY_HAND:
+        return "a member of this record, by hand"
     app = clients.find(visit.appliance.house, client_id)
     return "an app that is blocked or gone" if app is None else app.host
 
@@ -227,4 +260,4 @@ def as_consent(visit: Visit, grant_id: str) -> Response[bytes]:
     return Response(document.dumps(found), media_type=FHIR_JSON, headers=headers)
 
 
-ROUTES: list[HTTPRouteHandler] = [listed, ask, answer, answer_fetch, as_consent]
+ROUTES: list[HTTPRouteHandler] = [listed, bring, ask, answer, answer_fetch, as_consent]

@@ -11,7 +11,6 @@ from functools import partial
 from io import BytesIO
 from typing import Any
 
-import segno
 from litestar import Response
 from litestar.handlers import HTTPRouteHandler
 from litestar.response import Stream
@@ -19,15 +18,29 @@ from markupsafe import Markup
 
 from phr import clock, push
 from phr.chart.titles import title
-from phr.errors import InvalidInput, NotFound
-from phr.sharing import channels, cover, gate, handles, health_links, links, package
+from phr.errors import InvalidInput, NetError, NotFound
+from phr.sharing import (
+    addresses,
+    advisor,
+    channels,
+    cover,
+    gate,
+    handles,
+    health_links,
+    links,
+    package,
+    servers,
+    tickets,
+)
 from phr.sharing import provision as policy
 from phr.sharing.channels import folder
 from phr.sharing.channels.base import Channel
+from phr.sharing.consent import FETCHING
 from phr.sharing.gate import Presented
 from phr.sharing.grants import StepUp
 from phr.sharing.links import Wish
 from phr.sharing.provision import PARTS, ROLES, SENSITIVE, Action, Provision
+from phr.sharing.servers import Server
 from phr.store.models import HandleKind
 from phr.web.pages import picking
 from phr.web.pages.asked import (
@@ -172,10 +185,60 @@ def _make_health_link(visit: Visit, asked: Asked, *, has_passcode: bool) -> Resp
     )
 
 
+def _make_ticket(visit: Visit, asked: Asked) -> Response[Any]:
+    """Make a SMART Permission Ticket for another server, which then fetches by itself."""
+    appliance = visit.appliance
+    if not appliance.settings.public_is_safe:
+        raise InvalidInput(NOT_REACHABLE)
+    now, step_up = clock.now(), step_up_of(visit)
+    server, key_set = _server(visit, asked.server)
+    advisor.vouch(appliance.http, appliance.settings.advisor, server.address)
+    wish = _in_hand(asked, now)
+    wish = replace(wish, provision=replace(wish.provision, actions=FETCHING))
+    whom = replace(wish, recipient=f"{wish.recipient} ({server.address})".strip())
+    made = tickets.issue(
+        visit.vault,
+        wish,
+        server,
+        key_set,
+        addresses.of(appliance.settings),
+        grant_id=asked.once,
+        step_up=step_up,
+        shown=_shown(visit, whom, "by a ticket for that server alone"),
+        actor=visit.actor,
+        now=now,
+    )
+    return visit.render(
+        "pages/shares_ticket.html",
+        made=made,
+        server=server,
+        loopback=not appliance.settings.public_is_https,
+    )
+
+
+def named_server(visit: Visit, text: str) -> Server:
+    """Return the server that a person named, by its address or its public key."""
+    return _server(visit, text)[0]
+
+
+def _server(visit: Visit, text: str) -> tuple[Server, Mapping[str, Any]]:
+    """Return the server that a person named, by address or key, and its keys as they lie there."""
+    if not text:
+        raise InvalidInput("Please give the address of the server that this is for.")
+    if text.startswith(("{", "-----BEGIN")):
+        server = servers.with_key(text)
+        return server, server.jwks or {}
+    try:
+        return servers.with_keys_at(visit.appliance.http, text)
+    except NetError as problem:
+        raise InvalidInput(problem.sentence) from None
+
+
 _MAKING: Mapping[str, Callable[[Visit, Asked], Response[Any]]] = {
     "link": _make_link,
     "paper": _make_paper,
     "folder": _send,
+    "ticket": _make_ticket,
     "health": partial(_make_health_link, has_passcode=True),
     "scan": partial(_make_health_link, has_passcode=False),
 }
@@ -272,6 +335,8 @@ def _preview(visit: Visit, asked: Asked) -> Response[Any]:
 
 def qr(text: str, name: str = "QR code of the link") -> Markup:
     """Return a QR code as inline SVG without style attributes and with a name."""
+    import segno  # noqa: PLC0415 - 2 MB that an idle appliance does not need
+
     drawn = BytesIO()
     segno.make(text, error="m", micro=False).save(
         drawn,
