@@ -21,6 +21,7 @@ TURNS: Final = 0.0005  # the same where nobody waits for a page, 5 ms by itself
 
 _tickets = count()
 _answering: dict[int, float] = {}  # when each request came that is being answered
+_answered = 0.0  # when the last answer ended
 _calm = threading.Event()  # nothing is being stopped
 _calm.set()
 _stopping: set[int] = set()
@@ -40,12 +41,19 @@ def take_turns() -> None:
 @contextmanager
 def answering() -> Iterator[None]:
     """Mark that somebody waits for an answer."""
+    global _answered  # noqa: PLW0603 - of the whole process, as the interpreter is
     ticket = next(_tickets)
     _answering[ticket] = time.monotonic()
     try:
         yield
     finally:
         _answering.pop(ticket, None)
+        _answered = time.monotonic()
+
+
+def quiet() -> float:
+    """Return for how many seconds nobody has waited for an answer."""
+    return 0.0 if _answering else time.monotonic() - _answered
 
 
 @contextmanager

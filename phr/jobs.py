@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import delete
 
-from phr import clock, connect, gather, logs, pull, push, transcribe
+from phr import clock, connect, courtesy, gather, logs, memory, pull, push, transcribe
 from phr.errors import Conflict, NotFound, PhrError, Sealed, VaultError
 from phr.http import Http
 from phr.sharing import channels, gate, letterbox, outbox
@@ -40,6 +40,7 @@ EVERY: Final = {  # seconds between looks; what is due decides, not how often on
     "catalogue": 900,
     "papers": 20,
     "mail": 15,
+    "memory": 10,
 }
 AT_OPENING: Final = ("entries", "missed")  # done in the background when a vault opens
 PULLS_AT_ONCE: Final = 2  # over all connections together: a small machine stays usable
@@ -84,6 +85,7 @@ class Jobs:
         self._scheduler: Any = None  # from `start` on
         self._listener: Listener | None = None  # from `start` on, where mail is taken in
         self._stopping = threading.Event()
+        self._uses = 0  # of all stores together, when memory was given back
 
     def start(self) -> None:
         """Begin to look for what is due; also whenever a vault opens."""
@@ -100,6 +102,7 @@ class Jobs:
             "catalogue": self._plan.tend_catalogue or (lambda: None),
             "papers": self.read_papers,
             "mail": self.take_mail,
+            "memory": self.give_memory_back,
         }
         for name, work in works.items():
             self._scheduler.add_job(
@@ -270,6 +273,17 @@ class Jobs:
             with _one_by_one("housekeeping", vault), vault.write() as session:
                 connections.forget_drafts(session, before=now - connect.DRAFT_FOR)
                 letterbox.tidy(session, now=now)
+
+    def give_memory_back(self) -> None:
+        """Give back what is held for speed, once no page was asked for since the last look."""
+        stores = [self._house.database, *(vault.database for vault in self._open_vaults())]
+        uses = sum(store.uses for store in stores)
+        if uses == self._uses or courtesy.quiet() < EVERY["memory"]:
+            return
+        self._uses = uses
+        for store in stores:
+            store.slim()
+        memory.give_back_now()
 
     def back_up_if_due(self) -> None:
         """Back up once after each backup hour (local time); what was slept through is made up."""

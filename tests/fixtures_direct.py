@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import (
     AuthorityInformationAccessOID,
     ExtendedKeyUsageOID,
@@ -116,6 +116,41 @@ class Authority:
             hashed=hashed,
         )
 
+    def look_alike(self, address: str, *, number: int = 3) -> x509.Certificate:
+        """Return a forgery: this issuer's name and key identifiers, another key's signature.
+
+        The reference implementation trusts by subject key identifier alone; whoever makes a
+        certificate chooses it.
+        """
+        ours = x509.SubjectKeyIdentifier.from_public_key(self.key.public_key())
+        return _made(
+            named("x"),
+            named(self.name),
+            key(number).public_key(),
+            key(1002),
+            [
+                (x509.SubjectAlternativeName([x509.RFC822Name(address)]), False),
+                (ours, False),
+                (x509.AuthorityKeyIdentifier(ours.digest, None, None), False),
+            ],
+        )
+
+    def outdated(
+        self, address: str, digest: str, folder: Path, *, number: int = 1
+    ) -> x509.Certificate:
+        """Issue a certificate signed over an old digest, by OpenSSL: the library here refuses."""
+        openssl = installed("openssl", "openssl")
+        for name, secret in (("ca.key", self.key), ("key", key(number))):
+            (folder / name).write_bytes(private(secret))
+        (folder / "ca.pem").write_bytes(self.certificate.public_bytes(Encoding.PEM))
+        (folder / "ext").write_text(f"subjectAltName=email:{address}\n")
+        ask = [openssl, "req", "-new", "-key", "key", "-subj", "/CN=x", "-out", "csr"]
+        subprocess.run(ask, cwd=folder, check=True, capture_output=True)
+        sign = [openssl, "x509", "-req", f"-{digest}", "-in", "csr", "-CA", "ca.pem", "-CAkey"]
+        sign += ["ca.key", "-CAcreateserial", "-days", "9", "-extfile", "ext", "-out", "cert.pem"]
+        subprocess.run(sign, cwd=folder, check=True, capture_output=True)
+        return x509.load_pem_x509_certificate((folder / "cert.pem").read_bytes())
+
     def revocations(self) -> bytes:
         """Return its list of what it revoked, as DER."""
         now = clock.now()
@@ -185,6 +220,11 @@ def _made(
     return builder.sign(signing, hashed or hashes.SHA256())
 
 
+def private(secret: rsa.RSAPrivateKey) -> bytes:
+    """Return a private key as other programs read it."""
+    return secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
 def der(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(Encoding.DER)
 
@@ -247,10 +287,12 @@ def running(command: Sequence[str], ready: str) -> Iterator["subprocess.Popen[st
 
 
 @contextlib.contextmanager
-def knot(folder: Path, zone: str, lines: str) -> Iterator[tuple[str, int]]:
+def knot(
+    folder: Path, zone: str, lines: str, *, port: int | None = None
+) -> Iterator[tuple[str, int]]:
     """Run Knot DNS with one zone; yield where it answers."""
     program = installed("knotd", "knot")
-    port = free_port()
+    port = port or free_port()
     folder.mkdir()
     (folder / "zone").write_text(
         f"$ORIGIN {zone}.\n$TTL 3600\n"
@@ -376,19 +418,26 @@ def mailbox(box: Mailbox, tls: ssl.SSLContext | None = None) -> Iterator[Mailbox
 
 
 @contextlib.contextmanager
-def mail_server(folder: Path, onwards: int) -> Iterator[int]:
-    """Run OpenSMTPD, which relays all it takes to a port of this machine; yield its own port.
+def mail_server(folder: Path, onwards: int | Mapping[str, int]) -> Iterator[int]:
+    """Run OpenSMTPD, which relays what it takes to ports of this machine; yield its own port.
 
-    One at a time: its queue and control socket have one place on a machine.
+    `onwards`: one port for all, or one for each domain. One at a time: its queue and control
+    socket have one place on a machine.
     """
     program = installed("smtpd", "opensmtpd")
     port = free_port()
     folder.mkdir()
-    (folder / "smtpd.conf").write_text(
-        f"listen on 127.0.0.1 port {port}\n"
-        f'action "on" relay host smtp://127.0.0.1:{onwards}\n'
-        'match from any for any action "on"\n'
+    to = (
+        {f'domain "{domain}"': place for domain, place in onwards.items()}
+        if isinstance(onwards, Mapping)
+        else {"any": onwards}
     )
+    lines = [f"listen on 127.0.0.1 port {port}"]
+    for number, place in enumerate(to.values()):
+        lines.append(f'action "on{number}" relay host smtp://127.0.0.1:{place}')
+    for number, whom in enumerate(to):
+        lines.append(f'match from any for {whom} action "on{number}"')
+    (folder / "smtpd.conf").write_text("\n".join(lines) + "\n")
     with (Path(tempfile.gettempdir()) / "homeport-smtpd.lock").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
         command = [program, "-d", "-f", str(folder / "smtpd.conf")]

@@ -55,7 +55,7 @@ SECTIONS = {
     "medications": "/medications",
 }
 CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
-IDLE_SECONDS = 5.0  # before the resident memory is read
+IDLE_SECONDS = 40.0  # before the resident memory is read: each job has looked, most of them twice
 IMPORT_LIVES = 20_000  # records of one imported file; the next file follows at once
 
 

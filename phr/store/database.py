@@ -170,6 +170,7 @@ class Database:
         self._write_engine = _engine(lambda: self.connect(WRITER), "BEGIN IMMEDIATE")
         self._writer: Connection | None = None
         self.commits = 0  # transactions committed so far: what was read at this count still holds
+        self.uses = 0  # times that somebody read or wrote: unchanged means idle
 
     def __repr__(self) -> str:
         """Name the file, never the key."""
@@ -243,6 +244,7 @@ class Database:
     def _transaction(self) -> Iterator[Session]:
         if self._state == "closed":
             raise Sealed
+        self.uses += 1
         writer = self._writer or self._open_writer()
         try:
             writer.begin()
@@ -277,7 +279,29 @@ class Database:
             with suppress(DBAPIError, dbapi2.Error):
                 writer.close()
 
+    def slim(self) -> None:
+        """Drop the cached pages of connections that nobody uses just now; the next read refills."""
+        with self._gate:
+            idle = [*self._idle]
+            self._idle.clear()
+            self._readers.update(idle)  # who closes the file waits for them
+        for connection in idle:
+            self._shrink(connection)
+            self._give_back(connection)
+        with suppress(Conflict):  # somebody writes: not idle
+            self._turn.take(Priority.BULK, 0)
+            try:
+                if self._writer is not None:
+                    self._shrink(self._writer)
+            finally:
+                self._turn.give()
+
+    def _shrink(self, connection: Connection) -> None:
+        with suppress(DBAPIError, dbapi2.Error):
+            _driver(connection).execute("PRAGMA shrink_memory")
+
     def _borrow(self) -> Connection:
+        self.uses += 1
         with self._gate:
             if self._state != "open":
                 self._wait_open()
@@ -303,10 +327,11 @@ class Database:
         if self._state == "paused":
             raise Conflict(WORDS[5][1])
 
-    def _give_back(self, connection: Connection, session: Session) -> None:
+    def _give_back(self, connection: Connection, session: Session | None = None) -> None:
         keep = True
         try:
-            session.close()
+            if session is not None:
+                session.close()
             connection.rollback()
             _driver(connection).rollback()  # what `rows` began, SQLAlchemy does not know of
         except (DBAPIError, dbapi2.Error):

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,13 +32,15 @@ class Running:
 
 
 @contextmanager
-def running(data: Path, **settings: str) -> Iterator[Running]:
+def running(
+    data: Path, *, program: Sequence[str] = ("-m", "phr"), **settings: str
+) -> Iterator[Running]:
     """Start `phr serve` with the demo hospital; stop it at the end."""
     given = {"PHR_PORT": "0", "PHR_PUBLIC_PORT": "0", "PHR_DEMO_PORT": "0", "PHR_DEMO": "1"}
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PHR_")}
     log = (data.parent / f"{data.name}.log").open("w")
     process = subprocess.Popen(
-        [sys.executable, "-m", "phr", "serve", "--json", "--data", str(data)],
+        [sys.executable, *program, "serve", "--json", "--data", str(data)],
         stdout=subprocess.PIPE,
         stderr=log,
         stdin=subprocess.DEVNULL,

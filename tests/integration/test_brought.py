@@ -576,7 +576,7 @@ def test_cards_in_the_list_are_told_apart_by_what_they_say(cast: Cast, host: Hos
         keep_it(cast, ada, page)
     listed = ada.get(page_of(cast)).text
     for day in ("1 Mar 2021", "2 Apr 2022"):
-        assert f"against COVID-19, {day}" in listed
+        assert f"Vaccine against COVID-19 (CVX 207), {day}" in listed
 
 
 def test_a_card_that_is_cut_off_is_said_to_be(cast: Cast, host: Host) -> None:

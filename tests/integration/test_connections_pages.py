@@ -471,6 +471,21 @@ def test_backup_runs_once_after_its_hour_also_when_slept_through(cast, working):
     assert first["failed"] == {}
 
 
+def test_memory_is_given_back_only_while_nobody_asks(cast, ada, working, monkeypatch):
+    slimmed = []
+    monkeypatch.setattr(cast.appliance.house.database, "slim", lambda: slimmed.append("house"))
+    ada.get("/")
+    working.give_memory_back()
+    assert slimmed == [], "somebody asked a moment ago"
+    monkeypatch.setitem(jobs.EVERY, "memory", 0)
+    working.give_memory_back()
+    working.give_memory_back()
+    assert slimmed == ["house"], "and once is enough until something is used again"
+    ada.get("/")
+    working.give_memory_back()
+    assert slimmed == ["house", "house"]
+
+
 def test_a_look_that_fails_is_remembered_and_comes_again(working):
     def fails():
         raise OSError

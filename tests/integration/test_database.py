@@ -232,6 +232,29 @@ def test_readers_are_served_while_somebody_writes(vault: Database) -> None:
         assert names(vault) == set()
 
 
+def test_caches_are_given_back_without_disturbing_who_reads_or_writes(vault: Database) -> None:
+    fill(vault, 50, 20_000)
+    with vault.read() as session:
+        before = session.connection().exec_driver_sql("SELECT count(*) FROM vault_fact").scalar()
+        vault.slim()  # one connection is busy, none is idle
+        put(vault, "later")
+        assert before == 50
+        again = session.connection().exec_driver_sql("SELECT count(*) FROM vault_fact").scalar()
+        assert again == before
+    with vault.write() as session:
+        session.merge(VaultFact(name="last", value=b"1"))
+        done = threading.Thread(target=vault.slim)  # does not wait for the writer
+        done.start()
+        done.join(5)
+        assert not done.is_alive()
+    vault.slim()
+    assert names(vault) >= {"0", "49", "later", "last"}
+    vault.close()
+    vault.slim()  # nothing is open, nothing is opened
+    with pytest.raises(Sealed):
+        names(vault)
+
+
 def test_read_session_cannot_write(vault: Database) -> None:
     with pytest.raises(VaultError), vault.read() as session:
         session.connection().exec_driver_sql("INSERT INTO vault_fact VALUES ('x', x'00')")

@@ -1,7 +1,5 @@
 """Whose certificate it is, and whether it may be used: every way to be wrong has its own words."""
 
-import shutil
-import subprocess
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -11,8 +9,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
-    NoEncryption,
-    PrivateFormat,
     pkcs7,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -135,18 +131,7 @@ def test_each_fault_of_the_certificate_is_told_in_words(root: Authority) -> None
 def test_a_certificate_signed_in_an_outdated_way_is_refused(
     root: Authority, tmp_path: Path, digest: str
 ) -> None:
-    openssl = shutil.which("openssl") or pytest.skip("openssl is not installed")
-    keep = PrivateFormat.PKCS8, NoEncryption()
-    (tmp_path / "ca.key").write_bytes(root.key.private_bytes(Encoding.PEM, *keep))
-    (tmp_path / "ca.pem").write_bytes(root.certificate.public_bytes(Encoding.PEM))
-    (tmp_path / "key").write_bytes(key(1).private_bytes(Encoding.PEM, *keep))
-    (tmp_path / "ext").write_text(f"subjectAltName=email:{ADDRESS}\n")
-    ask = [openssl, "req", "-new", "-key", "key", "-subj", "/CN=x", "-out", "csr"]
-    subprocess.run(ask, cwd=tmp_path, check=True, capture_output=True)
-    sign = [openssl, "x509", "-req", f"-{digest}", "-in", "csr", "-CA", "ca.pem", "-CAkey"]
-    sign += ["ca.key", "-CAcreateserial", "-days", "9", "-extfile", "ext", "-out", "cert.pem"]
-    subprocess.run(sign, cwd=tmp_path, check=True, capture_output=True)
-    certificate = x509.load_pem_x509_certificate((tmp_path / "cert.pem").read_bytes())
+    certificate = root.outdated(ADDRESS, digest, tmp_path)
     verdict = judged(certificate, root.certificate)
     assert not verdict.trusted
     assert "outdated" in verdict.sentence
@@ -167,24 +152,7 @@ def test_a_stranger_below_another_root_is_not_trusted(root: Authority) -> None:
 def test_a_look_alike_anchor_with_the_same_name_and_key_identifier_is_not_trusted(
     root: Authority,
 ) -> None:
-    """The reference implementation trusts by subject key identifier alone; whoever makes a
-    certificate chooses it."""
-    alike = Authority(root.name, number=1002)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(named("x"))
-        .issuer_name(named(root.name))
-        .public_key(key(3).public_key())
-        .serial_number(7)
-        .not_valid_before(clock.now() - DAY)
-        .not_valid_after(clock.now() + DAY)
-        .add_extension(x509.SubjectAlternativeName([x509.RFC822Name(ADDRESS)]), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(root.key.public_key()), False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(root.key.public_key()), False
-        )
-    )
-    forged = builder.sign(alike.key, hashes.SHA256())
+    alike, forged = Authority(root.name, number=1002), root.look_alike(ADDRESS)
     for beside in ((), (alike.certificate,)):
         verdict = judged(forged, root.certificate, beside=beside)
         assert not verdict.trusted
