@@ -481,7 +481,8 @@ def test_memory_is_given_back_only_while_nobody_asks(cast, ada, working, monkeyp
     working.give_memory_back()
     working.give_memory_back()
     assert slimmed == ["house"], "and once is enough until something is used again"
-    ada.get("/")
+    with cast.appliance.house.read() as session:
+        assert session.scalars(select(PendingAuthorization)).all() == []
     working.give_memory_back()
     assert slimmed == ["house", "house"]
 
