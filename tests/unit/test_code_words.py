@@ -25,7 +25,10 @@ def coding(code, system, display=None):
         ({"coding": [coding("MTH", "http://hl7.org/fhir/v3/RoleCode")]}, "mother"),
         ({"coding": [coding("MR", "http://hl7.org/fhir/v2/0203")]}, "medical record number"),
         ({"coding": [coding("ZZ", f"{TERMINOLOGY}v2-0074")]}, "Code ZZ (v2-0074)"),
-        ({"coding": [coding("141", "http://hl7.org/fhir/sid/cvx")]}, "Code 141 (CVX)"),
+        (
+            {"coding": [coding("141", "http://hl7.org/fhir/sid/cvx")]},
+            "Vaccine against Influenza (CVX 141)",
+        ),
         ({"coding": [coding("active", "http://hospital.example/states")]}, "Code active (states)"),
     ],
 )
