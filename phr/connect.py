@@ -13,7 +13,7 @@ from datetime import timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from sqlalchemy import delete
 
@@ -472,6 +472,10 @@ def follow(
 # ------------------------------------------------------------------------- the command line
 
 
+ANSWERED = "You may close this page and go back: the command line says how it went."
+REFUSED = "Nothing was connected. You may close this page and go back."
+
+
 class Listener:
     """Waits on a loopback port for one answer of a sign-in (RFC 8252 §7.3)."""
 
@@ -479,8 +483,16 @@ class Listener:
         """Take the bound server; use `listen`."""
         self._server = server
         self._path = path
+        self._state: str | None = None
         self._landed: dict[str, str] | None = None
         self._done = threading.Event()
+
+    def expect(self, address: str) -> None:
+        """Take only the answer to the sign-in that begins at this address.
+
+        Any program of this machine can ask the port: a stranger's `state` must not end the wait.
+        """
+        self._state = dict(parse_qsl(urlsplit(address).query)).get("state")
 
     @property
     def redirect_uri(self) -> str:
@@ -493,16 +505,19 @@ class Listener:
             raise InvalidInput("Nobody came back from the sign-in in time. Please start again.")
         return self._landed
 
-    def take(self, target: str) -> bool:
-        """Take a request's target; say whether it was the answer."""
+    def take(self, target: str) -> str | None:
+        """Take a request's target; return what to tell the person if it was the answer."""
         if urlsplit(target).path != self._path or self._done.is_set():
-            return False
+            return None
         try:
-            self._landed = oauth.read_landing(target)
+            landed = oauth.read_landing(target)
         except InvalidInput:
-            return False
+            return None
+        if self._state is None or not ids.same(landed.get("state", ""), self._state):
+            return None
+        self._landed = landed
         self._done.set()
-        return True
+        return ANSWERED if landed.get("code") else REFUSED
 
 
 @contextmanager
@@ -511,9 +526,9 @@ def listen(port: int = 0) -> Iterator[Listener]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            found = listener.take(self.path)
-            text = b"You may close this page and go back." if found else b"Nothing is here."
-            self.send_response(200 if found else 404)
+            said = listener.take(self.path)
+            text = (said or "Nothing is here.").encode()
+            self.send_response(404 if said is None else 200)
             self.send_header("Content-Type", "text/plain; charset=utf-8")
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()

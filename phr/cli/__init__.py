@@ -380,7 +380,9 @@ def connect(shell: Shell, timeout: int, listen_port: int, **given: Any) -> None:
     unlock = shell.unlock()
     with shell.target() as call, listen(listen_port) as listener:
         wish = {**given, "secret": secret, "redirect_uri": listener.redirect_uri}
-        shell.show(call("connect.begin", **wish, **unlock), _say_address)
+        begun = list(call("connect.begin", **wish, **unlock))
+        listener.expect(begun[0]["open"])
+        shell.show(iter(begun), _say_address)
         sys.stdout.flush()
         try:
             answer = listener.wait(timeout)

@@ -31,6 +31,7 @@ from phr.errors import (
 from phr.sharing import activity, gate
 from phr.store import accounts, audit, backup, connections, members, restore
 from phr.store.models import (
+    Connection,
     ConnectionState,
     Grant,
     LedgerLine,
@@ -243,14 +244,17 @@ def _connect_begin(
 
 
 def _connect_complete(appliance: Appliance, *, answer: Mapping[str, str]) -> Iterator[Item]:
-    landed = connect.land(
-        appliance.house,
-        appliance.vaults,
-        answer,
-        http=appliance.http,
-        session_hash=None,
-        actor=AT_THE_SHELL,
-    )
+    try:
+        landed = connect.land(
+            appliance.house,
+            appliance.vaults,
+            answer,
+            http=appliance.http,
+            session_hash=None,
+            actor=AT_THE_SHELL,
+        )
+    except InvalidInput as error:  # said no there, or came too late: not wrong use of the command
+        raise NeedsReauthorisation(error.sentence) from error
     yield {"connection": landed.connection_id, "name": landed.name}
 
 
@@ -286,17 +290,31 @@ def _pull(appliance: Appliance, *, patient: str | None, connection: int | None) 
 
 
 def _to_pull(vault: Vault, number: int | None) -> list[tuple[int, bool]]:
-    """Return connections and whether each can be asked; one that needs a person is only told."""
-    told = {ConnectionState.ACTIVE, ConnectionState.NEEDS_REAUTHORISATION}
+    """Return connections and whether each is asked: the others are only told.
+
+    One that its owner paused and that is named by its number is refused by the pull itself.
+    """
+    told = {
+        ConnectionState.ACTIVE,
+        ConnectionState.PAUSED,
+        ConnectionState.NEEDS_REAUTHORISATION,
+    }
     with vault.read() as session:
         found = [
-            (row.id, row.state != ConnectionState.NEEDS_REAUTHORISATION)
+            (row.id, row.state == ConnectionState.ACTIVE or (named and not _needs_a_person(row)))
             for row in connections.listed(session)
-            if row.kind in LIVE and (row.state in told if number is None else row.id == number)
+            for named in [row.id == number]
+            if row.kind in LIVE and (row.state in told if number is None else named)
         ]
     if number is not None and not found:
         raise NotFound(f"There is no connection with the number {number}.")
     return found
+
+
+def _needs_a_person(row: Connection) -> bool:
+    """Tell whether nothing is asked until somebody signs in there, or confirms after a restore."""
+    confirm = row.state == ConnectionState.PAUSED and row.sentence is not None
+    return confirm or row.state == ConnectionState.NEEDS_REAUTHORISATION
 
 
 def _pulled(vault: Vault, patient: Patient, number: int) -> Iterator[Item]:
@@ -309,9 +327,9 @@ def _pulled(vault: Vault, patient: Patient, number: int) -> Iterator[Item]:
             "patient": patient.name,
             "connection": number,
             "name": row.name,
-            "state": last.state if last else row.state,
+            "state": last.state if last and row.state != ConnectionState.PAUSED else row.state,
             "sentence": row.sentence or (last.sentence if last else None),
-            "needs_a_person": row.state == ConnectionState.NEEDS_REAUTHORISATION,
+            "needs_a_person": _needs_a_person(row),
             **_sums(lines),
         }
         for line in lines:

@@ -158,6 +158,13 @@ def test_every_route_says_whom_it_lets_in() -> None:
     assert not silent
 
 
+def test_every_route_has_its_row_in_the_matrix() -> None:
+    seen = {f"{app} {method} {path} {access}" for app, method, path, access in routes()}
+    rows = text("tests/integration/routes.txt").splitlines()
+    assert seen == set(rows)
+    assert len(rows) == len(set(rows))
+
+
 def test_doors_let_in_nobody_but_anyone_and_holders_of_links() -> None:
     wrong = [
         (path, access)

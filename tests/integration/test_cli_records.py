@@ -4,8 +4,10 @@ import json
 import os
 import re
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -13,6 +15,7 @@ from urllib.parse import urlencode
 import pytest
 from click.testing import Result
 
+from phr import connect as at_hospital
 from phr import demo
 from phr.appliance import Appliance
 from phr.connectors import LIVE
@@ -67,32 +70,43 @@ def browse(url: str, **form: str) -> str:
         return answer.read().decode()
 
 
-def sign_in(hospital: demo.Demo, url: str) -> None:
-    """Choose a person and allow, as somebody would in a browser."""
+def sign_in(hospital: demo.Demo, url: str, decision: str = "allow") -> None:
+    """Choose a person and decide, as somebody would in a browser."""
     page = browse(url)
     key = re.search(r'name="key" value="([^"]+)"', page)
     person = re.search(r'name="person" value="([^"]+)"', page)
     assert key is not None
     assert person is not None
     browse(f"{hospital.url}/person", key=key.group(1), person=person.group(1))
-    assert "You may close" in browse(f"{hospital.url}/consent", key=key.group(1), decision="allow")
+    said = browse(f"{hospital.url}/consent", key=key.group(1), decision=decision)
+    assert "You may close this page" in said
+    assert ("Nothing was connected" in said) is (decision != "allow")
 
 
 def connect(hospital: demo.Demo, tmp_path: Path) -> set[str]:
     """Connect Ada's record as a person does at a terminal; return the keys that were printed."""
+    with connecting(hospital, tmp_path) as (process, begun):
+        sign_in(hospital, begun["open"])
+        assert process.stdout is not None
+        done = json.loads(process.stdout.readline())
+    assert process.returncode == 0
+    return set(begun) | set(done)
+
+
+@contextmanager
+def connecting(
+    hospital: demo.Demo, tmp_path: Path
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """Run the command as far as its first line, and to its end."""
     options = ("--patient", "Ada", "--client-id", hospital.client_id, "--timeout", "60", "--json")
     process = subprocess.Popen(
         command("connect", hospital.base_url, *options, "--data", str(tmp_path / "data")),
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=environment(PHR_LAN_HOSTS=hospital.address),
     )  # fmt: skip
     with process:
         assert process.stdout is not None
-        begun = json.loads(process.stdout.readline())
-        sign_in(hospital, begun["open"])
-        done = json.loads(process.stdout.readline())
-    assert process.returncode == 0
-    return set(begun) | set(done)
+        yield process, json.loads(process.stdout.readline())
 
 
 def test_a_hospital_is_connected_and_pulled_without_a_page_of_ours(
@@ -129,6 +143,56 @@ def test_a_pull_that_failed_fails_and_one_that_waits_for_a_person_says_so_each_t
         assert code(result) == 4
         assert json.loads(result.stdout)["needs_a_person"] is True
         assert json.loads(result.stderr) == {"error": "Please sign in.", "exit": 4}
+
+
+def test_a_pause_is_told_and_one_after_a_restore_needs_a_person(
+    hospital: demo.Demo, ada: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHR_LAN_HOSTS", hospital.address)
+    connect(hospital, tmp_path)
+    appliance = Appliance.open(load({"PHR_DATA": str(tmp_path / "data")}))
+    try:
+        vault = appliance.vaults.get(appliance.vaults.open_ids()[0])
+        with vault.read() as session:
+            number = next(one.id for one in connections.listed(session) if one.kind in LIVE)
+        at_hospital.pause(vault, number, actor={"kind": "account", "id": "a", "name": "Ada"})
+    finally:
+        appliance.close()
+    paused = ada("pull", "--json")
+    (line,) = items(paused)
+    assert (line["connection"], line["state"], line["needs_a_person"]) == (number, "paused", False)
+    assert code(ada("pull", "--connection", str(number))) == 1
+
+    appliance = Appliance.open(load({"PHR_DATA": str(tmp_path / "data")}))
+    try:
+        vault = appliance.vaults.get(appliance.vaults.open_ids()[0])
+        at_hospital.resume(vault, number, actor={"kind": "account", "id": "a", "name": "Ada"})
+    finally:
+        appliance.close()
+    made = items(ada("backup", "--json"))[0]
+    other = ("--data", str(tmp_path / "other"))
+    (tmp_path / "password").write_text(PASSWORD)
+    unlock = ("--unlock-file", str(tmp_path / "password"))
+    restored = ada("restore", str(made["folder"]), *other, "--json", given=PASSWORD)
+    assert items(restored)[0]["connections_paused"] == 1
+    for arguments in (("pull", "--json"), ("pull", "--connection", str(number), "--json")):
+        result = ada(*arguments, *other, *unlock)
+        assert code(result) == 4
+        line = json.loads(result.stdout)
+        assert (line["state"], line["needs_a_person"]) == ("paused", True)
+        assert line["sentence"] == json.loads(result.stderr)["error"]
+
+
+def test_saying_no_at_the_hospital_needs_a_person_and_a_strangers_answer_is_nobodys(
+    hospital: demo.Demo, ada: Run, tmp_path: Path
+) -> None:
+    with connecting(hospital, tmp_path) as (process, begun):
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            browse(f"{begun['redirect_uri']}?code=mine&state=a-strangers-state")
+        sign_in(hospital, begun["open"], decision="deny")
+        assert process.stderr is not None
+        said = json.loads(process.stderr.readline())
+    assert process.returncode == said["exit"] == 4
 
 
 def test_a_record_made_in_a_running_homeport_is_open_there(

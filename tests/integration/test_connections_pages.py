@@ -517,6 +517,8 @@ def test_the_command_line_connects_through_a_loopback_listener(cast, hospital):
         asked = parse_qs(urlsplit(begun.url).query)
         cast.appliance.http.guard.allow(urlsplit(uri).netloc)
         assert http.get(uri.replace("/callback", "/favicon.ico")).status == 404
+        listener.expect(begun.url)
+        assert http.get(f"{uri}?code=x&state=a-strangers").status == 404
         came = http.get(f"{uri}?code=good-code&state={asked['state'][0]}")
         assert came.status == 200
         assert b"good-code" not in came.body
