@@ -332,8 +332,7 @@ def _certificates(
         )
         if verdict.trusted:
             return [signer]
-    places = discovery.Places(http.guard, fetch)
-    found = discovery.find(letter.sender, anchors=anchors, places=places, now=now)
+    found = discovery.find(letter.sender, anchors=anchors, places=discovery.places(http), now=now)
     if not found.certificates:
         raise InvalidInput(found.sentence)
     return found.certificates

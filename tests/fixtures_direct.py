@@ -418,14 +418,17 @@ def mailbox(box: Mailbox, tls: ssl.SSLContext | None = None) -> Iterator[Mailbox
 
 
 @contextlib.contextmanager
-def mail_server(folder: Path, onwards: int | Mapping[str, int]) -> Iterator[int]:
+def mail_server(
+    folder: Path, onwards: int | Mapping[str, int], *, port: int | None = None
+) -> Iterator[int]:
     """Run OpenSMTPD, which relays what it takes to ports of this machine; yield its own port.
 
-    `onwards`: one port for all, or one for each domain. One at a time: its queue and control
-    socket have one place on a machine.
+    `onwards`: one port for all, or one for each domain; it should listen already, for a place that
+    does not is left alone for minutes. One at a time: queue and control socket have one place on a
+    machine, and what another run left in the queue may come first.
     """
     program = installed("smtpd", "opensmtpd")
-    port = free_port()
+    port = port or free_port()
     folder.mkdir()
     to = (
         {f'domain "{domain}"': place for domain, place in onwards.items()}
@@ -442,11 +445,11 @@ def mail_server(folder: Path, onwards: int | Mapping[str, int]) -> Iterator[int]
         fcntl.flock(turn, fcntl.LOCK_EX)
         command = [program, "-d", "-f", str(folder / "smtpd.conf")]
         with running(command, "OpenSMTPD"):
-            _until_it_listens(port)
+            until_it_listens(port)
             yield port
 
 
-def _until_it_listens(port: int) -> None:
+def until_it_listens(port: int) -> None:
     pause = threading.Event()
     for _ in range(200):
         with contextlib.suppress(OSError):

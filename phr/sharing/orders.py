@@ -39,6 +39,8 @@ _CARRIED: Final = (
     f" JOIN delivery d ON d.id = c.delivery_id WHERE d.grant_id = ? AND d.state NOT IN {_GONE_BY})"
 )
 
+MOST_RECORDS: Final = 2_000  # in one message: a Homeport takes 5,000 with what comes along
+
 Version = tuple[int, int]  # key of a record, number of its version
 
 _locks: dict[str, threading.Lock] = {}
@@ -148,7 +150,7 @@ def _only(released: Released, condition: Clause) -> Released:
 
 
 def split(released: Released, *, budget: int) -> list[list[Version]]:
-    """Return what was released in lots of at most `budget` bytes, in order of time.
+    """Return what was released in lots of `budget` bytes and 2,000 records, in order of time.
 
     A record larger than that stands alone; undated ones come last.
     """
@@ -160,7 +162,7 @@ def split(released: Released, *, budget: int) -> list[list[Version]]:
     lots: list[list[Version]] = []
     filled = budget + 1
     for _, _, pk, version, size in sorted(sizes):
-        if filled + size > budget:
+        if filled + size > budget or len(lots[-1]) >= MOST_RECORDS:
             lots.append([])
             filled = 0
         lots[-1].append((pk, version))

@@ -32,6 +32,7 @@ MOST: Final = 10 << 20  # bytes of one arrival
 MOST_BY_API: Final = 4 << 20  # bytes of a request
 MOST_NOTE: Final = 20_000  # characters
 MOST_RESOURCES: Final = 200  # in one arrival
+MOST_MAILED: Final = 5_000  # in one that came by mail: a whole record is sent so
 NOTE: Final = "note"
 FILE: Final = "file"
 CODED: Final = "document"  # a C-CDA: a file whose coded entries become records
@@ -41,12 +42,15 @@ DIRECT: Final = "direct"
 # What may be sent as FHIR: what the API offers, but nobody's identity. Who and where come along.
 TYPES: Final = frozenset(PARAMETERS) - {*IDENTITY, *SUPPORTING, "Provenance"}
 _COMING_ALONG: Final = frozenset({*SUPPORTING, "Binary"})
+# What a package says of itself and whom it is about: told, and saved with it, but never added.
+_TOLD: Final = frozenset({*IDENTITY, "Provenance", "Consent", "MessageHeader", "OperationOutcome"})
 _SHOWN_AS: Final = frozenset({kinds.PDF, kinds.TEXT, kinds.CDA, kinds.RTF})
 
 DAMAGED = "This file says that it is FHIR, but it cannot be read as that. It was not kept."
 NOT_TAKEN = "Please send a PDF, a picture (PNG, JPEG, GIF), plain text, C-CDA or FHIR (JSON)."
+NOT_ADDED = "This file holds something that cannot be added to a record ({type}). It was not kept."
 NO_RECORDS = "There is no record in this file that could be added. It was not kept."
-TOO_MANY = f"This file holds more than {MOST_RESOURCES} records. It was not kept."
+TOO_MANY = "This file holds more than {most:,} records. It was not kept."
 TOO_LARGE = "This is larger than 10 MB. It was not kept."
 
 
@@ -96,7 +100,9 @@ def look_at(sent: Sent) -> Content:
         return Content(ArrivalKind.NOTE, kinds.TEXT.media_type, (NOTE,))
     kind = kinds.kind_of(content)
     if kind is kinds.TEXT and _is_fhir(content):
-        return Content(ArrivalKind.RECORDS, "application/fhir+json", _types(_judged(content)))
+        return Content(
+            ArrivalKind.RECORDS, "application/fhir+json", _types(_judged(content, sent.way))
+        )
     is_mailed = kind is kinds.HTML and sent.way == DIRECT  # many systems write nothing else
     if kind not in _SHOWN_AS and kind.way is not Way.IMAGE and not is_mailed:
         raise InvalidInput(NOT_TAKEN)
@@ -121,18 +127,19 @@ def _is_fhir(content: bytes) -> bool:
     return start.startswith((b"{", b"[")) and b'"resourceType"' in content
 
 
-def _judged(content: bytes) -> list[Item]:
+def _judged(content: bytes, way: str) -> list[Item]:
     """Return what would be added of a FHIR file; raise InvalidInput where anything is unfit."""
     items: list[Item] = []
+    most = MOST_MAILED if way == DIRECT else MOST_RESOURCES
     for item in slices(io.BytesIO(content)):
         type_ = _take(item).kind.type
-        if type_ in IDENTITY or type_ == "Provenance":
-            continue  # whom it is about is told, never added
+        if type_ in _TOLD:
+            continue
         if type_ not in TYPES and type_ not in _COMING_ALONG:
-            raise InvalidInput(f"{DAMAGED} ({item.place or 'in it'})")
+            raise InvalidInput(NOT_ADDED.format(type=type_))
         items.append(item)
-        if len(items) > MOST_RESOURCES:
-            raise InvalidInput(TOO_MANY)
+        if len(items) > most:
+            raise InvalidInput(TOO_MANY.format(most=most))
     if not set(_types(items)) & TYPES:
         raise InvalidInput(NO_RECORDS)
     return items
@@ -164,7 +171,7 @@ def contributed(held: Arrival) -> list[Item]:
     if held.way == API:
         body = _without_id(content.removeprefix(document.BOM).strip())
         return [Item(body, "what was sent", f"{held.what[0]}/{held.chain}")]
-    return _judged(content)
+    return _judged(content, held.way)
 
 
 def received(held: Arrival) -> bytes:

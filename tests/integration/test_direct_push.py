@@ -298,6 +298,18 @@ def test_a_large_record_goes_in_several_messages_in_order_of_time(sender: Sender
         assert orders.due(session) == []
 
 
+def test_a_message_holds_no_more_records_than_a_recipient_takes(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orders, "MOST_RECORDS", 2)
+    sender.start()
+    planned = push.plan_due(sender.share.vault, budget=push.BUDGET, now=clock.now())
+    assert sender.run() == planned > 1
+    carried = [sender.sent_ids(number) for number in range(planned)]
+    assert max(map(len, carried)) == 2
+    assert sum(map(len, carried)) == len(set().union(*carried))
+
+
 def test_one_address_has_one_order(sender: Sender) -> None:
     sender.start()
     with pytest.raises(Conflict):

@@ -11,7 +11,7 @@ import pytest
 
 from phr import clock, jobs, listener, receive
 from phr.errors import Conflict, NotFound
-from phr.sharing import inbox, letterbox
+from phr.sharing import inbox, letterbox, sent
 from phr.sharing.channels import mdn, message, mime, smime
 from phr.sharing.channels.mdn import Disposition, Notice
 from phr.store import accounts, arrived, audit, files
@@ -91,6 +91,37 @@ def test_a_trusted_mail_waits_in_the_inbox_byte_for_byte(room: Mailroom) -> None
             letterbox.content(session, line.id)
         sender = session.get_one(Recipient, by_kind[ArrivalKind.NOTE].recipient_id)
     assert (sender.name, sender.verification) == (DOCTOR, letterbox.VERIFIED)
+
+
+def test_a_whole_record_is_taken_and_what_the_package_says_of_itself_is_not_added(
+    room: Mailroom,
+) -> None:
+    told = [
+        {"resourceType": "Patient", "id": "p"},
+        {"resourceType": "Consent", "id": "c", "status": "active"},
+        {"resourceType": "OperationOutcome", "id": "x", "issue": []},
+        {"resourceType": "MessageHeader", "id": "m"},
+    ]
+    results = [RESULT | {"id": f"o{number}"} for number in range(sent.MOST_RESOURCES + 1)]
+    entries = [{"resource": each} for each in (*told, *results)]
+    whole = {"resourceType": "Bundle", "type": "collection", "entry": entries}
+    room.post(room.written((*FHIR[:2], json.dumps(whole).encode()), text=""))
+    room.look()
+    (held,) = room.arrivals()
+    assert held.kind == ArrivalKind.RECORDS
+    assert held.what == ["Observation"]
+    assert len(sent.contributed(held)) == len(results)
+
+
+def test_what_cannot_be_added_is_named(room: Mailroom) -> None:
+    with_it = {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": RESULT}]}
+    with_it["entry"].append({"resource": {"resourceType": "Slot", "id": "s"}})
+    room.post(room.written((*FHIR[:2], json.dumps(with_it).encode()), text="Hello"))
+    room.look()
+    assert [each.kind for each in room.arrivals()] == [ArrivalKind.NOTE]
+    ((name, why),) = room.line().left_out
+    assert name == "bundle.json"
+    assert "cannot be added to a record (Slot)" in why
 
 
 def test_what_waits_can_be_accepted_beside_the_record(room: Mailroom) -> None:
