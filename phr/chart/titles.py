@@ -23,6 +23,13 @@ from phr.chart.plain import (
     sentence_case,
     string,
 )
+from phr.chart.statements import (
+    NO_INFORMATION_CODES,
+    is_not_known,
+    is_of_the_list,
+    says,
+    says_none_known,
+)
 from phr.fhir.kinds import KINDS
 from phr.fhir.reading import at
 from phr.fhir.record import Record
@@ -59,11 +66,13 @@ _VERIFIED: Final = {
 def state_words(document: Document) -> str:
     """Return in words why a record is not simply what its name says: "not given", or "".
 
-    A refused vaccine, a cancelled visit, a diagnosis that was ruled out. What was entered in
-    error is a mark (`phr.chart.marks`).
+    A refused vaccine, a cancelled visit, a diagnosis that was ruled out, the statement that there
+    is none. What was entered in error is a mark (`phr.chart.marks`).
     """
     stated = document.get("verificationStatus")
     if stated is not None and (words := _VERIFIED.get(code_of(stated))):
+        return words
+    if words := _of_a_list(document):
         return words
     if document.get("doNotPerform") is True:
         return "not to be given"
@@ -73,6 +82,18 @@ def state_words(document: Document) -> str:
     if status == "not-done" and document.get("resourceType") == "Immunization":
         return "not given"
     return code_as_words(status).casefold()
+
+
+def _of_a_list(document: Document) -> str:
+    """Return what an allergy or a problem says of the whole list instead of being one, or ""."""
+    kind, concept = document.get("resourceType"), document.get("code")
+    if kind == "AllergyIntolerance":
+        is_unknown, is_none = says(document, NO_INFORMATION_CODES), says_none_known(document)
+    elif kind == "Condition":
+        is_unknown, is_none = is_not_known(concept), is_of_the_list(concept)
+    else:
+        return ""
+    return "not known" if is_unknown else "none known" if is_none else ""
 
 
 @lru_cache(maxsize=1024)

@@ -152,12 +152,25 @@ def _facts(root: Element, whose: Whose) -> Iterator[tuple[str, str]]:
     if signed is not None:
         at = moment_words(attr(first(signed, "time"), "value"))
         yield from _filled("Signed by", _joined(party(first(signed, "assignedEntity")), at))
-    visit = first(root, "componentOf/encompassingEncounter/effectiveTime")
-    yield from _filled("Visit", _period(visit))
+    yield from _visit(first(root, "componentOf/encompassingEncounter"))
     for event in every(root, "documentationOf/serviceEvent")[:_MOST_PARTS]:
         yield from _filled("Covers", _period(first(event, "effectiveTime")))
     level = attr(first(root, "confidentialityCode"), "code").upper()
     yield from _filled("Marked", {"R": "restricted", "V": "very restricted"}.get(level, ""))
+
+
+def _visit(at: Element | None) -> Iterator[tuple[str, str]]:
+    """Yield what the head says of the visit that a document is about (US Realm, componentOf)."""
+    what = display(first(at, "code"))
+    yield from _filled("Visit", _joined(what, _period(first(at, "effectiveTime"))))
+    facility = first(at, "location/healthCareFacility")
+    named = first(facility, "location/name"), first(facility, "serviceProviderOrganization/name")
+    yield from _filled("Visit at", _joined(*dict.fromkeys(map(words_in, named))))
+    people = [*every(at, "responsibleParty"), *every(at, "encounterParticipant")]
+    told = (party(first(each, "assignedEntity")) for each in people)
+    for who in list(dict.fromkeys(filter(None, told)))[:_MOST_PARTS]:
+        yield "Visit with", who
+    yield from _filled("After the visit", display(first(at, "dischargeDispositionCode")))
 
 
 def _filled(label: str, value: str) -> Iterator[tuple[str, str]]:
@@ -223,6 +236,8 @@ def _period(at: Element | None) -> str:
         return moment_words(attr(at, "value"))
     if not low:
         return f"until {high}"
+    if low == high:
+        return low
     return f"{low} to {high}" if high else f"from {low}"
 
 

@@ -32,6 +32,7 @@ from phr.papers.cda_page import (
 from phr.papers.cda_values import Element, Value, attr, every, filled, first, roots, words_in
 from phr.papers.reading import TRANSCRIBED, Reading, name_of
 
+UNTOLD: Final = "Not taken in, perhaps not in the text"  # a fact about a document: its label
 _MOST: Final = 5000  # entries of one document
 _NUMBERS: Final = msgspec.json.Encoder(decimal_format="number")
 _CONFIDENTIAL: Final = f"{values.V3}confidentialityCode"
@@ -55,6 +56,14 @@ _MAKERS: Final[Mapping[str, tuple[str, Callable[[Page, Element], Iterator[Value]
     f"{TEMPLATE}38": ("Social history", cda_life.habit),
 }
 _OPEN: Final = f"{TEMPLATE}49"  # whose parts (diagnoses) are statements of their own
+# C-CDA's Medication Dispense, Medication Supply Order, Non-Medicinal Supply Activity and Product
+# Instance inside of a statement are not transcribed, and its text may leave them out: counted.
+_INSIDE: Final[Mapping[str, str]] = {
+    f"{TEMPLATE}18": "Medicines handed out",
+    f"{TEMPLATE}17": "Orders of a supply",
+    f"{TEMPLATE}50": "Supplies",
+    f"{TEMPLATE}37": "Devices",
+}
 _OF_OTHERS: Final = f"{TEMPLATE}45"  # which speaks of a relative, as it says
 
 
@@ -62,12 +71,15 @@ _OF_OTHERS: Final = f"{TEMPLATE}45"  # which speaks of a relative, as it says
 class Transcript:
     """What a document says as resources (JSON): itself, then Patient, entries, Provenance.
 
-    `counts` has the entries by kind, `left` those that only the document's text tells, by section.
+    `counts` has the entries by kind, `left` those that stay in the document, by section, of these
+    `wordless` those of sections without text; `inside` what is coded in a statement, by kind.
     """
 
     resources: tuple[bytes, ...]
     counts: Mapping[str, int]
     left: Mapping[str, int]
+    wordless: Mapping[str, int]
+    inside: Mapping[str, int]
 
 
 def transcribe(content: bytes) -> Transcript:
@@ -86,7 +98,8 @@ def read(content: bytes) -> Reading:
     made = transcribe(content)
     told = [
         ("Taken into the record", _counted(made.counts)),
-        ("Only in the text", _counted(made.left)),
+        ("Only in the text", _counted(Counter(made.left) - Counter(made.wordless))),
+        (UNTOLD, _counted(Counter(made.wordless) + Counter(made.inside))),
     ]
     return replace(found, facts=(*found.facts, *(each for each in told if each[1])))
 
@@ -113,6 +126,8 @@ class _Scribe:
         self._names: dict[str, Value] = {}  # which entry of the document each was made of
         self._counts: Counter[str] = Counter()
         self._left: Counter[str] = Counter()
+        self._wordless: Counter[str] = Counter()
+        self._inside: Counter[str] = Counter()
 
     def written(self) -> Transcript:
         """Return everything, in the order of the document."""
@@ -128,7 +143,11 @@ class _Scribe:
         person = [self._page.patient] if self._page.patient else []
         everything = [paper, *person, *entries, *told]
         return Transcript(
-            tuple(_NUMBERS.encode(each) for each in everything), self._counts, self._left
+            tuple(_NUMBERS.encode(each) for each in everything),
+            self._counts,
+            self._left,
+            self._wordless,
+            self._inside,
         )
 
     def _of_section(self, section: Element) -> list[Value]:
@@ -137,6 +156,7 @@ class _Scribe:
             made = list(self._of_entry(entry)) if len(self._made) < _MOST else []
             if not made:
                 self._left[cda.title_of(section)] += 1
+                self._wordless[cda.title_of(section)] += not words_in(first(section, "text"))
             found += made
         return found
 
@@ -153,6 +173,10 @@ class _Scribe:
                 done.update(at.iter())  # what is inside a statement belongs to it
             if is_denied(at) if template == _OF_OTHERS else not stands(at):
                 continue
+            parts = at.iter(f"{values.V3}supply", f"{values.V3}participantRole")
+            self._inside.update(
+                _INSIDE[name] for each in parts for name in roots(each) if name in _INSIDE
+            )
             kind, maker = _MAKERS[template]
             for made in maker(self._page, at):
                 resource = keyed(made)

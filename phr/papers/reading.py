@@ -10,7 +10,7 @@ from typing import Any, Final
 
 MOST_TEXT: Final = 1_000_000  # characters that are kept of a file
 MOST_HTML: Final = 2_000_000
-RULES: Final = 3  # raise it when readers find more: what was read before is read again
+RULES: Final = 4  # raise it when readers find more: what was read before is read again
 MADE: Final = "urn:homeport:made"
 TRANSCRIBED: Final = {  # meta.tag of what was made of a document here
     "system": MADE,

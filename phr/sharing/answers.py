@@ -25,8 +25,7 @@ from phr.sharing.gate import Released
 from phr.sharing.parameters import PARAMETERS
 from phr.sharing.provision import SUPPORTING
 from phr.sharing.ready import END, HEAD, NAME_END, Lot, is_r4
-from phr.sharing.search import ANY, Search
-from phr.store.records import Clause
+from phr.sharing.search import Search
 
 ORIGIN: Final = "origin-"  # with the id of a record: its Provenance
 PATIENT, PROVENANCE = "Patient", "Provenance"
@@ -35,7 +34,6 @@ MATCH: Final = b'"search":{"mode":"match"}}'  # the end of an entry
 INCLUDE: Final = b'"search":{"mode":"include"}}'
 CCD: Final = "http://loinc.org|34133-9"  # a summary of care (US Core `$docref`)
 DOCUMENT: Final = "DocumentReference"
-PIECE: Final = 500  # records read at once where a whole type leaves
 
 Pair = tuple[str, bytes]  # "Type/id", the resource
 
@@ -398,15 +396,8 @@ def lines(
         if since is None or found.received_at >= since:
             yield package.one_line(found.body) + b"\n"
         return
-    if type_ not in SUPPORTING:
-        for lot in released.lots(type_, since=since, until=until):
-            yield _as_lines(lot)
-        return
-    for record, body in released.found(_all_of(type_, since)):
-        if record.received_at <= until:
-            yield package.one_line(body) + b"\n"
-        elif record.version > 1:
-            yield from _as_of(released, record, since, until)
+    for lot in released.lots(type_, since=since, until=until):
+        yield _as_lines(lot)
 
 
 def _as_lines(lot: Lot) -> bytes:
@@ -414,20 +405,3 @@ def _as_lines(lot: Lot) -> bytes:
         return package.one_line(lot.body) + b"\n"
     text = package.one_line(lot.text)
     return b"\n".join([each[HEAD:] for each in text.split(END)]) + b"\n"
-
-
-def _all_of(type_: str, since: datetime | None) -> Search:
-    """Return the search for everything of a type, oldest first, read in large pieces."""
-    where = ANY if since is None else Clause("record.received >= ?", (clock.to_ms(since),))
-    return Search(type_, (), where=where, order="oldest", count=PIECE)
-
-
-def _as_of(
-    released: Released, record: Record, since: datetime | None, until: datetime
-) -> Iterator[bytes]:
-    """Yield the line of a record that changed since: the version of before, if that is released."""
-    for earlier, body in released.versions(record):
-        if earlier.received_at <= until:
-            if since is None or earlier.received_at >= since:
-                yield package.one_line(body) + b"\n"
-            return

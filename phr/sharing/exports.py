@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import delete, select
@@ -18,7 +19,7 @@ from sqlalchemy.orm import Session
 from phr import clock, ids, logs
 from phr.errors import NotFound, PhrError, TooManyTries
 from phr.sharing import answers
-from phr.sharing.released import Released
+from phr.sharing.released import Released, outlive
 from phr.store.database import Priority
 from phr.store.models import Export
 from phr.store.vault import Vault
@@ -149,6 +150,8 @@ def _look_through(released: Released, asked: Asked) -> None:
         counts = _counted(released, asked, _running[asked.id])
         if counts is not None:
             with released.vault.write() as session:
+                told = partial(outlive, released.vault, released.vault.database.commits)
+                session.info["after"] = [told]  # the files are fetched next
                 kept = session.get(Export, asked.id)
                 if kept is not None:
                     kept.counts = counts

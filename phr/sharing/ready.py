@@ -13,12 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
-from itertools import groupby
+from itertools import groupby, starmap
 from operator import itemgetter
 from typing import Final
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import msgspec
+import zstandard
 from sqlalchemy.orm import Session
 
 import phr
@@ -49,6 +50,8 @@ HEAD: Final = 16 + len(NAME_END)  # bytes in front of a record
 LONGEST: Final = 32 * 1024  # bytes of a record kept ready; longer ones are made when they leave
 MOST: Final = 8 * 1024 * 1024  # bytes of one window of one type
 PART: Final = 512 * 1024  # bytes that leave together, about
+TOLD: Final = 64  # windows of which is remembered what leaves: 34 bytes a record
+SCATTERED: Final = 64  # records of one type in a window: more are found by reading all of it
 FEW: Final = 64  # records that were not ready: so many are worth making
 LEVEL: Final = 6
 PIECE: Final = 256  # records made at once
@@ -92,16 +95,24 @@ class Lot:
 class Taken:
     """What one window gave: what was ready, and the pks of what must be made now.
 
+    Of what was ready each type is unpacked when its turn comes, so that one at a time is held.
     `unmade` counts those of them that could have been ready.
     """
 
-    lots: list[Lot] = field(default_factory=list)
+    ready: list[Iterator[Lot]] = field(default_factory=list)
     loose: list[int] = field(default_factory=list)
     unmade: int = 0
+
+    def lots(self) -> Iterator[Lot]:
+        """Yield what was ready. It needs no session."""
+        while self.ready:
+            yield from self.ready.pop(0)
 
 
 Row = tuple[int, int, int, int, int]  # pk, type, labels, flags, received
 _PK, _RECEIVED = itemgetter(0), itemgetter(4)
+_BESIDE: Final = frozenset(KINDS[each].number for each in policy.IDENTITY + policy.SUPPORTING)
+_ROW: Final = struct.Struct("<qHqqq")
 _marks = msgspec.msgpack.Decoder(Marks)
 
 
@@ -113,7 +124,8 @@ class Asked:
     """What is taken out: of one type or of `types`, what came from `since` until `until` (ms).
 
     `files_apart`: records that name files are made when they leave, for their addresses change.
-    With `types` empty nothing is taken out, only what it refers to is noted.
+    With `types` empty nothing is taken out, only what it refers to is noted. `named`: the pks of
+    supporting records that something refers to, where one type of these is asked for.
     """
 
     type: str | None = None
@@ -121,6 +133,7 @@ class Asked:
     since: int | None = None
     until: int | None = None
     files_apart: bool = False
+    named: frozenset[int] | None = None
 
     def is_in_time(self, record: Record) -> bool:
         """Tell whether a version of a record was there at `until`."""
@@ -134,17 +147,76 @@ class Asked:
         )
 
 
-def windows(session: Session, type_: str | None) -> Iterator[tuple[int, Sequence[int] | None]]:
-    """Yield the windows in which there are records, and their pks where one type has few there."""
+class _Told:
+    """Which records the store let out, by window and type: the last question asked of a file.
+
+    An export asks for one type after the other, and each lies in every window. As of a number of
+    commits: whatever is written, a label or a smaller grant, it is asked again.
+    """
+
+    def __init__(self) -> None:
+        """Remember nothing."""
+        self._lock = threading.Lock()
+        self._of: WeakKeyDictionary[object, tuple[int, Clause, dict[int, dict[int, bytes]]]] = (
+            WeakKeyDictionary()
+        )
+
+    def get(self, file: object, commits: int, where: Clause) -> dict[int, dict[int, bytes]]:
+        """Return what was told of each window, if it still holds: type -> packed rows."""
+        with self._lock:
+            at, question, found = self._of.get(file, (-1, where, {}))
+            return dict(found) if (at, question) == (commits, where) else {}
+
+    def put(
+        self, file: object, commits: int, where: Clause, told: tuple[int, dict[int, bytes]]
+    ) -> None:
+        """Remember what was told of one window."""
+        with self._lock:
+            at, question, found = self._of.get(file, (-1, where, {}))
+            if (at, question) != (commits, where):
+                found = {}
+            if len(found) < TOLD:
+                found[told[0]] = told[1]
+            self._of[file] = (commits, where, found)
+
+    def outlive(self, file: object, commits: int) -> None:
+        """Carry what held at `commits` over the next commit, which touched no record."""
+        with self._lock:
+            at, question, found = self._of.get(file, (-1, Clause("0"), {}))
+            if at == commits:
+                self._of[file] = (commits + 1, question, found)
+
+
+_told = _Told()
+
+
+def outlive(vault: Vault, commits: int) -> None:
+    """Carry what is remembered over the next commit, which touches no record."""
+    _told.outlive(vault.database, commits)
+
+
+def windows(
+    session: Session, vault: Vault, compiled: Compiled, type_: str | None, *, commits: int
+) -> Iterator[tuple[int, Sequence[int] | None]]:
+    """Yield the windows in which there are records, and their pks where one type has few there.
+
+    `commits` of the file were counted before the session began.
+    """
+    [(last,)] = rows(session, "SELECT coalesce(max(pk), -1) FROM record")
+    numbers = range(last // READY_WINDOW + 1)
     if type_ is None:
-        [(last,)] = rows(session, "SELECT coalesce(max(pk), -1) FROM record")
-        yield from ((number, None) for number in range(last // READY_WINDOW + 1))
+        yield from ((number, None) for number in numbers)
+        return
+    told = _told.get(vault.database, commits, compiled.where)
+    if len(told) == len(numbers):
+        kind = KINDS[type_].number
+        yield from ((number, None) for number in numbers if kind in told[number])
         return
     sql = "SELECT pk FROM record INDEXED BY record_type WHERE type = ?"
     pks = sorted(pk for (pk,) in rows(session, sql, (KINDS[type_].number,)))
     for number, found in groupby(pks, lambda pk: pk // READY_WINDOW):
         inside = list(found)
-        yield number, inside if len(inside) * 8 < READY_WINDOW else None
+        yield number, inside if len(inside) < SCATTERED else None
 
 
 def take(
@@ -155,37 +227,69 @@ def take(
     *,
     window: tuple[int, Sequence[int] | None],
     wanted: Wanted,
+    commits: int,
 ) -> Taken:
-    """Take what is released out of a window; `wanted` notes what that refers to."""
-    number, pks = window
+    """Take what is released out of a window; `wanted` notes what that refers to.
+
+    `commits` of the file were counted before the session began.
+    """
+    number = window[0]
     taken = Taken()
-    found = _permitted(session, compiled.counted, number, pks, asked.type)
-    if not found:
+    groups = _groups(session, vault, compiled, asked, window=window, commits=commits)
+    if not groups:
         return taken
     made = _made(session, vault, number, asked)
     apart = _with_files(session, number) if asked.files_apart else frozenset()
-    groups = _by_type(found) if asked.type is None else [(KINDS[asked.type].number, found)]
     for type_, group in groups:
-        blobs = made.get(type_)
-        if blobs is None or BY_NUMBER[type_].type in compiled.by_content:
-            taken.unmade += len(group) if blobs is None else 0
+        marks = made.get(type_)
+        if marks is None or BY_NUMBER[type_].type in compiled.by_content:
+            taken.unmade += len(group) if marks is None else 0
             taken.loose += [row[0] for row in group]
         else:
-            frame = _Frame(session, number, BY_NUMBER[type_].type, *blobs)
+            frame = _Frame(session, number, BY_NUMBER[type_].type, marks)
             frame.take(taken, group, compiled, asked, apart=apart, wanted=wanted)
     return taken
 
 
+def _groups(
+    session: Session,
+    vault: Vault,
+    compiled: Compiled,
+    asked: Asked,
+    *,
+    window: tuple[int, Sequence[int] | None],
+    commits: int,
+) -> list[tuple[int, list[Row]]]:
+    """Return the rows of a window that leave, by type; few are asked for by their pks.
+
+    Of supporting records those of `asked.named`, and none where all types are asked for.
+    """
+    (number, pks), where = window, compiled.where
+    told = _told.get(vault.database, commits, where).get(number)
+    if told is not None:
+        kinds = sorted(told) if asked.type is None else [KINDS[asked.type].number]
+        groups = [(kind, list(_ROW.iter_unpack(told.get(kind, b"")))) for kind in kinds]
+    else:
+        groups = _by_type(_permitted(session, where, number, pks))
+        if pks is None and (asked.type is not None or not asked.types):
+            packed = {kind: b"".join(starmap(_ROW.pack, found)) for kind, found in groups}
+            _told.put(vault.database, commits, where, (number, packed))
+    if asked.type is None:
+        return [(kind, found) for kind, found in groups if kind not in _BESIDE]
+    found = next((found for kind, found in groups if kind == KINDS[asked.type].number), [])
+    if asked.named is not None:
+        found = [row for row in found if row[0] in asked.named]
+    return [(KINDS[asked.type].number, found)] if found else []
+
+
 def _permitted(
-    session: Session, where: Clause, number: int, pks: Sequence[int] | None, type_: str | None
+    session: Session, where: Clause, number: int, pks: Sequence[int] | None = None
 ) -> list[Row]:
     """Return the rows of a window that the provision lets out, in the order of pk."""
     begin = number * READY_WINDOW
     inside = Clause("record.pk BETWEEN ? AND ?", (begin, begin + READY_WINDOW - 1))
     if pks is not None:
         inside = policy.among("record.pk", pks)
-    if type_ is not None:
-        inside &= Clause("+record.type = ?", (KINDS[type_].number,))
     condition = inside & where
     sql = (
         "SELECT record.pk, record.type, record.labels, record.flags, record.received FROM record"
@@ -194,18 +298,15 @@ def _permitted(
     return rows(session, sql, condition.params)
 
 
-def _made(
-    session: Session, vault: Vault, number: int, asked: Asked
-) -> dict[int, tuple[bytes, bytes]]:
+def _made(session: Session, vault: Vault, number: int, asked: Asked) -> dict[int, bytes]:
+    """Return the marks of what is ready of a window, by type."""
     first = number * READY_TYPES
     places = (first, first + READY_TYPES - 1)
     if asked.type is not None:
         places = (first + KINDS[asked.type].number,) * 2
-    sql = "SELECT place, marks, body FROM ready WHERE place BETWEEN ? AND ? AND rules = ?"
-    return {
-        place % READY_TYPES: (marks, body)
-        for place, marks, body in rows(session, sql, (*places, _rules(vault)))
-    }
+    sql = "SELECT place, marks FROM ready WHERE place BETWEEN ? AND ? AND rules = ?"
+    found = rows(session, sql, (*places, _rules(vault)))
+    return {place % READY_TYPES: marks for place, marks in found}
 
 
 def _with_files(session: Session, number: int) -> frozenset[int]:
@@ -237,14 +338,12 @@ def _unpacked(form: str, raw: bytes) -> tuple[int, ...]:
 class _Frame:
     """What is ready of one window and type."""
 
-    def __init__(
-        self, session: Session, number: int, type_: str, marks: bytes, body: bytes
-    ) -> None:
+    def __init__(self, session: Session, number: int, type_: str, marks: bytes) -> None:
         self._session = session
         self._type = type_
         self._marks = _marks.decode(bodies.unpack(session, marks))
-        self._body = body
-        self._text: bytes | None = None
+        self._place = number * READY_TYPES + KINDS[type_].number
+        self._body = b""
         begin = number * READY_WINDOW
         self._pks = [begin + place for place in _unpacked("H", self._marks.places)]
 
@@ -280,12 +379,21 @@ class _Frame:
         if any(flags):
             numbers = [number for number in numbers if not flags[number]]
         if numbers:
-            taken.lots += (Lot(self._type, part) for part in _parts(self._text_of(numbers)))
+            self._fetch()
+            taken.ready.append(self._lots(numbers))
+
+    def _fetch(self) -> bytes:
+        if not self._body:
+            sql = "SELECT body FROM ready WHERE place = ?"
+            [(self._body,)] = rows(self._session, sql, (self._place,))
+        return self._body
 
     def _opened(self) -> bytes:
-        if self._text is None:
-            self._text = bodies.unpack(self._session, self._body)
-        return self._text
+        return zstandard.ZstdDecompressor().decompress(self._fetch())
+
+    def _lots(self, numbers: Sequence[int]) -> Iterator[Lot]:
+        for part in _parts(self._text_of(numbers)):
+            yield Lot(self._type, part)
 
     def _text_of(self, numbers: Sequence[int]) -> bytes:
         if len(numbers) == len(self._pks):
@@ -456,7 +564,7 @@ def _make_window(vault: Vault, number: int) -> bool:
             held.setdefault(type_, []).append(pk)
         made = []
         for type_, pks in held.items():
-            if type_ in have and _pks_of(session, have[type_][0], begin) == pks:
+            if type_ in have and _pks_of(session, have[type_], begin) == pks:
                 continue
             marks, body = _Making(session, vault, begin).frame(pks)
             made.append((number * READY_TYPES + type_, _rules(vault), marks, body))

@@ -116,9 +116,11 @@ class Released:
         """Yield what is released, many records at a time: of one type, or of all or some types.
 
         A window of records after another, in it what was ready and then what was not. `since`:
-        what this server took in from then on; `until`: as it was then. Supporting records come
-        last, and only with all types. Raises Ended as soon as it is over.
+        what this server took in from then on; `until`: as it was then. Of supporting records,
+        which come last, those that are referred to. Raises Ended as soon as it is over.
         """
+        if type_ in policy.IDENTITY:  # of whom it is about only the composed Patient leaves
+            return
         wanted = closure.Wanted()
         asked = ready.Asked(
             type_,
@@ -126,6 +128,7 @@ class Released:
             None if since is None else clock.to_ms(since),
             None if until is None else clock.to_ms(until),
             files_apart=bool(self.scopes),
+            named=self._named() if type_ in policy.SUPPORTING else None,
         )
         yield from self._counted_lots(asked, wanted)
         if type_ is None:
@@ -134,16 +137,26 @@ class Released:
     def _counted_lots(self, asked: ready.Asked, wanted: closure.Wanted) -> Iterator[Lot]:
         """Yield what is asked for but supporting records; `wanted` notes what it refers to."""
         unmade = 0
+        commits = self.vault.database.commits
         with self.vault.read() as session:
             self._must_stand(session)
-            windows = list(ready.windows(session, asked.type))
+            windows = list(
+                ready.windows(session, self.vault, self.compiled, asked.type, commits=commits)
+            )
         for window in windows:
+            commits = self.vault.database.commits
             with self.vault.read() as session:
                 self._must_stand(session)
                 taken = ready.take(
-                    session, self.vault, self.compiled, asked, window=window, wanted=wanted
+                    session,
+                    self.vault,
+                    self.compiled,
+                    asked,
+                    window=window,
+                    wanted=wanted,
+                    commits=commits,
                 )
-            yield from taken.lots
+            yield from taken.lots()
             yield from self._loose(taken, asked, wanted)
             unmade += taken.unmade
         if unmade >= ready.FEW:
@@ -153,7 +166,7 @@ class Released:
         """Yield what was not ready; of what changed after `until` the version of then."""
         for start in range(0, len(taken.loose), ready.PIECE):
             some = policy.among("record.pk", taken.loose[start : start + ready.PIECE])
-            for batch in self._pieces(self.compiled.counted & some):
+            for batch in self._pieces(self.compiled.where & some):
                 for record, body in batch:
                     wanted.note(record)
                     leaving = [(record, body)]
@@ -386,8 +399,7 @@ class Released:
 
     def _ask_named(self) -> frozenset[int]:
         wanted = closure.Wanted()
-        for _ in self._counted_lots(ready.Asked(types=frozenset()), wanted):
-            pass
+        list(self._counted_lots(ready.Asked(types=frozenset()), wanted))  # none, but all is noted
         return frozenset(record.pk for record in self._supporting(wanted))
 
     def _is_over(self) -> bool:
@@ -425,8 +437,9 @@ _kept = closure.Kept()
 
 
 def outlive(vault: Vault, commits: int) -> None:
-    """Carry what is remembered of references over the next commit, which touches no record."""
+    """Carry what is remembered over the next commit, which touches no record."""
     _kept.outlive(vault.database, commits)
+    ready.outlive(vault, commits)
 
 
 def _is_let_out(session: Session, key: int, where: Clause) -> bool:

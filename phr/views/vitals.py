@@ -62,9 +62,10 @@ def _heading(found: Sequence[Vital]) -> str:
     newest = first.readings[0]
     if first.name == "Blood pressure":
         taken = moment_words(newest.first.taken.partition("T")[0])
-        amount = joined(newest.words, newest.unit, by=" ")
         said = (
-            f"The last blood pressure was {amount}" if amount else "Blood pressure, no figure given"
+            f"The last blood pressure was {joined(newest.words, newest.unit, by=' ')}"
+            if any(one.value.figure is not None for one in newest.figures)
+            else "Blood pressure, no figure given"
         )
         return joined(said, f"on {taken}" if taken else "", by=" ")
     return f"{counted(len(found), 'kind')} of vital signs"

@@ -13,10 +13,12 @@ from playwright.sync_api import ConsoleMessage, Error, Page, Response
 
 from tests.e2e import journey
 from tests.e2e.house import running
+from tests.fixtures_direct import installed
 
 ROOT = Path(__file__).resolve().parents[2]
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 VALIDATE = ROOT / "node_modules" / ".bin" / "html-validate"
+NU = ROOT / "node_modules" / "vnu-jar" / "build" / "dist" / "vnu.jar"
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 COLOURS = ["color-contrast", "link-in-text-block", "target-size"]
 PAGE_BYTES = 60_000
@@ -255,6 +257,29 @@ def test_every_page_is_valid_html(crawled, tmp_path):
     found = invalid_html(pages, tmp_path)
 
     assert not found, "\n".join(sorted(found))
+
+
+def test_the_nu_html_checker_finds_no_error_on_any_page(crawled, tmp_path):
+    if not NU.is_file():
+        pytest.skip("the Nu HTML checker is not installed (make setup)")
+    java = installed("java", "default-jre-headless")
+    _, _, inside, outside, early = crawled
+    for number, seen in enumerate([*early, *inside.seen.values(), *outside.seen.values()]):
+        kind = kind_of(urlsplit(seen.url).path).strip("/").replace("/", "-")
+        (tmp_path / f"{number}-{kind}.html").write_text(seen.html)
+    (tmp_path / "broken.html").write_text("<!doctype html><p id=a><p id=a>")  # it can find one
+    done = subprocess.run(
+        [java, "-Xmx512m", "-jar", NU, "--format", "json", "--errors-only", *tmp_path.iterdir()],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = [
+        f"{Path(one['url']).name}: {one['message']}" for one in json.loads(done.stderr)["messages"]
+    ]
+
+    assert any(one.startswith("broken.html") for one in found)
+    assert not [one for one in found if not one.startswith("broken.html")]
 
 
 def test_strict_policy_and_no_store_on_every_page(crawled):

@@ -394,9 +394,10 @@ def test_the_page_of_a_document_counts_what_was_taken_into_the_record(cast, vaul
     )
     assert "Taken into the record" in page
     assert "Allergies 1" in page
-    assert "Only in the text" in page
+    assert cda_entries.UNTOLD in page
+    assert "Listed 1" in page
     own = text_of(cast.browser("Ada").get(f"{base}/record/DocumentReference/{paper.local_id}").text)
-    assert "Taken into the record from this document: Allergies 1." in own
+    assert "Taken into the record from this document: Allergies 1. What it says besides" in own
 
 
 def test_an_own_export_gives_document_and_records_back(cast, vault, base, tmp_path):

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from phr import clock, keep
+from phr.errors import Ended, VaultError
 from phr.sharing import answers, gate, handles, package, ready
+from phr.sharing import released as released_module
 from phr.sharing.gate import Interaction, Released
 from phr.sharing.provision import Provision, Rule
 from phr.store import records
@@ -22,6 +24,7 @@ from tests.fixtures_sharing import condition, keep_all, keep_more, lab, recent
 
 BASE = "https://doors.example/fhir"
 DOCTOR: dict[str, Any] = {"resourceType": "Practitioner", "id": "dr", "name": [{"family": "Osei"}]}
+ADA = {"kind": "account", "id": "ada", "name": "Ada"}
 OTHER = DOCTOR | {"id": "other", "name": [{"family": "Unseen"}]}
 
 
@@ -137,6 +140,20 @@ def test_large_sets_leave_in_parts(vault: Vault, monkeypatch: pytest.MonkeyPatch
     assert len(list(released.lots("Observation"))) > 3
 
 
+def test_records_of_several_windows_leave_as_those_of_one(
+    vault: Vault, north: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = let_out(vault)
+    whole, some = entries(released), lines(released, "Observation")
+    monkeypatch.setattr(ready, "READY_WINDOW", 8)
+    monkeypatch.setattr(ready, "SCATTERED", 1)
+    ready.make(vault)
+    assert frames(vault) > 3
+    for _ in range(2):
+        assert lines(released, "Observation") == some
+        assert entries(released) == whole
+
+
 def test_what_is_too_long_is_made_when_it_leaves(
     vault: Vault, north: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,8 +198,9 @@ def test_what_came_again_otherwise_leaves_as_it_is_now(vault: Vault, north: int)
 
 def test_only_what_came_since_leaves(vault: Vault, north: int) -> None:
     released = let_out(vault)
-    ready.make(vault)
     then = clock.now()
+    assert lines(released, "Condition", since=then + timedelta(seconds=1)) == []
+    ready.make(vault)
     assert lines(released, "Condition", since=then + timedelta(seconds=1)) == []
     assert len(lines(released, "Condition", since=datetime(2020, 1, 1, tzinfo=UTC))) == 12
 
@@ -246,6 +264,145 @@ def test_a_window_that_is_written_to_meanwhile_waits(
     assert frames(vault) == 3
 
 
+# ------------------------------------------------------------------ remembered, until it changes
+
+
+@pytest.fixture
+def scattered(vault: Vault, north: int, monkeypatch: pytest.MonkeyPatch) -> Released:
+    """A whole window is asked for at once, and what the store said of it is remembered."""
+    monkeypatch.setattr(ready, "SCATTERED", 1)
+    ready.make(vault)
+    released = let_out(vault)
+    assert len(lines(released, "Observation")) == 12
+    return released
+
+
+def remembered(released: Released) -> bool:
+    file = released.vault.database
+    return bool(ready._told.get(file, file.commits, released.compiled.where))
+
+
+def test_what_the_store_said_of_a_window_serves_the_next_type(scattered: Released) -> None:
+    whole = b"".join(sorted(entries(scattered)))
+    assert remembered(scattered)
+    assert len(lines(scattered, "Condition")) == 12
+    assert len(lines(scattered, "Practitioner")) == 1
+    assert lines(scattered, "Immunization") == []
+    assert b"".join(sorted(entries(scattered))) == whole
+
+
+def test_a_label_set_between_two_types_is_heeded(
+    scattered: Released, vault: Vault, north: int
+) -> None:
+    name = records.local_id(vault, north, "Condition", "c3")
+    keep.mark_private(vault, name, on=True)
+    assert not remembered(scattered)
+    assert name.encode() not in b"".join(lines(scattered, "Condition"))
+
+
+def test_a_label_set_in_the_middle_of_a_stream_is_heeded(
+    scattered: Released, vault: Vault, north: int
+) -> None:
+    name = records.local_id(vault, north, "Condition", "c3")
+    found = answers.lines(scattered, "Observation", since=None, until=clock.now())
+    next(found)
+    keep.mark_private(vault, name, on=True)
+    list(found)
+    assert name.encode() not in b"".join(lines(scattered, "Condition"))
+
+
+def test_a_smaller_grant_is_not_served_what_a_larger_one_was_told(
+    scattered: Released, vault: Vault
+) -> None:
+    only = let_out(vault, replace(everything(), rules=(Rule(("Condition",)),)))
+    assert lines(only, "Observation") == []
+    assert len(lines(only, "Condition")) == 12
+
+
+def test_another_use_of_the_same_grant_finds_what_the_first_was_told(
+    scattered: Released, vault: Vault
+) -> None:
+    let_out(vault)  # writes a grant: all is asked again
+    assert not remembered(scattered)
+    lines(scattered, "Observation")
+    commits = vault.database.commits
+    run(vault, "UPDATE connection SET name = name")
+    released_module.outlive(vault, commits)
+    assert remembered(scattered)
+    run(vault, "UPDATE connection SET name = name")
+    released_module.outlive(vault, commits)  # of an older commit: nothing is carried
+    assert not remembered(scattered)
+
+
+def test_a_revoke_in_the_middle_of_a_stream_ends_it(scattered: Released, vault: Vault) -> None:
+    found = scattered.lots("Observation")
+    gate.end(vault, scattered.terms.grant_id, "patient", ADA, now=clock.now())
+    with pytest.raises(Ended):
+        list(found)
+
+
+def test_only_so_many_windows_are_remembered(
+    scattered: Released, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ready, "TOLD", 0)
+    run(scattered.vault, "UPDATE connection SET name = name")
+    assert len(lines(scattered, "Condition")) == 12
+    assert not remembered(scattered)
+
+
+def test_the_patients_of_hospitals_leave_only_as_the_composed_one(scattered: Released) -> None:
+    assert list(scattered.lots("Patient")) == []
+
+
+# ------------------------------------------------------------------ checked again
+
+
+def too_wide(released: Released) -> Released:
+    """Return what a query that lets out everything would give to the check."""
+    every = Clause("1")
+    return replace(released, compiled=replace(released.compiled, where=every, counted=every))
+
+
+def test_what_a_query_lets_out_wrongly_is_held_by_the_check(vault: Vault, north: int) -> None:
+    ready.make(vault)
+    hidden = records.local_id(vault, north, "Condition", "c3")
+    keep.mark_private(vault, hidden, on=True)
+    found = b"".join(entries(too_wide(let_out(vault))))
+    assert hidden.encode() not in found
+    assert records.local_id(vault, north, "Condition", "c4").encode() in found
+    only = let_out(vault, replace(everything(), rules=(Rule(("Condition",)),)))
+    assert lines(too_wide(only), "Observation") == []
+
+
+def test_undated_records_stay_out_of_a_period(vault: Vault) -> None:
+    undated = {k: v for k, v in lab("undated", "").items() if k != "effectiveDateTime"}
+    keep_all(vault, "North Quay", [undated, lab("dated", recent(2)), lab("old", recent(20))])
+    since = clock.now() - timedelta(days=6)
+    released = let_out(vault, replace(everything(), rules=(Rule(("Observation",), since=since),)))
+    before = lines(released, "Observation")
+    ready.make(vault)
+    assert len(before) == 1
+    assert lines(released, "Observation") == before
+    assert lines(too_wide(released), "Observation") == before
+
+
+def test_records_of_an_older_release_stay_out_although_ready(vault: Vault) -> None:
+    older = condition("c", "Gout", dateRecorded="2014-03-02")
+    keep_all(vault, "North Quay", [older, condition("c1", "Sprain")])
+    released = let_out(vault)
+    before = lines(released, "Condition")
+    ready.make(vault)
+    assert len(before) == 1
+    assert lines(released, "Condition") == before
+
+
+def test_what_is_ready_is_not_made_again(vault: Vault, north: int) -> None:
+    ready.make(vault)
+    commits = vault.database.commits
+    ready.make(vault)
+    assert vault.database.commits == commits
+
+
 # ------------------------------------------------------------------ behind, and many
 
 
@@ -269,6 +426,32 @@ def test_a_record_sealed_meanwhile_stops_the_making(vault: Vault, crowd: int) ->
     ready.behind(vault)
     ready._worker.submit(int).result()
     ready.behind(vault)
+
+
+def test_the_making_waits_for_nobody_twice(
+    vault: Vault, crowd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Vault] = []
+    monkeypatch.setattr(ready, "make", made.append)
+    monkeypatch.setattr(ready, "_waiting", {vault.database})
+    ready.behind(vault)
+    ready._worker.submit(int).result()
+    assert made == []
+
+
+def test_a_full_disk_stops_the_making_and_no_answer(
+    vault: Vault, crowd: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(_vault: Vault) -> None:
+        raise VaultError("The disk is full.")
+
+    monkeypatch.setattr(ready, "make", full)
+    released = let_out(vault)
+    assert len(lines(released, "Observation")) == 80
+    ready._worker.submit(int).result()
+    assert "ready.stopped" in caplog.text
+    monkeypatch.undo()
+    assert len(lines(released, "Observation")) == 80
 
 
 def test_a_failure_of_the_making_is_told_in_the_log(

@@ -233,3 +233,19 @@ def test_more_fields_than_fit_are_counted():
 )
 def test_the_page_of_one_record_shows_a_time_to_its_last_digit(sent, shown):
     assert plain.exact_words(sent) == shown
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "words"),
+    [
+        ("AllergyIntolerance", {"text": "None"}, "none known"),
+        ("AllergyIntolerance", {"text": "Penicillin"}, ""),
+        ("AllergyIntolerance", concept("No information", "no-allergy-info"), "not known"),
+        ("Condition", concept("No known problems", "no-known-problems"), "none known"),
+        ("Condition", concept("No information", "no-problem-info"), "not known"),
+        ("Condition", {"text": "Asthma"}, ""),
+        ("Condition", 7, ""),
+    ],
+)
+def test_a_statement_about_a_whole_list_is_not_called_one_of_it(kind, code, words):
+    assert titles.state_words({"resourceType": kind, "code": code, "status": "active"}) == words

@@ -863,3 +863,55 @@ def test_an_unknown_smoking_status_is_no_answer():
     one = only(document(said), "Observation")
     assert "valueCodeableConcept" not in one
     assert code_of(one["dataAbsentReason"]) == "unknown"
+
+
+# ------------------------------------------------------------------------------ what stays behind
+
+
+OPEN_SPAN = '<effectiveTime xsi:type="IVL_TS"><low value="20260301"/></effectiveTime>'
+
+
+def said_of(content):
+    """Return what the page of a document says of it, by label."""
+    return dict(cda_entries.read(content).facts)
+
+
+def test_a_hand_out_inside_of_a_medicine_is_not_lost_in_silence():
+    given = statement("supply", "18", '<quantity value="30"/>', classCode="SPLY")
+    held = f'{OPEN_SPAN}<entryRelationship typeCode="REFR">{given}</entryRelationship>'
+    told = said_of(document(medicine(held), narrative="Metoprolol"))
+    assert told["Taken into the record"] == "Medicines 1"
+    assert told[cda_entries.UNTOLD] == "Medicines handed out 1"
+    assert "Only in the text" not in told
+
+
+@pytest.mark.parametrize(
+    ("narrative", "label"),
+    [("Walks alone", "Only in the text"), ("", cda_entries.UNTOLD)],
+    ids=["told in words", "without words"],
+)
+def test_an_entry_of_another_kind_is_counted_where_it_can_be_read(narrative, label):
+    function = statement("observation", "67", "")  # Functional Status Observation
+    assert said_of(document(function, narrative=narrative))[label] == "Listed 1"
+
+
+def test_the_visit_in_the_head_is_told_with_its_kind_place_people_and_end():
+    held = (
+        "<componentOf><encompassingEncounter>"
+        '<code code="IMP" displayName="Inpatient"/>'
+        '<effectiveTime><low value="20261101"/><high value="20261104"/></effectiveTime>'
+        '<dischargeDispositionCode code="01" displayName="Home"/>'
+        "<responsibleParty><assignedEntity><assignedPerson><name>Imogen Placeholder</name>"
+        "</assignedPerson></assignedEntity></responsibleParty>"
+        "<location><healthCareFacility><location><name>Ward 4</name></location>"
+        "</healthCareFacility></location></encompassingEncounter></componentOf><component>"
+    )
+    told = said_of(document().replace(b"<component>", held.encode(), 1))
+    assert told["Visit"] == "Inpatient, 1 Nov 2026 to 4 Nov 2026"
+    assert told["Visit at"] == "Ward 4"
+    assert told["Visit with"] == "Imogen Placeholder"
+    assert told["After the visit"] == "Home"
+
+
+def test_a_head_without_a_visit_tells_of_none():
+    assert not [label for label in said_of(document()) if "isit" in label]

@@ -14,6 +14,7 @@ from phr import views
 from phr.fhir import document
 from phr.fhir.kinds import KINDS
 from phr.fhir.record import Origin
+from phr.papers.reading import TRANSCRIBED
 from phr.views import attachment
 from phr.views.attachment import Way
 from tests.corpus import corpus
@@ -429,3 +430,17 @@ def test_a_count_that_may_be_too_low_says_at_least():
     )
     seen = [{"resourceType": "Encounter", "status": "finished"} for _ in range(60)]
     assert shown("visits", *seen).heading == "The newest 60 visits"
+
+
+def test_visits_of_clinical_documents_are_in_the_list_and_none_is_sent_elsewhere_for():
+    seen = {
+        "resourceType": "Encounter",
+        "status": "finished",
+        "meta": {"tag": [TRANSCRIBED]},
+        "type": [concept("Office visit")],
+    }
+    page = shown("visits", seen)
+    assert "Office visit" in text_of(page.body)
+    assert page.lead == (
+        "Future appointments are often not part of what a hospital's interface offers."
+    )

@@ -55,6 +55,19 @@ def pressure(upper, lower, on, **more):
     }
 
 
+def test_a_blood_pressure_without_a_figure_is_told_as_one_and_none_is_made_up():
+    silent = pressure("120", "80", "2026-11-19")
+    for part in silent["component"]:
+        del part["valueQuantity"]
+        part["dataAbsentReason"] = {"text": "Cuff would not fit"}
+    heading = views.show(views.VIEWS["vitals"], as_records(silent), CONTEXT).heading
+    assert heading == "Blood pressure, no figure given on 19 Nov 2026"
+    said = views.show(
+        views.VIEWS["vitals"], as_records(pressure("120", "80", "2026-11-19")), CONTEXT
+    ).heading
+    assert said == "The last blood pressure was 120/80 mmHg on 19 Nov 2026"
+
+
 # ------------------------------------------------------------------------- units
 
 
