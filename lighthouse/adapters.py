@@ -149,6 +149,7 @@ def _crawled(items: Any, place: Place) -> Iterator[Row]:
             origin_id=_word(item.get("id")),
             authorize=_word(item.get("authorize")),
             token=_word(item.get("token")),
+            owner=_word(item.get("managingOrganization")),
             hands=COLLECTED,
         )
 

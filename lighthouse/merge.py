@@ -130,7 +130,8 @@ def merge(rows: Iterable[Row], known: dict[str, str]) -> Merged:
     """Merge rows into organisations. `known` maps anchors of an earlier ingest to their ids."""
     seen = sorted(map(see, rows), key=_order)
     groups: dict[tuple[str, str], list[Seen]] = defaultdict(list)
-    known_of = _Known(shared := _shared(seen), alone := _only_evidence(seen), _homes(seen, alone))
+    shared, alone = _shared(seen), _only_evidence(seen)
+    known_of = _Known(shared, alone, _homes(seen, alone), _namesakes(seen))
     for one in seen:
         groups[_unit(one)].append(one)
     sets = _Sets()
@@ -198,6 +199,15 @@ def _homes(seen: list[Seen], alone: set[str]) -> set[str]:
     return {home for home, said in names.items() if len(said) <= HOME_NAMES and "" not in said}
 
 
+def _namesakes(seen: list[Seen]) -> set[str]:
+    """Return brand names that one list gives to several owners: there are two "Baptist Health"."""
+    owners: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for one in seen:
+        if one.row.owner:
+            owners[one.key, one.row.origin].add(name_key(one.row.owner))
+    return {key for (key, _), said in owners.items() if len(said) > 1}
+
+
 def _home_of(one: Seen) -> tuple[str, str]:
     """Return the host and the site of an address; a host of its own may stand in a shared site."""
     key = one.address.key
@@ -211,6 +221,7 @@ class _Known:
     shared: set[str]
     alone: set[str]
     homes: set[str]
+    namesakes: set[str]
 
 
 def _reasons(
@@ -234,7 +245,8 @@ def _reasons(
             yield "state", key, one.state
         if one.zip:
             yield "zip", key, one.zip
-        if one.row.vendor in BRAND_VENDORS or one.row.kind == "ins":
+        branded = one.row.vendor in BRAND_VENDORS or one.row.kind == "ins"
+        if branded and key not in known.namesakes:
             yield "vendor", key, one.row.vendor
 
 

@@ -49,5 +49,6 @@ class Row:
     places: tuple[
         tuple[str, str, str, str, str], ...
     ] = ()  # further street, city, state, zip, country
+    owner: str = ""  # the organisation that runs it, where the list names one beside the brand
     hands: int = 0  # OWN, COPIED, COLLECTED: how near the list is to whom it speaks for
     evidence: bool = False  # a third party's claim: supports names and places, decides nothing

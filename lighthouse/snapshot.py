@@ -37,6 +37,7 @@ from lighthouse.vendors import profile
 
 FORMAT = "lighthouse-snapshot"
 VERSION = 1
+MERGING = 2  # of the rules of `merge`: an index made by others is made anew
 ENVELOPE = "snapshot.json"  # the one file with a fixed name
 MOST_ENVELOPE = 256 * 1024
 MOST_PACKED = 64 * 1024 * 1024
@@ -479,39 +480,59 @@ def merge(ordered: Sequence[tuple[Origin, Content]]) -> tuple[Content, dict[str,
         origins.update(dict.fromkeys(new, origin))
         overrides.update((key, content.overrides[key]) for key in content.overrides.keys() & new)
     kept = {one.id: one for one in first.organizations}
-    at: dict[tuple[str, str, str], str] = {}
+    at: dict[tuple[str, str], dict[str, str]] = {}
     for one in first.organizations if later else ():
         for key in _keys(one, later):
-            at.setdefault(key, one.id)
+            at.setdefault(key, {}).setdefault(one.state, one.id)
     joined: set[str] = set()
     for _, content in ordered[1:]:
         for one in content.organizations:
             keys = _keys(one, ends)
-            known = (
-                one.id if one.id in kept else next((at[key] for key in keys if key in at), one.id)
-            )
+            known = one.id if one.id in kept else _known(one, keys, at) or one.id
             kept[known] = _joined(kept.get(known), one, ends)
             joined.add(known)
             for key in keys:
-                at.setdefault(key, known)
+                at.setdefault(key, {}).setdefault(one.state, known)
     texts = {key: text for key, text in first.organization_texts.items() if key not in joined}
     whole = Content(tuple(kept.values()), ends, {}, overrides, texts, first.endpoint_texts)
     return whole, origins
 
 
-def _keys(one: Organization, ends: Container[str]) -> list[tuple[str, str, str]]:
-    """Return by what an organisation of another lighthouse is known to be the same."""
-    shared = [end.id for end in one.endpoints if end.id in ends]
-    return [(name_key(one.name), one.state, end) for end in shared]
+def _keys(one: Organization, ends: Container[str]) -> list[tuple[str, str]]:
+    """Return by what an organisation of another lighthouse is known again, beside its state."""
+    return [(name_key(one.name), end.id) for end in one.endpoints if end.id in ends]
+
+
+def _known(
+    one: Organization,
+    keys: Sequence[tuple[str, str]],
+    at: Mapping[tuple[str, str], Mapping[str, str]],
+) -> str | None:
+    """Return the organisation that this one is: in the same state, or where only one says a state.
+
+    A state that is not said contradicts none; but where several stand, it does not choose.
+    """
+    for key in keys:
+        states = at.get(key, {})
+        if one.state in states:
+            return states[one.state]
+        rest = set(states.values()) if not one.state else {states[""]} if "" in states else set()
+        if len(rest) == 1:
+            return rest.pop()
+    return None
 
 
 def _joined(
     first: Organization | None, other: Organization, ends: Mapping[str, Any]
 ) -> Organization:
+    """Add the doors of the other; its place where the first says none."""
     if first is None:
         return _with_doors(other, ends)
     have = {end.id for end in first.endpoints}
     more = [lines.with_door(ends[end.id], end) for end in other.endpoints if end.id not in have]
+    if not (first.city or first.state):
+        zip_ = first.zip or other.zip
+        first = replace(first, city=other.city, state=other.state, zip=zip_)
     return replace(first, endpoints=(*first.endpoints, *more))
 
 

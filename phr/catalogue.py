@@ -352,7 +352,9 @@ class Catalogue:
 
     def _stamp(self) -> str:
         """Return what an index must have been made of to be used."""
-        parts = [self._seed.read_bytes()]
+        from lighthouse.snapshot import MERGING  # noqa: PLC0415 - see the top
+
+        parts = [str(MERGING).encode(), self._seed.read_bytes()]
         parts += [
             f"{one.name} {one.serial} {sorted(move.endpoint for move in one.held)}".encode()
             for one in self._kept()
@@ -448,7 +450,7 @@ def quirks_of(profile: Mapping[str, Any], version: str) -> dict[str, Any]:
 def _found(hit: "Hit") -> Found:
     one = hit.organization
     matched = hit.matched if hit.matched.casefold() != one.name.casefold() else ""
-    place = ", ".join(part for part in (one.city, one.state) if part)
+    place = ", ".join(part for part in (one.city, one.state) if part) or one.zip
     abroad = one.country if one.country not in {"", "US"} else ""
     return Found(one, matched, ", ".join(part for part in (place, abroad) if part))
 

@@ -80,6 +80,16 @@ def test_one_name_at_one_server_in_two_stated_states_stays_two():
     assert len(merge.merge([one, two], {}).organizations) == 2
 
 
+def test_one_brand_name_of_two_owners_in_one_list_stays_two():
+    more = {"vendor": "Epic", "origin": "crawl"}
+    one = row("Baptist Health", "https://api.baptist.example/r4", owner="Baptist (AR)", **more)
+    two = row("Baptist Health", "https://proxy.hosted.example/r4", owner="Orlando", **more)
+    assert len(merge.merge([one, two], {}).organizations) == 2
+
+    same = row("Baptist Health", "https://proxy.hosted.example/r4", owner="BAPTIST (AR)", **more)
+    assert len(merge.merge([one, same], {}).organizations) == 1
+
+
 def test_one_address_for_thousands_of_names_joins_nobody():
     rows = [row(f"Practice {n}", "https://api.vendor.example.com/fhir/r4") for n in range(5)]
 

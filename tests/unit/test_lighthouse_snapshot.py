@@ -726,6 +726,27 @@ def test_several_lighthouses_merge_in_the_readers_order(tmp_path, shelf):
         assert index.endpoint(LAKE.id).token == EVIL
 
 
+def test_a_state_that_is_not_said_contradicts_none_but_chooses_none_of_several(house, shelf):
+    end = "https://fhir.lakeside-health.org/api/FHIR/R4"
+    shared = endpoint(end)
+    silent = organization(11, "Lakeside Health", shared, state="", city="")
+    stated = organization(12, "Lakeside Health", shared, state="MN", city="Rochester")
+    house.publish((silent,))
+    shelf.take("main", house.fetch, house.trust, now=NOW)
+    with snapshot.open_index(shelf.index(["main"], (stated,))) as index:
+        (hit,) = index.find("lakeside health", 5)
+        one = hit.organization
+        assert (one.id, one.city, one.state) == (silent.id, "Rochester", "MN")
+
+    other = organization(13, "Lakeside Health", shared, state="OR", city="Salem")
+    for number, (published, own) in enumerate((((stated, other), silent), ((stated,), other)), 2):
+        house.publish(published, serial=number)
+        shelf.take("main", house.fetch, house.trust, now=NOW)
+        with snapshot.open_index(shelf.index(["main"], (own,))) as index:
+            found = {hit.organization.id for hit in index.find("lakeside health", 5)}
+            assert found == {one.id for one in (*published, own)}
+
+
 def test_own_list_works_without_any_lighthouse_and_comes_last(house, shelf):
     with snapshot.open_index(shelf.index([], people_type())) as index:
         assert index.find("hillside", 1)[0].organization.name == "Hillside Clinic"
