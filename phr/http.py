@@ -51,6 +51,7 @@ class Limits:
     grace: float = 10.0
 
 
+Turn = Callable[[float], bool]
 DEFAULT: Final = Limits()
 MOST_CERTIFICATES: Final = 10_000  # remembered, one for each server
 SMALL: Final = Limits(size=256 << 10, first_byte=20.0, total=45.0)
@@ -99,9 +100,10 @@ class _Budget(threading.local):
     first: float | None = None  # when the first byte came
     got: int = 0
     limits: Limits = DEFAULT
+    turn: "Turn | None" = None  # to be waited for before a large answer is read
 
-    def start(self, limits: Limits, deadline: float) -> None:
-        self.limits, self.deadline = limits, deadline
+    def start(self, limits: Limits, deadline: float, turn: "Turn | None") -> None:
+        self.limits, self.deadline, self.turn = limits, deadline, turn
         self.left, self.got, self.first = limits.size + HEADERS_EXTRA, 0, None
 
     def seconds(self) -> float:
@@ -257,14 +259,19 @@ class Http:
         headers: Mapping[str, str] | None = None,
         limits: Limits | None = None,
         plain: bool = False,
+        turn: "Turn | None" = None,
     ) -> Answer:
         """GET an address. A `bearer` is sent only at or under `origin`, else AddressRefused.
 
+        `turn` is asked for before more is read of a large answer: it may wait as many seconds as
+        it is given, and says False where that was not enough.
         `plain` also asks by http, without a bearer: certificates and revocation lists, which are
         signed themselves and are published so (RFC 5280 §8).
         """
         place = self._place(url, origin, plain=plain and bearer is None)
-        return self._exchange("GET", place, _headers(headers, bearer, origin), None, limits)
+        return self._exchange(
+            "GET", place, _headers(headers, bearer, origin), None, limits, turn=turn
+        )
 
     def post(
         self,
@@ -307,12 +314,14 @@ class Http:
         headers: dict[str, str],
         body: bytes | None,
         limits: Limits | None,
+        *,
+        turn: "Turn | None" = None,
     ) -> Answer:
         import httpx  # noqa: PLC0415 - see above
 
         kept, fresh = self._transports()
         limits = limits or self.limits
-        self._budget.start(limits, time.monotonic() + limits.total)
+        self._budget.start(limits, time.monotonic() + limits.total, turn)
         request = httpx.Request(
             method,
             place.url,
@@ -372,6 +381,9 @@ class Http:
             for chunk in chunks:
                 if whole.tell() <= LARGE_FROM < whole.tell() + len(chunk):
                     turn.enter_context(self._turn(place))
+                    own = self._budget.turn
+                    if own is not None and not own(self._budget.deadline - time.monotonic()):
+                        raise _too_slow()
                 if whole.tell() + len(chunk) > size:
                     raise TooLarge
                 whole.write(chunk)

@@ -7,7 +7,7 @@ be kept waits in quarantine with the reason. Reading is `phr.store.records`.
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -43,6 +43,8 @@ WORTH: Final = 500  # records from which on a lull is used to put them in order
 MAX_ATTACHMENT: Final = 25 * 1024 * 1024
 MAX_QUARANTINED: Final = 1024 * 1024  # bytes kept of a refused item
 _HASH_BYTES: Final = 16
+_SAMPLED: Final = 8 << 20  # bytes that a dictionary of 48 KiB is made of
+_SAMPLE: Final = 32 << 10  # of one body: what is long repeats within itself
 _WITHDRAWN: Final = int(Note.WITHDRAWN)
 _SPACE: Final = b" \t\r\n"
 _OPENING, _CLOSING = b"{}"
@@ -961,11 +963,10 @@ def train(vault: Vault, connection_id: int, least: int = TRAINED) -> bool:
         own = (connection_id,)
         if run("SELECT 1 FROM dictionary WHERE connection = ?", own).first():
             return False
-        sql = "SELECT body FROM record WHERE connection = ? ORDER BY pk DESC LIMIT 2000"
-        blobs = run(sql, own).fetchall()
-        if len(blobs) < least:
+        enough = "SELECT count(*) FROM (SELECT 1 FROM record WHERE connection = ? LIMIT ?)"
+        if run(enough, (connection_id, least)).scalar_one() < least:
             return False
-        samples = [bodies.unpack(session, row[0]) for row in blobs]
+        samples = _samples(session, connection_id)
     number, content = bodies.train(samples)
     with vault.write(Priority.BULK) as session:
         session.connection().exec_driver_sql(
@@ -973,3 +974,17 @@ def train(vault: Vault, connection_id: int, least: int = TRAINED) -> bool:
             (number, connection_id, clock.to_ms(clock.now()), content),
         )
     return True
+
+
+def _samples(session: Session, connection_id: int) -> list[bytes]:
+    """Return what a dictionary is made of: of the newest bodies, the beginnings, some megabytes."""
+    samples: list[bytes] = []
+    left = _SAMPLED
+    sql = "SELECT body FROM record WHERE connection = ? ORDER BY pk DESC LIMIT 2000"
+    with closing(session.connection().exec_driver_sql(sql, (connection_id,))) as rows:
+        for (blob,) in rows:
+            samples.append(bodies.unpack(session, blob)[:_SAMPLE])
+            left -= len(samples[-1])
+            if left <= 0:
+                break
+    return samples

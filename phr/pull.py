@@ -179,6 +179,7 @@ def _fetch_and_keep(vault: Vault, job: Job, http: Http, stop: "Stop", now: datet
             settle = partial(_write_line, job=job, fetched=fetched)
             keeper.page(fetched.chain, fetched.items, settle=settle)
             _remember(job, fetched)
+            del fetched, settle  # up to 30 MB: not held while the next page is waited for
     finally:
         _close(pages)
         keeper.flush()

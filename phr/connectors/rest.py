@@ -28,7 +28,7 @@ from phr.errors import (
     Unreachable,
 )
 from phr.fhir import document
-from phr.http import DEFAULT, Answer, Limits, TooLarge
+from phr.http import DEFAULT, LARGE_FROM, Answer, Limits, TooLarge
 from phr.told import Fault, Told, faults_in
 
 ACCEPT: Final = "application/fhir+json, application/json;q=0.9, application/json+fhir;q=0.8"
@@ -46,6 +46,7 @@ SMALL_COUNT: Final = 10
 QUEUE_PAGES: Final = 32  # what the chains bring while one group is written
 QUEUE_BYTES: Final = 32 << 20
 LEAVING: Final = 1.0  # seconds; a thread that still waits for the network leaves when it can
+LOOKS: Final = 0.1  # seconds after which one who waits for room looks if the run has ended
 IDLE: Final = 0.02  # seconds without a page before the consumer is told so
 COUNT: Final = re.compile(r"([?&]_count=)\d+")
 NOT_ALLOWED: Final = frozenset({"forbidden", "security", "suppressed", "login", "expired"})
@@ -79,6 +80,35 @@ class Stopped(Exception):
     """The run was ended; workers leave quietly."""
 
 
+class Room:
+    """One large answer at a time in a run: from when it shows to be large until it was taken over.
+
+    A thread that asks again has done with what it got before, so it never waits for itself.
+    """
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._large = threading.Lock()
+        self._mine = threading.local()
+
+    def enter(self, seconds: float) -> bool:
+        """Wait so long at most for this thread's turn; say whether it came. Raises Stopped."""
+        until = time.monotonic() + seconds
+        while not self._large.acquire(timeout=max(min(until - time.monotonic(), LOOKS), 0.0)):
+            if self._stop.is_set():
+                raise Stopped
+            if time.monotonic() >= until:
+                return False
+        self._mine.held = True
+        return True
+
+    def leave(self) -> None:
+        """Let the next one in, if this thread has the turn."""
+        if getattr(self._mine, "held", False):
+            self._mine.held = False
+            self._large.release()
+
+
 class Pace:
     """When the next request may leave, for all chains of a run together."""
 
@@ -87,6 +117,7 @@ class Pace:
         self._gap = 60.0 / per_minute if per_minute else 0.0
         self._next = 0.0
         self.stop = threading.Event()
+        self.room = Room(self.stop)
 
     def turn(self) -> None:
         """Wait for this request's turn; raise Stopped when the run has ended."""
@@ -208,12 +239,14 @@ class Conversation:
         return answer
 
     def _once(self, url: str, token: str, accept: str, limits: Limits) -> Answer:
+        self.pace.room.leave()
         return self.remote.http.get(
             url,
             bearer=token,
             origin=self.base.url,
             headers={"accept": accept},
             limits=limits,
+            turn=self.pace.room.enter,
         )
 
     def _after_401(self, url: str, token: str) -> None:
@@ -449,24 +482,34 @@ _Thing = TypeVar("_Thing")
 
 
 class Hopper(Generic[_Thing]):
-    """A bounded queue between the chains' threads and the one consumer: by pages and by bytes."""
+    """A bounded queue between the chains' threads and the one consumer: by pages and by bytes.
+
+    Who brings something large waits until the consumer has done with it and asks for more, so that
+    nobody fetches another one beside it.
+    """
 
     def __init__(self, pages: int = QUEUE_PAGES, size: int = QUEUE_BYTES) -> None:
         self._changed = threading.Condition()
         self._waiting: deque[tuple[_Thing | BaseException | None, int]] = deque()
         self._bytes = 0
+        self._brought = self._given = self._done = 0  # things so far
         self._pages, self._size = pages, size
         self.closed = False
 
     def put(self, thing: _Thing | BaseException | None, size: int = 0) -> None:
-        """Wait for room, then add; a closed hopper raises Stopped."""
+        """Wait for room, then add, and until a large one is done with; closed: raises Stopped."""
         with self._changed:
             self._changed.wait_for(lambda: self.closed or self._has_room(size))
             if self.closed:
                 raise Stopped
             self._waiting.append((thing, size))
             self._bytes += size
+            self._brought += 1
+            number = self._brought
             self._changed.notify_all()
+            if size > LARGE_FROM:
+                del thing
+                self._changed.wait_for(lambda: self.closed or self._done >= number)
 
     def _has_room(self, size: int) -> bool:
         return not self._waiting or (
@@ -476,10 +519,13 @@ class Hopper(Generic[_Thing]):
     def take(self, timeout: float) -> tuple[_Thing | BaseException | None] | None:
         """Return the next thing in a 1-tuple, or None when none came in time."""
         with self._changed:
+            self._done = self._given
+            self._changed.notify_all()
             if not self._changed.wait_for(lambda: bool(self._waiting), timeout):
                 return None
             thing, size = self._waiting.popleft()
             self._bytes -= size
+            self._given += 1
             self._changed.notify_all()
             return (thing,)
 
@@ -522,12 +568,16 @@ def in_parallel(
                 for thing in job():
                     hopper.put(thing, size(thing))
                     del thing  # up to 30 MB: not held while the next one is fetched
+                    pace.room.leave()
             hopper.put(None)
         except Stopped:
             pass
         except BaseException as problem:  # noqa: BLE001 - carried to the consumer, raised there
             _tell(hopper, problem)
+        finally:
+            pace.room.leave()
 
+    pace.room.leave()  # what was asked for before, in this thread
     threads = [
         threading.Thread(target=work, name=f"chain-{number}", daemon=True)
         for number in range(min(workers, len(jobs)))
@@ -558,9 +608,11 @@ def _arriving(hopper: Hopper[_Thing], running: int) -> Iterator[_Thing | None]:
             yield None
             continue
         (thing,) = taken
+        del taken
         if thing is None:
             running -= 1
         elif isinstance(thing, BaseException):
             raise thing
         else:
             yield thing
+            del thing  # as above

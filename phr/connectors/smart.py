@@ -32,7 +32,7 @@ from phr.errors import (
 from phr.fhir import document, kinds
 from phr.fhir.kinds import Kind
 from phr.fhir.record import Item
-from phr.http import Limits
+from phr.http import LARGE_FROM, Limits
 from phr.told import Fault, Told
 
 COUNT: Final = 100
@@ -90,6 +90,7 @@ class Smart:
             if fetched is not None:
                 self._note(fetched)
             yield fetched
+            del fetched  # up to 30 MB, here and below: not held while the next page is asked for
 
     def _fetch(self, cursor: Cursor) -> Iterator[Fetched | None]:
         yield from self._patient(cursor)
@@ -133,6 +134,7 @@ class Smart:
                 yield replace(fetched, outcome=Outcome.REFUSED, next_url=None, sentence=AT_ONCE)
                 return False
             yield fetched
+            del fetched
         return True
 
     def _jobs(self, cursor: Cursor) -> Sequence[Job]:
@@ -149,6 +151,7 @@ class Smart:
                 refused = fetched
             else:
                 yield fetched
+            del fetched
         if refused is not None:
             yield from self._narrower(kind, cursor, refused)
 
@@ -166,6 +169,7 @@ class Smart:
                 else:
                     answered = True
                     yield fetched
+                del fetched
         if answered:
             yield from lines
             yield replace(refused, outcome=Outcome.DONE, sentence=BY_CATEGORY)
@@ -184,6 +188,7 @@ class Smart:
                 if fetched.outcome is Outcome.REFUSED and fetched.pages == 0:
                     break
                 yield fetched
+                del fetched
             else:
                 return
         yield from self.talk.walk(self._chain(kind, name, search, None))
@@ -247,7 +252,7 @@ class Smart:
             if in_a_row == GIVE_UP:
                 missing += len(names) - number - 1
                 break
-            if len(batch) == BATCH:
+            if len(batch) == BATCH or (batch and len(batch[-1].body) > LARGE_FROM):
                 yield Fetched(_named(kind), kind, Outcome.MORE, tuple(batch), pages=1)
                 batch.clear()
         outcome = said if missing == len(names) else Outcome.DONE

@@ -5,6 +5,7 @@ no kind of record is lost without a line in the ledger, the rest arrives, the by
 """
 
 import json
+import random
 import re
 import subprocess
 import sys
@@ -244,6 +245,33 @@ def test_memory_is_bounded_when_every_kind_is_one_huge_record(hospital):
     report = pulled(hospital)
     assert report["state"] == DONE
     assert len(report["bodies"]) == len(ASKED) + 1
+    assert report["grown"] < HUGE_MEMORY, f"{report['grown'] >> 20} MB"
+
+
+def long_records(kind: str) -> Behaviour:
+    """A page of 28 MB: a hundred records with a narrative that no compression makes small."""
+    whose = faults.WHOSE.get(kind, "subject")
+    told = random.Random(kind).randbytes(140_000).hex()  # noqa: S311 - the same each time
+
+    def behave(exchange: faults.Exchange) -> bool:
+        page = faults.bundle(
+            [
+                f'{{"resourceType":"{kind}","id":"{number}","{whose}":{{"reference":"Patient/p1"}},'
+                f'"text":{{"status":"generated","div":"{number}{told}"}}}}'.encode()
+                for number in range(100)
+            ]
+        )
+        exchange.send(faults.plain(page, "200 OK", FHIR))
+        return True
+
+    return behave
+
+
+def test_memory_is_bounded_when_every_kind_is_a_page_of_long_records(hospital):
+    hospital.behaviours = {kind: long_records(kind) for kind in ASKED}
+    report = pulled(hospital)
+    assert report["state"] == DONE
+    assert len(report["bodies"]) == 100 * len(ASKED) + 1
     assert report["grown"] < HUGE_MEMORY, f"{report['grown'] >> 20} MB"
 
 
