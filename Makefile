@@ -36,8 +36,8 @@ test: $(STAMPS)/test $(VENDOR)/.stamp $(STAMPS)/machine node_modules/.stamp ## a
 	@$(PYTEST) -m "not slow" -n $(WORKERS) --dist loadfile $(COVERAGE) $(ARGS)
 	@$(if $(COVERAGE),$(MAKE) boundaries)
 
-boundaries: # after a run with CI=true: what of the boundaries no test met is named; below 99 % is red
-	@$(BIN)/coverage report --include=$(BOUNDARIES) --show-missing --fail-under=99 || \
+boundaries: # after a run with CI=true: what of the boundaries no test met is named; below 95 % is red
+	@$(BIN)/coverage report --include=$(BOUNDARIES) --show-missing --fail-under=95 || \
 		{ echo "Not every branch of the boundaries has a test: see Missing above." >&2; exit 1; }
 
 check: $(STAMPS)/dev ## format, lint, types, layers, templates, container files, spelling
