@@ -28,18 +28,21 @@ from phr.store import audit, connections
 from phr.store.models import Connection, ConnectionState
 from phr.store.vault import Vault
 
-SCOPES: Final = f"launch/patient offline_access patient/Patient.rs {asking.MANAGE} {asking.CONNECT}"
+SCOPES: Final = " ".join(
+    ("launch/patient", "offline_access", "patient/Patient.rs", *asking.ERRANDS)
+)
 FHIR_JSON: Final = "application/fhir+json"
 WHO: Final = {"system": consent.RESOURCE_TYPES, "code": "Patient"}
 MOST_SHOWN: Final = 20  # Consents of one server
 LONGEST: Final = 300  # characters of what another server says
 BUSY: Final = "It is just being fetched from there. Please try again in a moment."
+NO_PUSH: Final = "That server does not offer to send, or you did not allow it there."
 NOT_LET: Final = "That server does not let this Homeport ask. Sign in there again and allow it."
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A server where the patient let this Homeport run errands: ask to share, or to fetch."""
+    """A server where the patient let this Homeport run errands: ask to share, fetch or send."""
 
     id: int
     name: str
@@ -47,6 +50,7 @@ class Place:
     address: str  # where its public keys lie: its issuer, as other servers know it
     may_give: bool
     may_fetch: bool
+    may_push: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +68,24 @@ class Receiver:
 
 
 @dataclass(frozen=True, slots=True)
+class Pushed:
+    """A Direct address that a server there sends to, and how that stands, as that server says."""
+
+    push: str
+    address: str
+    status: str
+    sent: str
+
+
+@dataclass(frozen=True, slots=True)
 class Listed:
-    """One Consent at another server: what it gives in words, and who may fetch under it."""
+    """One Consent at another server: what it gives, who may fetch and what is sent under it."""
 
     id: str
     status: str
     words: tuple[str, ...]  # none where it cannot be read here
     receivers: tuple[Receiver, ...]
+    pushes: tuple[Pushed, ...]
 
 
 def places(session: Session) -> list[Place]:
@@ -88,8 +103,15 @@ def places(session: Session) -> list[Place]:
 
 def _place(row: Connection, given: set[str]) -> Place:
     address = Endpoint.from_json(row.endpoint).issuer or row.base_url.removesuffix("/fhir")
-    may_give, may_fetch = asking.MANAGE in given, asking.CONNECT in given
-    return Place(row.id, row.name, row.base_url, address, may_give, may_fetch)
+    return Place(
+        row.id,
+        row.name,
+        row.base_url,
+        address,
+        may_give=asking.MANAGE in given,
+        may_fetch=asking.CONNECT in given,
+        may_push=asking.PUSH in given,
+    )
 
 
 # ------------------------------------------------------------------ what stands there
@@ -116,15 +138,26 @@ def _listed(vault: Vault, http: Http, place: Place, said: Mapping[str, Any]) -> 
         words = tuple(part.line.words for part in asked.parts)
     except InvalidInput:
         words = ()
-    told = _ask(vault, http, place, f"Consent/{said['id']}/$authorizations")
     receivers = tuple(
         Receiver(named.get("authorization", ""), named.get("app-id", ""), named.get("status", ""))
-        for each in _parameters(told)
-        if each.get("name") == "token"
-        for named in [_values(each.get("part"))]
+        for named in (
+            _tokens(vault, http, place, said, "$authorizations") if place.may_give else ()
+        )
+    )
+    pushes = tuple(
+        Pushed(*(named.get(name, "") for name in ("push", "address", "status", "sent")))
+        for named in (_tokens(vault, http, place, said, "$listPush") if place.may_push else ())
     )
     status = one_line(str(said.get("status")), limit=40)
-    return Listed(str(said["id"]), status, words, receivers)
+    return Listed(str(said["id"]), status, words, receivers, pushes)
+
+
+def _tokens(
+    vault: Vault, http: Http, place: Place, said: Mapping[str, Any], operation: str
+) -> list[dict[str, str]]:
+    """Return the `token` parts that an operation of a Consent there tells."""
+    told = _ask(vault, http, place, f"Consent/{said['id']}/{operation}")
+    return [_values(each.get("part")) for each in _parameters(told) if each.get("name") == "token"]
 
 
 # ------------------------------------------------------------------ starting and stopping
@@ -202,9 +235,46 @@ def stop(
     _note(vault, "between.stopped", actor, giving)
 
 
-def _note(vault: Vault, event: str, actor: Mapping[str, Any], place: Place) -> None:
+def send(
+    vault: Vault,
+    http: Http,
+    giving: Place,
+    consent_id: str,
+    address: str,
+    *,
+    actor: Mapping[str, Any],
+) -> None:
+    """Ask a server to send what a Consent there covers to a Direct address, now and from now on.
+
+    It then asks its patient. Raises InvalidInput, in words, where it refuses.
+    """
+    named = {"resourceType": "Parameters", "parameter": [
+        {"name": "address", "valueString": address},
+    ]}  # fmt: skip
+    _ask(vault, http, giving, f"Consent/{consent_id}/$pushStart", named)
+    _note(vault, "between.sending", actor, giving, to=address)
+
+
+def stop_sending(
+    vault: Vault,
+    http: Http,
+    giving: Place,
+    consent_id: str,
+    address: str,
+    *,
+    actor: Mapping[str, Any],
+) -> None:
+    """End there what is sent to an address under a Consent. Raises InvalidInput, NetError."""
+    named = {"resourceType": "Parameters", "parameter": [
+        {"name": "address", "valueString": address},
+    ]}  # fmt: skip
+    _ask(vault, http, giving, f"Consent/{consent_id}/$pushStop", named)
+    _note(vault, "between.halted", actor, giving, to=address)
+
+
+def _note(vault: Vault, event: str, actor: Mapping[str, Any], place: Place, **detail: str) -> None:
     with vault.write() as session:
-        audit.append(session, vault, event, actor, connection=place.id)
+        audit.append(session, vault, event, actor, connection=place.id, **detail)
 
 
 # ------------------------------------------------------------------ one request

@@ -17,6 +17,7 @@ STEP: Final = 0.0005
 FRESH: Final = 0.25  # seconds; an answer that takes longer is a stream or long work itself
 INTERVAL: Final = 0.0001  # seconds after which a thread that computes lets others run
 STOPPING: Final = 0.1  # seconds that anybody else waits at most while something is stopped
+STOPS_WITHIN: Final = 1.0  # seconds; what takes longer to stop waits for something itself
 TURNS: Final = 0.0005  # the same where nobody waits for a page, 5 ms by itself
 
 _tickets = count()
@@ -24,7 +25,7 @@ _answering: dict[int, float] = {}  # when each request came that is being answer
 _answered = 0.0  # when the last answer ended
 _calm = threading.Event()  # nothing is being stopped
 _calm.set()
-_stopping: set[int] = set()
+_stopping: dict[int, float] = {}  # since when each is being stopped
 _lock = threading.Lock()
 
 
@@ -64,20 +65,23 @@ def stopping() -> Iterator[None]:
     """
     ticket = next(_tickets)
     with _lock:
-        _stopping.add(ticket)
+        _stopping[ticket] = time.monotonic()
         _calm.clear()
     try:
         yield
     finally:
         with _lock:
-            _stopping.discard(ticket)
+            _stopping.pop(ticket, None)
             if not _stopping:
                 _calm.set()
 
 
 def stand_back() -> None:
     """Wait while something is being stopped. Asked in front of every record read for others."""
-    if _stopping:
+    if not _stopping:
+        return
+    newest = max(list(_stopping.values()), default=0.0)
+    if time.monotonic() - newest < STOPS_WITHIN:
         _calm.wait(STOPPING)
 
 

@@ -34,6 +34,7 @@ PhrError
 │   └── RemoteBroken        an answer outside the standard
 ├── DeliveryFailed          a channel could not deliver; `permanent` decides about retries
 │   └── DeliveryUncertain   handed over without an answer: it may have gone, and is not repeated
+├── MailboxFailed           mail could not be fetched from a provider; it stays there
 └── TrustError              certificate, signature or token not acceptable
     └── MessageRefused      a mail does not decrypt or verify; which of the two is never told
 """
@@ -277,6 +278,12 @@ class DeliveryUncertain(DeliveryFailed):
     """The last word was sent and no answer came."""
 
     sentence = "The connection broke just as it was handed over. It may have been sent."
+
+
+class MailboxFailed(PhrError):
+    """A provider's mailbox could not be read; what is in it stays there."""
+
+    sentence = "The mailbox could not be read. What is in it stays there."
 
 
 class TrustError(PhrError):

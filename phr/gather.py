@@ -130,7 +130,9 @@ def _plan(session: Session, vault: Vault, waiting: Waiting, ahead: Ahead) -> lis
     touched: dict[str, list[Row]] = {type_: [] for type_ in here} if waiting.everything else {}
     for row in waiting.rows:
         touched.setdefault(BY_NUMBER[row.type].type, []).append(row)
-    patients = entries.loaded(session, vault, entries.all_of(session, ("Patient",)))
+    patients = entries.loaded(
+        session, vault, entries.all_of(session, ("Patient",)), ahead=ahead.records
+    )
     groups: list[Group] = []
     for types in _LISTS:
         names = {*types}
@@ -138,7 +140,7 @@ def _plan(session: Session, vault: Vault, waiting: Waiting, ahead: Ahead) -> lis
         if alone or touched.keys().isdisjoint(names):
             continue
         pks = entries.all_of(session, types)
-        near = _near(session, vault, types)
+        near = _near(session, vault, types, ahead)
         groups += _joined(session, vault, pks, [*patients, *near], decisions, ahead=ahead)
     for type_ in (*_PAPERS, *_EVENTS):
         if type_ not in touched:
@@ -149,18 +151,19 @@ def _plan(session: Session, vault: Vault, waiting: Waiting, ahead: Ahead) -> lis
         pks |= {pk for pk, name in decided.items() if name == type_}
         pks |= _not_alone(session, [row.pk for row in rows])
         if pks:
-            near = _near(session, vault, (type_,))
+            near = _near(session, vault, (type_,), ahead)
             groups += _joined(session, vault, pks, [*patients, *near], decisions, ahead=ahead)
     return groups
 
 
-def _near(session: Session, vault: Vault, types: Sequence[str]) -> list[Record]:
+def _near(session: Session, vault: Vault, types: Sequence[str], ahead: Ahead) -> list[Record]:
     """Return what records of these types point to, as far as rules look at it."""
+    pointed: tuple[str, ...] = ()
     if types == _MEDICINES or types[0].startswith("Medication"):
-        return entries.loaded(session, vault, entries.all_of(session, ("Medication",)))
-    if types == ("Encounter",):
-        return entries.loaded(session, vault, entries.all_of(session, ("Organization", "Location")))
-    return []
+        pointed = ("Medication",)
+    elif types == ("Encounter",):
+        pointed = ("Organization", "Location")
+    return entries.loaded(session, vault, entries.all_of(session, pointed), ahead=ahead.records)
 
 
 def _candidates(session: Session, type_: str, touched: set[int] | None) -> set[int]:

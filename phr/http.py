@@ -34,7 +34,7 @@ AGENT: Final = "Homeport"
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 MAX_RATIO: Final = 200  # FHIR JSON compresses 10 to 60 times; a bomb 1,000 times
 RATIO_FROM: Final = 1 << 20
-LARGE_FROM: Final = 4 << 20  # bytes; of such answers one at a time per origin is held
+LARGE_FROM: Final = 2 << 20  # bytes; of such answers one at a time per origin is held
 HEADERS_EXTRA: Final = 128 * 1024  # status line, headers and chunk framing beside the body
 
 

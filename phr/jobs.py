@@ -23,7 +23,7 @@ from phr.http import Http
 from phr.sharing import channels, gate, letterbox, outbox
 from phr.store import backup, connections, entries
 from phr.store.house import House
-from phr.store.models import PendingAuthorization, Session
+from phr.store.models import PendingAuthorization, Postbox, Session
 from phr.store.vault import Vault, Vaults
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ EVERY: Final = {  # seconds between looks; what is due decides, not how often on
     "catalogue": 900,
     "papers": 20,
     "mail": 15,
+    "mailboxes": 30,
     "memory": 10,
 }
 AT_OPENING: Final = ("entries", "missed")  # done in the background when a vault opens
@@ -102,6 +103,7 @@ class Jobs:
             "catalogue": self._plan.tend_catalogue or (lambda: None),
             "papers": self.read_papers,
             "mail": self.take_mail,
+            "mailboxes": self.fetch_mail,
             "memory": self.give_memory_back,
         }
         for name, work in works.items():
@@ -128,6 +130,11 @@ class Jobs:
         self._behind.shutdown(wait=False, cancel_futures=True)
         self._pullers.shutdown(wait=False, cancel_futures=True)
         pull.stop_all(wait=LEAVING)
+
+    def wake(self, name: str) -> None:
+        """Look now instead of at the next tick: a person waits for it. Returns at once."""
+        if self._scheduler is not None and self._scheduler.running:
+            self._scheduler.modify_job(name, next_run_time=clock.now())
 
     def ticks(self) -> list[Tick]:
         """Return how the last look of each job went."""
@@ -260,6 +267,18 @@ class Jobs:
                     from phr import receive  # noqa: PLC0415 - only where mail came
 
                     receive.run_due(vault, http=self._http, now=clock.now())
+
+    def fetch_mail(self) -> None:
+        """Fetch what came into mailboxes at providers; `take_mail` judges it."""
+        for vault in self._open_vaults():
+            with _one_by_one("mailbox", vault):
+                with vault.read() as session:
+                    is_set = session.get(Postbox, 1) is not None
+                if is_set:
+                    from phr import collect  # noqa: PLC0415 - only where Direct is used
+
+                    if collect.run_due(vault, http=self._http, now=clock.now()):
+                        self.wake("mail")
 
     def keep_house(self) -> None:
         """Forget what has run out: sign-ins at hospitals, sessions, drafts of connections."""

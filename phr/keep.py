@@ -11,33 +11,34 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
+from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
 from sqlalchemy.orm import Session
 
 from phr import clock, courtesy, gather
-from phr.connectors.smart import SUPPORTING
 from phr.errors import InvalidInput, NotFound
 from phr.fhir import document, references
 from phr.fhir.check import Note
 from phr.fhir.intake import Intake, Taken, glance, named, peek
 from phr.fhir.kinds import KINDS, Kind
 from phr.fhir.labels import Label
-from phr.fhir.reading import text
 from phr.fhir.record import UPLOAD, Item
+from phr.news import Judge
 from phr.store import bodies, entries, index, known
 from phr.store.database import Priority
 from phr.store.known import Known
 from phr.store.models import Connection
 from phr.store.vault import Vault
-from phr.told import Fault, Told, kept_as
+from phr.told import kept_as
+from phr.whose import Whose
 
 GROUP: Final = 2000  # records a commit
 DEFERRED: Final = 100_000  # records after which a first import builds the indexes and goes on
 DEFERRED_WAITING: Final = 10_000  # the same where a network is waited for: there is time for both
 TRAINED: Final = 2000  # records after which a connection gets its own dictionary
-GROUP_BYTES: Final = 8 * 1024 * 1024  # received bytes a commit
+GROUP_BYTES: Final = 4 * 1024 * 1024  # received bytes a commit
 WAIT: Final = 0.5  # seconds that a page waits for others
 WORTH: Final = 500  # records from which on a lull is used to put them in order
 MAX_ATTACHMENT: Final = 25 * 1024 * 1024
@@ -50,22 +51,16 @@ _SPACE: Final = b" \t\r\n"
 _OPENING, _CLOSING = b"{}"
 _STRETCH: Final = 50  # records read in one go before pages may go first: about a millisecond
 _PATIENT: Final = KINDS["Patient"]
-ANOTHER: Final = Told(
-    "This belongs to another patient. It was not kept in this record.", Fault.OTHER_PERSON
-)
-UNSAID: Final = (
-    "It came along with another patient's records and does not say whose it is. It was not kept in"
-    " this record."
-)
 
 _INSERT: Final = (  # what is the same for a whole import is written into the statement
     "INSERT INTO record(pk, key, connection, type, remote_id, version, hash, time, time_end,"
-    " timeline, concept, category, text, value, labels, flags, received, pull, splices, body)"
-    " VALUES (?, ?, {connection}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {received}, {pull}, ?, ?)"
+    " timeline, concept, category, text, value, measure, labels, flags, received, pull, splices,"
+    " body) VALUES (?, ?, {connection}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {received},"
+    " {pull}, ?, ?)"
 )
 _UPDATE: Final = (
     "UPDATE record SET version = ?, hash = ?, time = ?, time_end = ?, timeline = ?, concept = ?,"
-    " category = ?, text = ?, value = ?, labels = ?, flags = ?, splices = ?, body = ?,"
+    " category = ?, text = ?, value = ?, measure = ?, labels = ?, flags = ?, splices = ?, body = ?,"
     " received = ?, pull = ? WHERE pk = ?"
 )
 _TO_HISTORY: Final = (
@@ -124,19 +119,12 @@ class _Refused:
 
 
 @dataclass(slots=True)
-class _Company:
-    """Whether the Patients of one file (or chain) are this person, somebody else, or both."""
-
-    ours: bool = False
-    others: bool = False
-
-
-@dataclass(slots=True)
 class _Page:
     """One page waiting to be written."""
 
     chain: str
-    settle: Settle | None
+    settle: Settle | None = None
+    before: Kept = field(default_factory=Kept)  # what became of its parts that were written before
     arrived: list[_Arrived] = field(default_factory=list)
     refused: list[_Refused] = field(default_factory=list)
     new: int = 0
@@ -202,14 +190,10 @@ class Keeper:
         self._vault = vault
         self._connection = connection_id
         self._pull = pull_id
-        self._expected = expected_patient
-        self._ours = (expected_patient,)
         self._now = clock.to_ms(now)
         self._group = group
         self._with_entries = with_entries
         self._most_deferred = DEFERRED if deferred is None else deferred
-        self._strangers: set[str] = set()
-        self._company: dict[str, _Company] = {}  # by chain, which is one file of what was brought
         self._pks: dict[int, int] = {}  # of what was written while deferring, by key
         self._insertion = _INSERT.format(
             connection=int(connection_id), received=self._now, pull=int(pull_id)
@@ -231,7 +215,7 @@ class Keeper:
                 raise NotFound
             self._live = row.kind != UPLOAD
             self._parts = known.next_part(session, pull_id)
-            self._birth_date = _birth_date(session) if expected_patient is None else None
+            self._whose = Whose(session, expected_patient)
         if not self._deferring:
             index.ensure(vault)  # an import before this one may have been cut off
 
@@ -240,14 +224,31 @@ class Keeper:
     def page(self, chain: str, items: Sequence[Item], *, settle: Settle | None = None) -> Kept:
         """Take one page; return what was committed by this call (waiting pages count later).
 
-        `settle(session, kept)` is called with this page's own numbers in its transaction.
+        `settle(session, kept)` is called with this page's own numbers in its transaction; of a page
+        of more than GROUP_BYTES, which is written in parts, in that of the last. What a crash
+        leaves of it is there already when it comes again.
         """
         courtesy.give_way()
-        page = _Page(chain, settle)
-        arrived, key_of, size = page.arrived, self._keys.key, 0
+        sizes = document.sizes(items)
+        size = sum(sizes)
+        if size <= GROUP_BYTES:
+            return self._take(_Page(chain, settle), items, size)
+        for item in items:  # whoever stands in its last part says whose the first one is, too
+            self.acquaint(chain, item)
+        parts = _parts(sizes)
+        total = before = Kept()
+        for part in parts[:-1]:
+            page = _Page(chain)
+            total += self._take(page, items[part], sum(sizes[part])) + self.flush()
+            before += page.kept()
+        last = _Page(chain, settle, before)
+        return total + self._take(last, items[parts[-1]], sum(sizes[parts[-1]]))
+
+    def _take(self, page: _Page, items: Sequence[Item], size: int) -> Kept:
+        """Take a page, or a part of one, of so many bytes; return what was committed by that."""
+        arrived, key_of, chain = page.arrived, self._keys.key, page.chain
         for item in items:
             body = item.body
-            size += len(body)
             if not body or body[0] != _OPENING or body[-1] != _CLOSING:
                 body = body.removeprefix(document.BOM).strip(_SPACE)
             try:
@@ -258,7 +259,7 @@ class Keeper:
             hash_ = sha256(body).digest()[:_HASH_BYTES]
             arrived.append(_Arrived(key_of(kind.type, name), kind, name, hash_, body, item))
             if kind is _PATIENT:  # before anything of this page is decided about
-                self._meet(chain, name.decode(), body)
+                self._whose.meet(chain, name.decode(), body)
         if self._anew:  # all of it is news, as a rule
             self._read_early(arrived)
         if not self._pages:
@@ -275,32 +276,9 @@ class Keeper:
         What cannot be read is said when its page comes.
         """
         with suppress(InvalidInput):
-            kind, name = _named(item.body, item)
+            kind, name = glance(item.body) or _named(item.body, item)
             if kind is _PATIENT:
-                self._meet(chain, name.decode(), item.body)
-
-    def _meet(self, chain: str, remote_id: str, body: bytes) -> None:
-        """Tell whether a Patient is the one of this record, and remember it for its chain.
-
-        A connection is pinned to one remote patient. A file has no such pin: several ids may be
-        one person's, but somebody with another birth date is a stranger.
-        """
-        if self._expected is not None:
-            is_ours = remote_id == self._expected
-        else:
-            try:
-                born = text(document.parse(body).get("birthDate"))
-            except InvalidInput:
-                return  # it is refused where it is decided about
-            ours = self._birth_date or born
-            is_ours = ours.startswith(born) or born.startswith(ours)
-            self._birth_date = ours or None
-        company = self._company.setdefault(chain, _Company())
-        if is_ours:
-            company.ours = True
-        else:
-            company.others = True
-            self._strangers.add(remote_id)
+                self._whose.meet(chain, name.decode(), item.body)
 
     def _read_early(self, arrived: Sequence[_Arrived]) -> None:
         """Read what will be read anyway as it comes, so that there is less to do at once later."""
@@ -334,7 +312,7 @@ class Keeper:
                 self._write(session, group)
                 for page in pages:
                     if page.settle is not None:
-                        page.settle(session, page.kept())
+                        page.settle(session, page.before + page.kept())
         except BaseException:
             self._terms.forget()
             raise
@@ -381,7 +359,7 @@ class Keeper:
         arrived = [each for page in pages for each in page.arrived]
         with self._vault.read() as session:
             there = self._look_up(session, [[each.key for each in page.arrived] for page in pages])
-            judge = _Judge(self, session, there, arrived)
+            judge = Judge(session, there, arrived, live=self._live)
             decided = 0
             for page in pages:
                 met = len(group.met)
@@ -412,7 +390,7 @@ class Keeper:
             return known.of_pks(session, list(pks))
         return known.of_pages(session, pages)
 
-    def _decide(self, group: _Group, page: _Page, each: _Arrived, judge: "_Judge") -> None:
+    def _decide(self, group: _Group, page: _Page, each: _Arrived, judge: Judge) -> None:
         """Place bytes that the vault does not have as current; raise InvalidInput if unfit."""
         fresh = group.fresh.get(each.key)
         found = judge.known.get(each.key)
@@ -425,12 +403,12 @@ class Keeper:
             return
         if found is not None:
             have = Known(*found)
-            if not have.moved and judge.nothing_new(have, each):
+            if not have.moved and judge.nothing_new(have, each.hash, each.body):
                 group.met.append(have.pk)
                 return
         self._place(group, page, self._row(each, page.chain), judge)
 
-    def _place(self, group: _Group, page: _Page, row: _Row, judge: "_Judge") -> None:
+    def _place(self, group: _Group, page: _Page, row: _Row, judge: Judge) -> None:
         """Place another version of something that this group or the vault has."""
         key = row.arrived.key
         fresh = group.fresh.get(key)
@@ -448,42 +426,10 @@ class Keeper:
 
     def _row(self, each: _Arrived, chain: str) -> _Row:
         taken = each.taken or self._intake.take(document.text_bytes(each.body), each.kind)
-        if self._strangers or (self._expected is not None and taken.patients != self._ours):
-            self._refuse_others(each, taken, chain)
+        whose = self._whose
+        if whose.strangers or taken.patients != whose.ours:
+            whose.refuse_others(each.remote_id, taken, chain)
         return _Row(each, taken)
-
-    def _refuse_others(self, each: _Arrived, taken: Taken, chain: str) -> None:
-        """Raise InvalidInput for what is somebody else's, or may be.
-
-        What names nobody belongs to whom its file is about: where all Patients of a file are
-        strangers it is theirs, and where some are, nobody can tell.
-        """
-        is_patient = each.kind is _PATIENT
-        whose = (each.remote_id,) if is_patient else taken.patients
-        if not self._strangers.isdisjoint(whose):
-            raise InvalidInput(ANOTHER)
-        if self._expected is not None and any(one != self._expected for one in whose):
-            raise InvalidInput(ANOTHER)
-        company = self._about(chain)
-        if is_patient or not company.others:
-            return
-        if not company.ours:
-            raise InvalidInput(ANOTHER)
-        if not whose and each.kind.type not in SUPPORTING:
-            raise InvalidInput(UNSAID)
-
-    def _about(self, chain: str) -> _Company:
-        """Return whom a file is about; one without a Patient, whom the rest of its zip is about.
-
-        A connection is always about its own patient too, and each of its chains stands alone.
-        """
-        company = self._company.get(chain)
-        if self._expected is not None:
-            return _Company(ours=True, others=company is not None and company.others)
-        if company is not None:
-            return company
-        every = self._company.values()
-        return _Company(any(one.ours for one in every), any(one.others for one in every))
 
     def _write(self, session: Session, group: _Group) -> None:
         rows = group.rows()
@@ -507,7 +453,10 @@ class Keeper:
 
     def _settle_terms(self, session: Session, rows: Sequence[_Row]) -> None:
         self._terms.settle(
-            session, {row.taken.words for row in rows}, {row.taken.codings for row in rows}
+            session,
+            {row.taken.words for row in rows},
+            {row.taken.codings for row in rows},
+            {row.taken.measure for row in rows},
         )
 
     def _insert(self, session: Session, group: _Group, private: set[int]) -> None:
@@ -560,6 +509,7 @@ class Keeper:
             taken.categories,
             self._terms.texts[taken.words],
             taken.value,
+            self._terms.measures[taken.measure],
             labels,
             taken.flags,
             taken.splices,
@@ -575,7 +525,7 @@ class Keeper:
         for row in group.earlier:
             columns = self._columns(row, private)
             pk = group.fresh[row.arrived.key].pk
-            values.append((pk, *columns[0:2], *columns[9:11], self._now, *columns[11:13]))
+            values.append((pk, *columns[0:2], *columns[10:12], self._now, *columns[12:14]))
         session.connection().exec_driver_sql(
             "INSERT INTO record_version(pk, version, hash, labels, flags, received, splices, body)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -681,86 +631,21 @@ class Keeper:
             self._pks.clear()
 
 
-class _Judge:
-    """Tells whether other bytes are news."""
-
-    def __init__(
-        self,
-        keeper: Keeper,
-        session: Session,
-        there: dict[int, known.Row],
-        arrived: Sequence[_Arrived],
-    ) -> None:
-        self.known = there
-        self._session = session
-        self._live = keeper._live  # noqa: SLF001  one thing in two parts
-        self._arrived = arrived
-        self._last: dict[int, bytes] | None = None
-
-    def nothing_new(self, have: Known, each: _Arrived) -> bool:
-        """Say whether the bytes are an earlier version out of turn, or differ in meta only.
-
-        A file that holds two versions of one resource must change nothing when it comes again; an
-        uploaded file never brings back what is in the history. A live server going back to earlier
-        content does: what it offers now is current.
-        """
-        if self._last is None:
-            times = Counter(arrived.key for arrived in self._arrived)
-            self._last = {one.key: one.hash for one in self._arrived if times[one.key] > 1}
-        settles = not self._live or self._last.get(each.key) == have.hash
-        if settles and self._in_history(have.pk, each.hash):
-            return True
-        return self._same_but_meta(have.pk, each.body)
-
-    def _in_history(self, pk: int, hash_: bytes) -> bool:
-        return (
-            self._session.connection()
-            .exec_driver_sql("SELECT 1 FROM record_version WHERE pk = ? AND hash = ?", (pk, hash_))
-            .first()
-            is not None
-        )
-
-    def _same_but_meta(self, pk: int, body: bytes) -> bool:
-        """Some servers put another lastUpdated or versionId into meta at each reading."""
-        blob = (
-            self._session.connection()
-            .exec_driver_sql("SELECT body FROM record WHERE pk = ?", (pk,))
-            .scalar_one()
-        )
-        try:
-            return _without_stamps(bodies.unpack(self._session, blob)) == _without_stamps(body)
-        except InvalidInput:
-            return False
+def _parts(sizes: Sequence[int]) -> list[slice]:
+    """Cut a page of records of these sizes where a part would be larger than GROUP_BYTES."""
+    begins, held = [0], 0
+    for place, size in enumerate(sizes):
+        if held and held + size > GROUP_BYTES:
+            begins.append(place)
+            held = 0
+        held += size
+    return [slice(*pair) for pair in pairwise([*begins, len(sizes)])]
 
 
 def _named(body: bytes, item: Item) -> tuple[Kind, bytes]:
     """Return what `glance` did not see in the first bytes, or raise InvalidInput."""
     kind, remote_id = named(*peek(body), body, item.url)
     return kind, remote_id.encode()
-
-
-def _without_stamps(body: bytes) -> dict[str, Any]:
-    fields: dict[str, Any] = {name: found.raw for name, found in document.fields(body).items()}
-    if "meta" in fields:
-        meta = document.strict(fields["meta"])
-        if isinstance(meta, dict):
-            fields["meta"] = {
-                name: value
-                for name, value in meta.items()
-                if name not in ("lastUpdated", "versionId")
-            }
-    return fields
-
-
-def _birth_date(session: Session) -> str | None:
-    """Return the birth date of the person whose vault this is, as its hospitals gave it."""
-    rows = session.connection().exec_driver_sql(
-        "SELECT body FROM record WHERE type = ? ORDER BY pk", (KINDS["Patient"].number,)
-    )
-    for row in rows.fetchall():
-        if born := text(document.parse(bodies.unpack(session, row[0])).get("birthDate")):
-            return born
-    return None
 
 
 # ------------------------------------------------------------------------------- attachments
@@ -947,6 +832,7 @@ def _erase_rest(session: Session, connection_id: int) -> None:
     run(f"DELETE FROM search_text WHERE id {texts}")
     run(f"DELETE FROM coding WHERE concept {unused.format('concept')}")
     run(f"DELETE FROM concept WHERE id {unused.format('concept')}")
+    run(f"DELETE FROM measure WHERE id {unused.format('measure')}")
 
 
 # ------------------------------------------------------------------------------ dictionaries

@@ -23,7 +23,7 @@ from phr.errors import (
     TrustError,
 )
 from phr.http import SMALL, Http
-from phr.sharing import gate, grants, handles, links, orders, outbox, package
+from phr.sharing import endings, gate, grants, handles, links, orders, outbox, package
 from phr.sharing.channels.base import Channel, Receipt
 from phr.sharing.gate import Presented
 from phr.sharing.grants import StepUp
@@ -45,7 +45,6 @@ from phr.store.vault import Vault
 
 log = logging.getLogger("phr.push")
 
-STOP_SECONDS: Final = 5.0  # that a message at its last step is waited for
 BUDGET: Final = 3 << 20  # bytes of records in one message: about 8 MiB when packed and sealed
 NARROWED = "You share less since this began. It starts again with what you share now."
 
@@ -129,13 +128,14 @@ class Halted:
 def halt(vault: Vault, grant_id: str, actor: Mapping[str, Any], *, now: datetime) -> Halted:
     """Stop an order; when this returns, nothing more of it leaves. Raises NotFound.
 
-    Waits at most five seconds for a message whose final dot is out and not answered yet.
+    Waits at most five seconds for a message whose final dot is out and not answered yet; then its
+    connection is broken off.
     """
     with vault.write(Priority.URGENT) as session:
         orders.stop(session, vault, grant_id, actor, now=now)
-    at_rest = orders.wait(grant_id, STOP_SECONDS)
+    at_rest = orders.at_rest(grant_id)
     with vault.read() as session:
-        return Halted(orders.unconfirmed(session, grant_id), uncertain=not at_rest)
+        return Halted(orders.gone(session, grant_id).handed_over, uncertain=not at_rest)
 
 
 def plan_due(vault: Vault, *, budget: int, now: datetime) -> int:
@@ -239,6 +239,7 @@ def _send(
     channel = channels.get(delivery.channel)
     if channel is None:
         raise DeliveryFailed("This way of sending is not installed any more.", permanent=True)
+    turn = endings.turn(delivery.grant_id)
     released = gate.release(
         vault,
         Presented(_handle_of(vault, delivery.grant_id)),
@@ -252,7 +253,7 @@ def _send(
         released = orders.within(session, released, delivery.id)
     parcel = replace(
         package.parcel(released, delivery.id, base_url=public_url, now=now),
-        point=partial(orders.point, vault, delivery.grant_id),
+        point=partial(orders.point, vault, delivery.grant_id, turn),
         number=delivery.part,
         total=delivery.parts,
     )

@@ -5,10 +5,10 @@ anew, and what was taken in before is recognised by its bytes. When this runs: `
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -19,7 +19,7 @@ from phr import logs
 from phr.errors import Conflict, Damaged, InvalidInput, PhrError, TooManyTries
 from phr.http import Http
 from phr.papers import kinds
-from phr.sharing import inbox, letterbox, postbox
+from phr.sharing import echo, inbox, letterbox, postbox
 from phr.sharing.channels import discovery, mdn, message, submission, trust
 from phr.sharing.channels.identity import Identity
 from phr.sharing.channels.mdn import Disposition, Notice
@@ -27,9 +27,9 @@ from phr.sharing.channels.message import Attachment, Opened
 from phr.sharing.channels.trust import Purpose
 from phr.sharing.inbox import DIRECT, Received, Sent
 from phr.sharing.letterbox import Outcome
-from phr.store import arrived
+from phr.store import arrived, audit
 from phr.store.arrived import Mail
-from phr.store.models import Direction, Letter, LetterState
+from phr.store.models import Direction, Letter, LetterState, MailMode
 from phr.store.vault import Vault
 
 log = logging.getLogger("phr.receive")
@@ -58,6 +58,7 @@ class _Box:
     """What the vault gives for judging mail, read once for a look."""
 
     address: str
+    mode: str
     identities: Sequence[Identity]
     accepted: Sequence[x509.Certificate]  # anchors of those we accept from
     reached: Sequence[x509.Certificate]  # anchors of those we send to
@@ -93,6 +94,7 @@ def _box(vault: Vault) -> _Box | None:
             return None
         return _Box(
             held.address.lower(),
+            held.mode,
             postbox.identities(session),
             postbox.anchors(session, Direction.IN),
             postbox.anchors(session, Direction.OUT),
@@ -138,13 +140,22 @@ def _judged(vault: Vault, box: _Box | None, mail: Mail, http: Http, now: datetim
         raise InvalidInput(NO_POSTBOX)
     to = [each for each in mail.recipients if each.lower() == box.address]
     keys = [(each.certificate, each.key) for each in box.identities]
+    if mail.vouched and box.mode == MailMode.HISP:
+        return _vouched(vault, box, mail, now)
     opened = message.unseal(mail.raw, envelope_from=mail.sender, envelope_to=to, keys=keys)
     if mdn.is_report(opened.entity):
         return _noticed(vault, box, opened, http, now)
+    if echo.is_signed(opened, box.identities) and echo.came(vault, opened.message_id, now=now):
+        return _own(opened)
     signer = _trusted(opened, opened.sender, box.accepted, http, now)
     contents = message.contents(opened)
     last = now >= mail.at + PATIENCE
-    taken, left_out = _taken(vault, opened, contents, signer, now=now, last=last)
+    name_of_key = signer.fingerprint(hashes.SHA256()).hex()
+
+    def sender(session: Session) -> str:
+        return letterbox.sender(session, opened.sender, name_of_key, now=now)
+
+    taken, left_out = _taken(vault, opened, contents, sender, now=now, last=last)
     if not taken and not left_out:
         raise InvalidInput(NOTHING)
     answers = [Disposition.PROCESSED]
@@ -158,6 +169,47 @@ def _judged(vault: Vault, box: _Box | None, mail: Mail, http: Http, now: datetim
         arrivals=tuple(each.id for each in taken),
         left_out=tuple(left_out),
         answers=tuple(answers),
+    )
+
+
+def _own(opened: Opened, *, answers: bool = True) -> Outcome:
+    """Write down the patient's own test message: it is answered, and is nothing for the inbox."""
+    return Outcome(
+        LetterState.NOTICE,
+        echo.CAME,
+        message_id=opened.message_id,
+        answers=(Disposition.PROCESSED,) if answers else (),
+    )
+
+
+def _vouched(vault: Vault, box: _Box, mail: Mail, now: datetime) -> Outcome:
+    """Take what a provider opened and checked, on its word; it also answers the sender."""
+    opened = message.opened_by_provider(mail.raw)
+    if mdn.is_report(opened.entity):
+        notice = mdn.read(opened)
+        if notice is None:
+            raise InvalidInput(UNREADABLE)
+        is_ours = _settled(vault, box, notice, now)
+        said = SAID[notice.disposition] if is_ours else NOT_OURS
+        return Outcome(LetterState.NOTICE, said, message_id=opened.message_id)
+    if opened.sender == box.address and echo.came(vault, opened.message_id, now=now):
+        return _own(opened, answers=False)
+    contents = message.contents(opened)
+
+    def sender(session: Session) -> str:
+        by = letterbox.BY_PROVIDER
+        return letterbox.sender(session, opened.sender, by, now=now, verified=by)
+
+    last = now >= mail.at + PATIENCE
+    taken, left_out = _taken(vault, opened, contents, sender, now=now, last=last)
+    if not taken and not left_out:
+        raise InvalidInput(NOTHING)
+    return Outcome(
+        LetterState.TAKEN,
+        message_id=opened.message_id,
+        subject=opened.subject,
+        arrivals=tuple(each.id for each in taken),
+        left_out=tuple(left_out),
     )
 
 
@@ -191,25 +243,51 @@ def _noticed(vault: Vault, box: _Box, opened: Opened, http: Http, now: datetime)
     notice = mdn.read(opened)
     if notice is None:
         raise InvalidInput(UNREADABLE)
-    anchors = [*box.reached, *box.accepted]
-    signer = _trusted(opened, notice.recipient, anchors, http, now)
-    is_ours = notice.disposition is Disposition.OTHER
-    if not is_ours:
-        with vault.write() as session:
-            is_ours = postbox.settle(
-                session,
-                vault,
-                message_id=notice.message_id,
-                recipient=notice.recipient,
-                disposition=notice.disposition,
-                now=now,
-            )
+    if notice.recipient == box.address and echo.is_signed(opened, box.identities):
+        signer = opened.signers[0]
+    else:
+        anchors = [*box.reached, *box.accepted]
+        signer = _trusted(opened, notice.recipient, anchors, http, now)
+    is_ours = _settled(vault, box, notice, now)
     return Outcome(
         LetterState.NOTICE,
         SAID[notice.disposition] if is_ours else NOT_OURS,
         message_id=opened.message_id,
         certificate=signer.public_bytes(Encoding.DER),
     )
+
+
+def _settled(vault: Vault, box: _Box, notice: Notice, now: datetime) -> bool:
+    """Note what a notice says; False where it is about nothing that was sent from here."""
+    if notice.disposition is Disposition.OTHER:
+        return True
+    if notice.recipient == box.address and echo.answered(vault, notice, now=now):
+        return True
+    with vault.write() as session:
+        return postbox.settle(
+            session,
+            vault,
+            message_id=notice.message_id,
+            recipient=notice.recipient,
+            disposition=notice.disposition,
+            now=now,
+        )
+
+
+def again(vault: Vault, letter_id: str, actor: Mapping[str, Any], *, now: datetime) -> None:
+    """Let a refused mail be judged once more, by those who are trusted now.
+
+    Raises NotFound once its bytes are erased, Conflict while too much waits.
+    """
+    with vault.read() as session:
+        letter, raw = letterbox.refused(session, letter_id)
+    mail = Mail(letter.sender, (letter.recipient,), now, raw, vouched=bool(letter.vouched))
+    arrived.put_aside_here(vault, mail)
+    with vault.write() as session:
+        held, _ = letterbox.refused(session, letter_id)
+        letterbox.forget(session, held)
+        audit.append(session, vault, "mail.again", actor, letter=letter_id)
+    _later.clear()
 
 
 # ------------------------------------------------------------------ into the inbox
@@ -219,7 +297,7 @@ def _taken(
     vault: Vault,
     opened: Opened,
     contents: message.Contents,
-    signer: x509.Certificate,
+    sender: Callable[[Session], str],
     *,
     now: datetime,
     last: bool,
@@ -227,13 +305,8 @@ def _taken(
     """Hand each part to the inbox; return what waits there, and what was not taken and why.
 
     Where the inbox is full the mail waits until the `last` time, and what then finds no room is
-    left out. What was taken before is recognised.
+    left out. What was taken before is recognised. `sender` returns the recipient's id.
     """
-    name_of_key = signer.fingerprint(hashes.SHA256()).hex()
-
-    def sender(session: Session) -> str:
-        return letterbox.sender(session, opened.sender, name_of_key, now=now)
-
     taken: list[Received] = []
     left_out: list[tuple[str, str]] = []
     for sent, name in _parts(opened, contents):
@@ -319,6 +392,8 @@ def _certificates(
     box: _Box, letter: Letter, http: Http, now: datetime
 ) -> Sequence[x509.Certificate]:
     """Return what to encrypt an answer for: the signer's certificate, else what is published."""
+    if letter.sender.lower() == box.address:
+        return [box.identities[0].certificate]
     anchors, fetch = [*box.reached, *box.accepted], trust.fetching(http)
     if letter.certificate is not None:
         signer = x509.load_der_x509_certificate(letter.certificate)

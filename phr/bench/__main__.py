@@ -12,7 +12,18 @@ from importlib.metadata import version
 
 import sqlcipher3
 
-from phr.bench import apps, corpus, doors, imports, pages, pipeline, queries, summary
+from phr.bench import (
+    apps,
+    corpus,
+    doors,
+    imports,
+    mail,
+    pages,
+    pipeline,
+    queries,
+    stopping,
+    summary,
+)
 from phr.bench.row import Row
 
 MEASURES: dict[str, Callable[[bool], list[Row]]] = {
@@ -29,7 +40,9 @@ MEASURES: dict[str, Callable[[bool], list[Row]]] = {
     "doors": doors.leaving,
     "searches": doors.searching,
     "tokens": doors.tokens,
+    "stop": stopping.stopped,
     "apps": apps.asked,
+    "mail": mail.measured,
 }
 BY_NAME = {"million"}
 

@@ -106,7 +106,7 @@ def pages(quick: bool) -> list[Row]:
     """Measure timeline page, start, memory and revoke against a running appliance."""
     count = 10_000 if quick else 100_000
     with TemporaryDirectory() as name:
-        stage = _stage(Path(name), count)
+        stage = staged(Path(name), count)
         rows = [_first_page(stage)]
         with running(stage) as server:
             rows += [*_timelines(server, count), *_revokes(server, quick)]
@@ -117,7 +117,7 @@ def pages(quick: bool) -> list[Row]:
             time.sleep(IDLE_SECONDS)
             rows.append(Row("rss.idle", server.resident(), "MB", None, None, "<= 110", "<= 75"))
     with TemporaryDirectory() as name:
-        stage = _stage(Path(name), SECTIONS_COUNT - TESTS * OF_EACH, more=_tests())
+        stage = staged(Path(name), SECTIONS_COUNT - TESTS * OF_EACH, more=_tests())
         with running(stage) as server:
             rows += _sections(server)
     return rows
@@ -194,7 +194,7 @@ def _revokes(server: Server, quick: bool, *, busy: bool = False) -> Iterator[Row
     """Time from the tap on "stop" until an open page of the doctor is told and answers 410."""
     times = 10 if quick else REVOKES
     browser = server.browser()
-    token = _token(browser, server.stage)
+    token = form_token(browser, server.stage)
     told = [_revoke(server, browser, token, server.stage.grants.pop()) for _ in range(times)]
     name = "revoke.importing" if busy else "revoke"
     if not busy:
@@ -229,7 +229,7 @@ def _revoke(
     listener = threading.Thread(target=wait)
     listener.start()
     begin = time.perf_counter()
-    _post(server, browser, f"/grants/{grant_id}/stop", token)
+    post(server, browser, f"/grants/{grant_id}/stop", token)
     listener.join(60)
     doctor.close()
     page.close()
@@ -239,7 +239,7 @@ def _revoke(
 # ------------------------------------------------------------------ the stage
 
 
-def _stage(folder: Path, count: int, more: Sequence[Item] = ()) -> Stage:
+def staged(folder: Path, count: int, more: Sequence[Item] = ()) -> Stage:
     """Fill a data folder."""
     appliance = Appliance.open(Settings(data=folder / "data"))
     try:
@@ -433,12 +433,12 @@ def _get(browser: http.client.HTTPConnection, stage: Stage, path: str) -> bytes:
     return body
 
 
-def _token(browser: http.client.HTTPConnection, stage: Stage) -> str:
+def form_token(browser: http.client.HTTPConnection, stage: Stage) -> str:
     html = gzip.decompress(_get(browser, stage, "/more")).decode()
     return html.partition('name="csrf" value="')[2].partition('"')[0]
 
 
-def _post(server: Server, browser: http.client.HTTPConnection, path: str, token: str) -> None:
+def post(server: Server, browser: http.client.HTTPConnection, path: str, token: str) -> None:
     headers = {
         "Cookie": f"hp={server.stage.cookie}",
         "Origin": server.home,

@@ -11,11 +11,11 @@ from phr import views
 from phr.bench import house, imports, shape
 from phr.bench.row import Row
 from phr.fhir.record import Selection
-from phr.store import records
+from phr.store import points, records
 from phr.store.vault import Vault
 
 TEST = ("http://loinc.org", "4544-3")  # one of those that every person of the corpus has
-POINTS = 2000
+POINTS = points.MOST
 _TYPO = {20_000: "<= 15", 100_000: "<= 25", 1_000_000: "<= 60"}  # milliseconds
 
 
@@ -63,7 +63,7 @@ def _cases(session: Session, vault: Vault) -> dict[str, Callable[[], object]]:
     return {
         "timeline": lambda: records.select(session, vault, newest),
         "series": lambda: records.select(session, vault, series),
-        "trend": lambda: records.select(session, vault, trend),
+        "trend": lambda: points.read(session, vault, trend),
         "search": lambda: records.search(session, vault, "glucose", limit=50),
         "search.typo": lambda: records.search_near(session, vault, "glucsoe", limit=50),
     }

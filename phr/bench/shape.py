@@ -60,10 +60,10 @@ def fill(vault: Vault, count: int, seed: int = 1) -> None:
 _APART = 604_800_000  # a week, in milliseconds, from one repetition to the next
 _COPY = (
     "INSERT INTO record(pk, key, connection, type, remote_id, version, hash, time, time_end,"
-    " timeline, concept, category, text, value, labels, flags, received, pull, splices, body)"
-    " SELECT pk + :pks, random(), connection, type, remote_id || :name, version, hash,"
-    " time - :ms, time_end - :ms, timeline - :ms, concept, category, text, value, labels, flags,"
-    " received, pull, splices, body FROM record WHERE pk <= :most"
+    " timeline, concept, category, text, value, measure, labels, flags, received, pull, splices,"
+    " body) SELECT pk + :pks, random(), connection, type, remote_id || :name, version, hash,"
+    " time - :ms, time_end - :ms, timeline - :ms, concept, category, text, value, measure, labels,"
+    " flags, received, pull, splices, body FROM record WHERE pk <= :most"
 )
 
 

@@ -75,7 +75,11 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """All points of one series in one unit. `bars` join the two figures of a pair."""
+    """The points of one series in one unit. `bars` join the two figures of a pair.
+
+    `of` is how many values it stands for, where that is more than its points (see `_thinned`);
+    `unshaded` says that their ranges change too often to be drawn.
+    """
 
     points: tuple[Point, ...]
     lines: tuple[tuple[str, str, str, str], ...]
@@ -83,6 +87,8 @@ class Trend:
     rows: tuple[Tick, ...]
     columns: tuple[Tick, ...]
     bars: tuple[tuple[str, str, str, str], ...] = ()
+    of: int = 0
+    unshaded: bool = False
 
 
 def _cent(value: float) -> str:
@@ -120,7 +126,7 @@ def number_line(one: Result) -> NumberLine | None:
         ticks=tuple(ticks),
         at=_cent(_place(figure, start, end)),
         shape=shape_of(one),
-        out=one.word.mark in ("high", "low", "flag"),
+        out=_is_out(one),
     )
 
 
@@ -172,6 +178,9 @@ def spark(values: Sequence[Result]) -> Spark | None:
 # ------------------------------------------------------------------------------- trend
 
 _TOP, _BOTTOM, _START, _END = 8.0, 88.0, 12.0, 96.0
+MOST_WHOLE = 300  # values of a line that are each drawn; of more there is no place for all
+_STRETCHES = 60  # of the time in which a line is thinned: two for each five pixels of a phone
+_MOST_BANDS = 100  # of a thinned line; more are no ranges that anybody could read
 
 
 _Dated = tuple[datetime, float, Result]
@@ -182,6 +191,7 @@ def trend(
 ) -> Trend | None:
     """Draw a series of plain, dated numbers in one unit; None for fewer than two.
 
+    A line of more than `MOST_WHOLE` values is thinned; its ranges and axes are those of all.
     `lower` are the second figures of pairs (diastolic), drawn on the same axes and joined to the
     first of the same record. With `born` the time axis is told in years of age.
     """
@@ -207,22 +217,28 @@ def trend(
         [(across(when), down(figure), one) for when, figure, one in line]
         for line in (first_line, second_line)
     ]
+    bands = tuple(
+        band
+        for line in lines
+        for band in _bands([(x, one.range) for x, _, one in line], steps, down)
+    )
+    thin = any(len(line) > MOST_WHOLE for line in lines)
+    drawn = [_thinned(line) if thin else (line, line) for line in lines]
+    unshaded = thin and len(bands) > _MOST_BANDS
     digits = max(0, -math.floor(math.log10(steps[1] - steps[0]) + 1e-9))
     return Trend(
-        points=_readable([point for line in lines for point in _points(line)]),
+        points=_readable([point for marks, _ in drawn for point in _points(marks)]),
         lines=tuple(
             (_cent(x1), _cent(y1), _cent(x2), _cent(y2))
-            for line in lines
-            for (x1, y1, _), (x2, y2, _) in pairwise(line)
+            for _, path in drawn
+            for (x1, y1, _), (x2, y2, _) in pairwise(path)
         ),
-        bands=tuple(
-            band
-            for line in lines
-            for band in _bands([(x, one.range) for x, _, one in line], steps, down)
-        ),
+        bands=() if unshaded else bands,
         rows=tuple(Tick(_cent(down(step)), _tick(step, digits)) for step in steps),
         columns=_ages(first, last, born, across) if born else _columns(first, last, across),
         bars=_bars(*lines),
+        of=len(everything) if thin else 0,
+        unshaded=unshaded,
     )
 
 
@@ -244,6 +260,40 @@ def _tick(step: float, digits: int) -> str:
 
 
 _Places = list[tuple[float, float, Result]]
+
+
+def _thinned(places: _Places) -> tuple[_Places, _Places]:
+    """Return what is marked of a line, and what the line itself goes through.
+
+    Of each stretch of time the first, the last, the lowest and the highest value, and every one
+    that is flagged or out of range; of those that would cover one another, one.
+    """
+    stretches: dict[int, list[int]] = {}
+    for index, (x, _, _) in enumerate(places):
+        stretch = int((x - _START) / (_END - _START) * _STRETCHES)
+        stretches.setdefault(stretch, []).append(index)
+    path: set[int] = set()
+    for some in stretches.values():
+        heights = [places[index][1] for index in some]
+        ends = (heights.index(min(heights)), heights.index(max(heights)))
+        path.update((some[0], some[-1], *(some[end] for end in ends)))
+    marked = set(path)
+    covered = {_spot(places[index]) for index in path}
+    for index, place in enumerate(places):
+        if _is_out(place[2]) and (spot := _spot(place)) not in covered:
+            covered.add(spot)
+            marked.add(index)
+    return [places[index] for index in sorted(marked)], [places[index] for index in sorted(path)]
+
+
+def _spot(place: tuple[float, float, Result]) -> tuple[int, int, str, bool]:
+    """Return where a mark stands to half its size (4 pixels on a phone), and how it looks."""
+    x, y, one = place
+    return round(x / 0.7), round(y / 0.8), shape_of(one), _is_out(one)
+
+
+def _is_out(one: Result) -> bool:
+    return one.word.mark in ("high", "low", "flag")
 
 
 def _bars(upper: _Places, lower: _Places) -> tuple[tuple[str, str, str, str], ...]:
@@ -274,7 +324,7 @@ def _points(places: _Places) -> list[tuple[int, Point]]:
             label=drawn_words(one) if shown else "",
             label_y=_cent(y - 5 if above else y + 8.5),
             shape=shape_of(one),
-            out=one.word.mark in ("high", "low", "flag"),
+            out=_is_out(one),
             anchor=_label_anchor(x),
         )
         made.append((told.index(index) if index in told else len(told), point))
@@ -288,14 +338,14 @@ def _readable(ranked: Sequence[tuple[int, Point]]) -> tuple[Point, ...]:
     """Take away the labels that would stand on others; the table has every value."""
     boxes: list[tuple[float, float, float, float]] = []
     kept: set[int] = set()
-    for place in sorted(range(len(ranked)), key=lambda at: ranked[at][0]):
-        point = ranked[place][1]
-        box = _box(point)
-        if point.label and not any(_meet(box, other) for other in boxes):
+    labelled = [place for place, (_, point) in enumerate(ranked) if point.label]
+    for place in sorted(labelled, key=lambda at: ranked[at][0]):
+        box = _box(ranked[place][1])
+        if not any(_meet(box, other) for other in boxes):
             boxes.append(box)
             kept.add(place)
     return tuple(
-        point if place in kept else replace(point, label="")
+        point if place in kept or not point.label else replace(point, label="")
         for place, (_, point) in enumerate(ranked)
     )
 

@@ -39,6 +39,11 @@ class Vaccine:
     marks: Marks
     evidence: Evidence = NO_EVIDENCE
 
+    @property
+    def counts(self) -> bool:
+        """Say whether it is a dose that was given, on a day that had come."""
+        return self.given and not (self.marks.mistaken or self.marks.ahead)
+
 
 def immunizations(records: Sequence[Record], how: How = PLAINLY) -> tuple[Vaccine, ...]:
     """Read every Immunization, each told once, in the order given."""

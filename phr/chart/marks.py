@@ -1,8 +1,9 @@
-"""What may be said beside any entry: mistaken, withdrawn, private, changed in meaning."""
+"""What may be said beside any entry: mistaken, withdrawn, ahead of its day, private, altered."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
 from phr.chart.plain import code_of, mapping, mappings
 from phr.fhir.labels import Label
@@ -16,6 +17,7 @@ class Marks:
 
     mistaken: bool = False  # the source marked it as entered in error
     withdrawn: bool = False  # the source no longer offers it
+    ahead: bool = False  # said to have happened on a day after the one on which it came
     private: bool = False  # the patient's own mark
     altered: bool = False  # a modifierExtension may change its meaning (FHIR R4 §2.4.1)
 
@@ -25,6 +27,7 @@ class Marks:
         said = (
             (self.mistaken, "Marked by the source as entered in error"),
             (self.withdrawn, "No longer offered by the source; this copy is kept"),
+            (self.ahead, "Dated by the source on a day that had not come yet"),
             (self.altered, "Carries an extra condition that may change its meaning"),
             (self.private, "Private: never shared"),
         )
@@ -32,6 +35,18 @@ class Marks:
 
 
 NO_MARKS = Marks()
+_A_DAY: Final = timedelta(days=1)
+_KINDS: Final = (
+    "AllergyIntolerance Condition DiagnosticReport Immunization MedicationAdministration"
+    " MedicationDispense MedicationOrder MedicationRequest Observation Procedure"
+)
+_HAPPENED: Final = frozenset(_KINDS.split())
+_BEGAN: Final = frozenset(
+    ("onsetDateTime", "onsetPeriod", "recordedDate")
+)  # an end may be foreseen
+_NOT_YET: Final = frozenset(
+    ("draft", "not-done", "not-started", "on-hold", "planned", "preparation", "registered")
+)
 _PRIVATE = int(Label.PRIVATE)  # arithmetic on the enum is slow, and this is a hot path
 
 
@@ -49,9 +64,27 @@ def marks(record: Record) -> Marks:
     wrong = mistaken(document)
     altered = "modifierExtension" in document and bool(mappings(document["modifierExtension"]))
     private = bool(int(record.labels) & _PRIVATE)
-    if not (wrong or altered or private or record.withdrawn):
+    ahead = is_ahead(record)
+    if not (wrong or altered or private or ahead or record.withdrawn):
         return NO_MARKS
-    return Marks(wrong, record.withdrawn, private, altered)
+    return Marks(wrong, record.withdrawn, ahead, private, altered)
+
+
+def is_ahead(record: Record) -> bool:
+    """Say whether something is said to have happened after the day on which it was told.
+
+    A slip of the source: it is no newest value, no dose given, no medicine taken. What is only
+    planned may lie ahead. A day is allowed for zones.
+    """
+    when = record.when
+    return (
+        when is not None
+        and when > record.received_at
+        and when - record.received_at > _A_DAY
+        and record.type in _HAPPENED
+        and record.document.get("status") not in _NOT_YET
+        and (record.type != "Condition" or not _BEGAN.isdisjoint(record.document))
+    )
 
 
 def says_transcribed(record: Record) -> bool:

@@ -226,6 +226,8 @@ def _standing(record: Record, today: str, found: Marks) -> tuple[Standing, str]:
     if is_of_the_list(concept):  # what is taken back states nothing now
         return (Standing.PAST if found.withdrawn else Standing.SAID), ""
     doubt = "" if found.withdrawn else _doubt(document, status, today)
+    if found.ahead and not doubt:
+        doubt = f"listed as active, but dated {moment_words(_dated(document))}"
     unclear = found.withdrawn or doubt
     return (Standing.UNCLEAR if unclear else Standing.CURRENT), doubt
 

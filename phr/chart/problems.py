@@ -15,6 +15,7 @@ from phr.chart.plain import (
     codes,
     concept_words,
     concepts_words,
+    ended_before,
     joined,
     mapping,
     mappings,
@@ -133,10 +134,15 @@ def _problem(record: Record, book: Book) -> Problem:
     verified, doubt = _status(document.get("verificationStatus"), _VERIFIED)
     doubt = "" if verified == "confirmed" else doubt
     ended = _edge(document, "abatement")
+    found = marks(record)
     return Problem(
         record=record,
         name=concept_words(document.get("code")) or "Problem without a name",
-        standing=_standing(clinical, ended=bool(ended), doubted=bool(doubt)),
+        standing=_standing(
+            clinical,
+            ended=bool(ended),
+            doubted=bool(doubt) or found.ahead or _is_past(record),
+        ),
         status=joined(said, doubt),
         severity=concept_words(document.get("severity")),
         began=_edge(document, "onset"),
@@ -150,7 +156,7 @@ def _problem(record: Record, book: Book) -> Problem:
             for note in mappings(document.get("note"))
             if string(note.get("text"))
         ),
-        marks=marks(record),
+        marks=found,
     )
 
 
@@ -169,6 +175,15 @@ def _standing(clinical: str, *, ended: bool, doubted: bool) -> Standing:
     if clinical in _OVER or (not clinical and ended):
         return Standing.OVER
     return Standing.ACTIVE if clinical and not doubted else Standing.UNCLEAR
+
+
+def _is_past(record: Record) -> bool:
+    """Say whether it was over when it came; what is active too contradicts itself (R4 con-4)."""
+    document = record.document
+    period = mapping(document.get("abatementPeriod"))
+    told = string(document.get("abatementDateTime")) or string(period.get("end"))
+    came = record.received_at.isoformat()
+    return ended_before(told, came) or document.get("abatementBoolean") is True
 
 
 def _edge(document: Mapping[str, Any], name: str) -> str:

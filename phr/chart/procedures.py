@@ -13,6 +13,7 @@ from phr.chart.plain import (
     concept_words,
     concepts_words,
     joined,
+    mapping,
     mappings,
     moment_words,
     period_words,
@@ -37,9 +38,15 @@ class Procedure:
     place: str
     body_site: str
     outcome: str
+    devices: tuple[str, ...]
     notes: tuple[str, ...]
     marks: Marks
     evidence: Evidence = NO_EVIDENCE
+
+    @property
+    def counts(self) -> bool:
+        """Say whether it was done, on a day that had come."""
+        return self.done and not (self.marks.mistaken or self.marks.ahead)
 
 
 def procedures(records: Sequence[Record], how: How = PLAINLY) -> tuple[Procedure, ...]:
@@ -67,6 +74,7 @@ def _procedure(record: Record, book: Book) -> Procedure:
         place=book.name(record, document.get("location")),
         body_site=joined(*concepts_words(document.get("bodySite"))),
         outcome=concept_words(document.get("outcome")),
+        devices=_devices(document),
         notes=tuple(
             clip(string(note.get("text")), 300)
             for note in mappings(document.get("note"))
@@ -74,6 +82,18 @@ def _procedure(record: Record, book: Book) -> Procedure:
         ),
         marks=marks(record),
     )
+
+
+def _devices(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what was used: each kind, and the number (UDI) that tells one from the others."""
+    kinds = concepts_words(document.get("usedCode"))
+    told = (
+        joined(string(one.get("display")), string(mapping(one.get("identifier")).get("value")))
+        for one in mappings(document.get("usedReference"))
+    )
+    numbered = tuple(words for words in told if words)
+    named = {words.partition(", ")[0] for words in numbered}
+    return (*numbered, *(kind for kind in dict.fromkeys(kinds) if kind and kind not in named))
 
 
 def _when(document: Mapping[str, Any]) -> str:

@@ -498,7 +498,15 @@ def results(
     person = whose(records, how)
     read = [result(record, book, person) for record in of_types(records, "Observation")]
     found = entries(records, ("Observation",), how)
-    return tuple(_with_earlier(gathered(read, found, lambda one: not one.status)))
+    return tuple(_with_earlier(gathered(read, found, speaks)))
+
+
+def speaks(one: Result) -> tuple[bool, bool, bool]:
+    """Return which of one result from two places speaks (see `gathered`).
+
+    The flagged one, then one that is final, then one with a range: no copy hides what another says.
+    """
+    return one.flagged, not one.status, one.span is not None
 
 
 def _with_earlier(read: list[Result]) -> Iterable[Result]:
@@ -678,8 +686,13 @@ def by_test(records: Sequence[Record], how: How = PLAINLY) -> tuple[Test, ...]:
 
     One test in units without a known factor between them is two tests: nothing is guessed.
     """
+    return as_tests(results(records, how=how))
+
+
+def as_tests(found: Iterable[Result]) -> tuple[Test, ...]:
+    """Gather results that were read, as `by_test` does."""
     same: dict[object, list[Result]] = {}
-    for one in results(records, how=how):
+    for one in found:
         same.setdefault(one.key or one.name.casefold(), []).append(one)
     made = [test for some in same.values() for test in tests_of(some)]
     return tuple(sorted(made, key=lambda test: (test.name.casefold(), test.unit)))
@@ -759,7 +772,7 @@ def newest_of_each(found: Iterable[Test]) -> list[Result]:
             sources = set(one.evidence.sources or (one.record.connection_id,))
             if not one.void and not sources <= seen:
                 chosen.append(one)
-                seen |= sources
+                seen |= set() if one.marks.ahead else sources  # a slip of the pen hides none
     return chosen
 
 

@@ -371,7 +371,7 @@ def _immunizations(records: Sequence[Record], how: How) -> Section:
             evidence=one.evidence,
         )
         for one in immunizations(records, how)
-        if one.given and not one.marks.mistaken
+        if one.counts
     )
     return _section(IMMUNIZATIONS, lines)
 
@@ -417,7 +417,7 @@ def _procedures(records: Sequence[Record], how: How) -> Section:
             evidence=one.evidence,
         )
         for one in procedures(records, how)
-        if one.done and not one.marks.mistaken
+        if one.counts
     )
     return _section(PROCEDURES, lines)
 

@@ -30,6 +30,8 @@ Item = Mapping[str, Any]
 Call = Callable[..., Iterator[Item]]
 
 DONE, FAILED, WRONG_USE, SEALED, NEEDS_A_PERSON = 0, 1, 2, 3, 4
+_SIGN_IN = "Password"
+_CODE = "Second-factor code (none: press Enter)"
 
 
 def main() -> None:
@@ -102,6 +104,8 @@ class Shell:
                 raise click.UsageError(f"--unlock-file: {error.strerror}") from error
         elif self._unlock_file is None and sys.stdin.isatty():
             text = click.prompt(prompt, hide_input=True, confirmation_prompt=twice, err=True)
+            if prompt == _SIGN_IN:
+                text += "\n" + click.prompt(_CODE, default="", show_default=False, err=True)
         else:
             text = sys.stdin.read()
         lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -115,7 +119,7 @@ class Shell:
         """Return the account and password that open sealed records, where they were given."""
         if self.account is None and self._unlock_file is None and not always:
             return {}
-        password, *more = self.secret("Password")
+        password, *more = self.secret(_SIGN_IN)
         code = more[0] if more else None
         return {"unlock": {"account": self.account, "password": password, "code": code}}
 
@@ -293,7 +297,10 @@ def _say_ready(item: Item) -> str:
 @click.option("--administrator", is_flag=True, help="May see how the box is doing and add people.")
 def account_create(shell: Shell, name: str, administrator: bool) -> None:
     """Create the account NAME; its password is the secret."""
+    from phr.store import accounts  # noqa: PLC0415 - `phr --help` needs none of the house
+
     password = shell.secret("Password for the new account", twice=True)[0]
+    accounts.check_new(name, password)  # before a house is begun for it
     with shell.target(begins=True) as call:
         items = call("account.create", name=name, password=password, administrator=administrator)
         shell.show(items, lambda item: f"Created the account {item['name']}.")
@@ -514,7 +521,10 @@ def _say_backup(item: Item) -> str:
 @click.option("--bring-back", is_flag=True, help="Even if the record was shredded here.")
 def restore(shell: Shell, folder: Path, kit: bool, bring_back: bool) -> None:
     """Restore a record from the backup in FOLDER; the secret of one of its members opens it."""
-    secret = shell.secret("Recovery kit" if kit else "Password")[0]
+    from phr.store import restore as restoring  # noqa: PLC0415 - as everywhere here
+
+    secret = shell.secret("Recovery kit" if kit else "Password of a member")[0]
+    restoring.check(folder, kit=secret if kit else None)  # before a house is begun for it
     given = {"kit" if kit else "password": secret, "bring_back": bring_back}
     with shell.target(begins=True) as call:
         items = call("restore", folder=str(folder.absolute()), **given)
@@ -560,6 +570,8 @@ def check(shell: Shell, what: str | None, alive: bool, **given: Any) -> None:
     `check connection NUMBER` reports what a connected hospital's interface claims, returned and
     got wrong, with nothing of the patient in it.
     """
+    if alive and (what or any(given.values())):
+        raise click.UsageError("--alive goes with no other question.")
     if alive:
         from phr.cli import alive as probe  # noqa: PLC0415 - `phr --help` needs none of the house
 

@@ -14,10 +14,11 @@ from sqlalchemy import select
 
 from phr import clock, connect, pull, selfcheck
 from phr.appliance import Appliance
-from phr.cli import catalogue_commands, record_commands
+from phr.cli import alive, catalogue_commands, record_commands
 from phr.cli.control import RemoteFailure
 from phr.connectors import LIVE
 from phr.errors import (
+    AddressRefused,
     Conflict,
     ConnectorError,
     InvalidInput,
@@ -26,6 +27,7 @@ from phr.errors import (
     PhrError,
     Sealed,
     StepUpNeeded,
+    TotpNeeded,
     WrongPatient,
 )
 from phr.sharing import activity, gate
@@ -52,6 +54,7 @@ _CODES: tuple[tuple[type[PhrError], int], ...] = (
     (NeedsReauthorisation, 4),
     (WrongPatient, 4),
     (StepUpNeeded, 4),
+    (TotpNeeded, 4),
 )
 
 
@@ -224,6 +227,10 @@ def _connect_begin(
 ) -> Iterator[Item]:
     vault = _vault(appliance, patient)
     base_url = given["base_url"]
+    try:
+        appliance.http.guard.check(base_url)
+    except AddressRefused as error:  # by its text alone: a wrong value
+        raise InvalidInput(error.sentence) from error
     wish = connect.Wish(
         name=name or urlsplit(base_url).hostname or base_url,
         base_url=base_url,
@@ -486,6 +493,12 @@ def _restore(
     }
 
 
+def _alive(appliance: Appliance) -> Iterator[Item]:
+    """Ask our own listener; what answered the command already is the control socket."""
+    alive.ask_listener(appliance.settings)
+    yield from ()
+
+
 def _check(appliance: Appliance, *, connection: int | None = None, **given: Any) -> Iterator[Item]:
     if connection is not None:
         yield from _check_connection(appliance, connection, **given)
@@ -535,6 +548,7 @@ COMMANDS: dict[str, Command] = {
     "backup": _backup,
     "restore": _restore,
     "check": _check,
+    "check.alive": _alive,
     "catalogue.apply": catalogue_commands.apply,
     "catalogue.show": catalogue_commands.show,
 }

@@ -124,15 +124,19 @@ def answers(path: Path) -> bool:
         return True
 
 
-def call(path: Path, command: str, arguments: Mapping[str, Any]) -> Iterator[Item]:
+def call(
+    path: Path, command: str, arguments: Mapping[str, Any], *, patience: float | None = None
+) -> Iterator[Item]:
     """Run a command inside the appliance that listens at `path`; items come while it runs.
 
-    Raises RemoteFailure with the exit code when it failed there.
+    `patience` is how many seconds an item may take; None: as many as it needs. Raises RemoteFailure
+    with the exit code when it failed there, OSError where nobody listens or patience is over.
     """
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller,
         caller.makefile("rwb") as stream,
     ):
+        caller.settimeout(patience)
         caller.connect(_short(path))
         _send(stream, {"command": command, "arguments": arguments})
         for line in stream:

@@ -44,7 +44,7 @@ PATIENCE: Final = 60.0  # seconds: a longer wait ends the run, which goes on lat
 LONGEST: Final = 24 * 3600.0
 SMALL_COUNT: Final = 10
 QUEUE_PAGES: Final = 32  # what the chains bring while one group is written
-QUEUE_BYTES: Final = 32 << 20
+QUEUE_BYTES: Final = 8 << 20
 LEAVING: Final = 1.0  # seconds; a thread that still waits for the network leaves when it can
 LOOKS: Final = 0.1  # seconds after which one who waits for room looks if the run has ended
 IDLE: Final = 0.02  # seconds without a page before the consumer is told so
@@ -52,6 +52,11 @@ COUNT: Final = re.compile(r"([?&]_count=)\d+")
 NOT_ALLOWED: Final = frozenset({"forbidden", "security", "suppressed", "login", "expired"})
 NOT_THERE: Final = frozenset({"not-supported", "not-found", "unknown", "deleted", "invalid"})
 BUSY: Final = frozenset({"throttled", "429"})
+ERRORS: Final = frozenset({"error", "fatal"})
+SLOW_DOWN: Final = Told(
+    "The hospital asked us to slow down in the middle of this. The rest is asked again next time.",
+    Fault.THROTTLED,
+)
 
 SENTENCES: Final = {
     400: Told(
@@ -279,7 +284,7 @@ class Conversation:
         """
         for attempt in range(TRIES):
             try:
-                return self._whole_page(url)
+                return self._whole_page(url, at_last=attempt == TRIES - 1)
             except TooLarge:
                 raise
             except (Unreachable, RemoteBroken, AnswerRefused) as problem:
@@ -288,7 +293,7 @@ class Conversation:
                 self.pace.wait(self._pause(attempt))
         raise RemoteBroken
 
-    def _whole_page(self, url: str) -> tuple[document.Page, Answer]:
+    def _whole_page(self, url: str, *, at_last: bool) -> tuple[document.Page, Answer]:
         answer = self.ask(url)
         refuse(answer)
         try:
@@ -299,7 +304,8 @@ class Conversation:
             sentence = f"The hospital sent a page that could not be read. {problem.sentence}"
             why = faults_in(problem.told)
             raise RemoteBroken(Told(sentence, Fault.UNREADABLE, *why)) from problem
-        judge(page)
+        if not (at_last and page.entries and is_busy(page)):  # else: what came of it is kept
+            judge(page)
         return page, answer
 
     def still_there(self) -> bool:
@@ -320,7 +326,7 @@ class Conversation:
             seen.add(url)
             try:
                 page, answer = self.page(url)
-                following = self._following(answer, page.next, seen)
+                following = self._following(answer, page, url, seen)
             except TooLarge as problem:
                 smaller = COUNT.sub(rf"\g<1>{SMALL_COUNT}", url)
                 if smaller == url or smaller in seen:
@@ -351,8 +357,16 @@ class Conversation:
         sentence = f"The hospital's pages did not end; stopped at {MAX_PAGES}."
         yield _end(chain, Outcome.BROKEN, Told(sentence, Fault.CIRCLE))
 
-    def _following(self, answer: Answer, link: str | None, seen: set[str]) -> "_Following":
-        """Judge a `next` link: inside the connection and not seen before, or the chain breaks."""
+    def _following(
+        self, answer: Answer, page: document.Page, url: str, seen: set[str]
+    ) -> "_Following":
+        """Judge a `next` link: inside the connection and not seen before, or the chain breaks.
+
+        It breaks too at a page of which the server gave only a part: that one is asked for again.
+        """
+        if is_busy(page):
+            return _Following(Outcome.BROKEN, url, SLOW_DOWN)
+        link = page.next
         if link is None:
             return _Following(Outcome.DONE)
         try:
@@ -448,16 +462,17 @@ def refuse(answer: Answer) -> None:
     )
 
 
+def is_busy(page: document.Page) -> bool:
+    """Say whether the server asked to slow down inside a 200: "429" among the entries."""
+    return any(one.code in BUSY and one.severity in ERRORS for one in page.outcomes)
+
+
 def judge(page: document.Page) -> None:
     """Raise for errors inside a 200: refused, busy ("429" among the entries) or failed."""
-    errors = [issue for issue in page.outcomes if issue.severity in {"error", "fatal"}]
+    errors = [issue for issue in page.outcomes if issue.severity in ERRORS]
     codes = {issue.code for issue in errors}
-    if codes & BUSY:
-        sentence = (
-            "The hospital asked us to slow down in the middle of this. The rest is asked again "
-            "next time."
-        )
-        raise RemoteBroken(Told(sentence, Fault.THROTTLED))
+    if is_busy(page):
+        raise RemoteBroken(SLOW_DOWN)
     if page.entries or not errors:
         return
     if codes & NOT_ALLOWED:
@@ -470,7 +485,7 @@ def judge(page: document.Page) -> None:
 
 def _remark(page: document.Page) -> str | None:
     """Say that an error stood beside the records of a page; its own words are not shown."""
-    if any(issue.severity in {"error", "fatal"} for issue in page.outcomes):
+    if any(issue.severity in ERRORS for issue in page.outcomes):
         return Told("The hospital said that it could not give everything here.", Fault.PARTLY)
     return None
 
@@ -541,7 +556,7 @@ Job = Callable[[], Iterator[Fetched]]
 
 def weight(fetched: Fetched) -> int:
     """Return the bytes of a page's records."""
-    return sum(len(item.body) for item in fetched.items)
+    return sum(document.sizes(fetched.items))
 
 
 def in_parallel(

@@ -6,10 +6,12 @@ Not here: what the fields mean (`reading`), or files too large for memory (`slic
 
 import json
 import re
+from codecs import getincrementaldecoder
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final, NamedTuple, Self
+from itertools import starmap
+from typing import Any, Final, NamedTuple, Self, overload
 
 import msgspec
 
@@ -24,6 +26,8 @@ MAX_EXPONENT: Final = 30  # powers of ten, either way
 MAX_VALUES: Final = 250_000  # of one resource, counted by its commas
 MAX_PAGE_VALUES: Final = 1_000_000
 BOM: Final = b"\xef\xbb\xbf"
+LARGE: Final = 1 << 20  # bytes; what is larger is not held twice
+_FEW: Final = 8  # records of a large page that are cut out at once: then the page itself can go
 
 _EXPONENT = re.compile(r"[eE]([+-]?\d+)$")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -82,6 +86,53 @@ class Issue(NamedTuple):
     text: str
 
 
+_Slice = bytes | msgspec.Raw
+_Cut = tuple[_Slice, str, str | None]  # the fields of an Item, its body perhaps still uncut
+
+
+class Entries(Sequence[Item]):
+    """The records of a large page: each is cut out when it is asked for, anew each time.
+
+    Their bytes stand in memory once, in the page as it came, and not beside it too.
+    """
+
+    def __init__(self, cuts: Sequence[_Cut]) -> None:
+        """Take views into the page."""
+        self._cuts = cuts
+
+    def __len__(self) -> int:
+        """Return the number of records."""
+        return len(self._cuts)
+
+    @overload
+    def __getitem__(self, place: int) -> Item: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Item]: ...
+
+    def __getitem__(self, place: int | slice) -> Item | Sequence[Item]:
+        """Cut out one record; of several return those, uncut."""
+        found = self._cuts[place]
+        return _item(*found) if isinstance(found, tuple) else Entries(found)
+
+    def __iter__(self) -> Iterator[Item]:
+        """Cut out one record after the other."""
+        return starmap(_item, self._cuts)
+
+    def sizes(self) -> list[int]:
+        """Return the bytes of each record."""
+        return [len(cut[0]) for cut in self._cuts]
+
+
+def sizes(items: Sequence[Item]) -> list[int]:
+    """Return the bytes of each record of a page, without cutting any out."""
+    return items.sizes() if isinstance(items, Entries) else [len(item.body) for item in items]
+
+
+def _item(body: _Slice, place: str, url: str | None) -> Item:
+    return Item(bytes(body), place, url)
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """One answer of a server: raw slices of the resources, and what it said beside them.
@@ -89,13 +140,10 @@ class Page:
     `next` is the link to the following page, `total` what the server claims (either may be None).
     """
 
-    entries: tuple[Item, ...]
+    entries: Sequence[Item]
     next: str | None = None
     total: int | None = None
     outcomes: tuple[Issue, ...] = ()
-
-
-_Slice = bytes | msgspec.Raw
 
 
 class Field(NamedTuple):
@@ -135,7 +183,13 @@ def text_bytes(body: bytes) -> bytes:
     body = body.removeprefix(BOM)
     if not body.isascii():
         try:
-            body.decode("utf-8")
+            if len(body) <= LARGE:
+                body.decode("utf-8")
+            else:  # as text it may be four times as long
+                decoder = _utf8()
+                for begin in range(0, len(body), LARGE):
+                    decoder.decode(body[begin : begin + LARGE])
+                decoder.decode(b"", final=True)
         except UnicodeDecodeError as problem:
             raise Malformed("This is not UTF-8 text.") from problem
     return body
@@ -240,6 +294,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
+_utf8: Final = getincrementaldecoder("utf-8")
 _STRICT: Final = json.JSONDecoder(
     object_pairs_hook=_object,
     parse_float=number,
@@ -350,15 +405,16 @@ def slice_bundle(body: bytes) -> Page:
         if not isinstance(kind, str):
             raise InvalidInput(Told("This is not a FHIR resource.", Fault.NO_RECORD))
         return Page((Item(body, "the resource"),))
-    entries: list[Item] = []
+    cuts: list[_Cut] = []
     outcomes: list[Issue] = []
     for number, raw in enumerate(_entries(found.get("entry", b"null")), start=1):
-        item, said = _cut(raw, f"entry {number}")
-        entries += item
+        cut, said = _cut(raw, f"entry {number}")
+        cuts += cut
         outcomes += said
     total = _plain(found, "total")
+    is_held = len(body) > LARGE and len(cuts) > _FEW
     return Page(
-        tuple(entries),
+        Entries(cuts) if is_held else tuple(starmap(_item, cuts)),
         _next_link(_plain(found, "link")),
         total if isinstance(total, int) else None,
         tuple(outcomes),
@@ -392,20 +448,20 @@ def _entries(raw: _Slice) -> Sequence[_Slice]:
         return loose
 
 
-def _cut(raw: _Slice, place: str) -> tuple[Sequence[Item], Sequence[Issue]]:
-    """Return the resource of one raw entry as item (if it has one), and what its server said."""
+def _cut(raw: _Slice, place: str) -> tuple[Sequence[_Cut], Sequence[Issue]]:
+    """Return the resource of one raw entry (if it has one), and what its server said."""
     try:
         found = _ENTRY.decode(raw)
     except (msgspec.DecodeError, ValueError, RecursionError):
         if bytes(raw) == b"null":
             return (), ()
         loose = cutting.members(bytes(raw)) or {}
-        return (Item(loose.get("resource", bytes(raw)), place),), ()
+        return ((loose.get("resource", bytes(raw)), place, None),), ()
     resource = bytes(found.resource)
-    outcomes = tuple(_outcomes(found))
+    outcomes = tuple(_outcomes(found, resource))
     if resource in (b"", b"null") or is_outcome(resource):
         return (), outcomes
-    return (Item(resource, place, _url(found)),), outcomes
+    return ((found.resource, place, _url(found)),), outcomes
 
 
 def _url(found: "_Entry") -> str | None:
@@ -452,8 +508,7 @@ def is_outcome(raw: bytes) -> bool:
         return False
 
 
-def _outcomes(entry: _Entry) -> Iterator[Issue]:
-    raw = bytes(entry.resource)
+def _outcomes(entry: _Entry, raw: bytes) -> Iterator[Issue]:
     if is_outcome(raw):
         yield from issues(_quiet(raw))
     response = entry.response if isinstance(entry.response, dict) else {}

@@ -11,13 +11,13 @@ from binascii import Error as Base64Error
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from itertools import accumulate
-from operator import sub
+from operator import itemgetter, sub
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from phr.errors import InvalidInput
-from phr.fhir import document, labels, reading, references
+from phr.fhir import document, labels, measures, reading, references
 from phr.fhir.check import Note
 from phr.fhir.kinds import KINDS, PATIENT_ELEMENTS, Kind
 from phr.fhir.reading import Coding, at, category_bits, codings, moment_of, preferred, text
@@ -32,8 +32,8 @@ _REMEMBERED: Final = 2048  # per type and element name
 _NARRATIVE = re.compile(rb'\{"status":"[^"\\]*+","div":"[^"\\]*+(?:\\[^u][^"\\]*+)*+"\}', re.DOTALL)
 _REFERENCES = re.compile(rb'\[?\{"reference":"[^"\\]++"\}(?:,\{"reference":"[^"\\]++"\})*+\]?')
 _QUANTITY = re.compile(
-    rb'\{"value":(-?[0-9]{1,15}(?:\.[0-9]{1,15})?)(?:,"unit":"[^"\\]*+")?'
-    rb'(?:,"system":"http://unitsofmeasure.org")?(?:,"code":"[^"\\]*+")?\}'
+    rb'\{"value":(-?[0-9]{1,15}(?:\.[0-9]{1,15})?)((?:,"unit":"[^"\\]*+")?'
+    rb'(?:,"system":"http://unitsofmeasure.org")?(?:,"code":"[^"\\]*+")?)\}'
 )
 _QUOTE: Final = ord('"')
 _BRACE: Final = ord("{")
@@ -70,6 +70,7 @@ class Piece(msgspec.Struct, gc=False):
     code_rank: int = 99
     codings: tuple[Coding, ...] = ()
     value: float | None = None
+    rest: bytes = b""  # of the Quantity: see fhir.measures
     patients: tuple[str, ...] = ()  # ids of the patients whose record this says it is
     links: tuple[Link, ...] = ()
 
@@ -96,7 +97,8 @@ class Taken(msgspec.Struct, frozen=True, gc=False):
     """What the store needs to know of one resource.
 
     `words` are distinct pieces of text for search, `codings` the concept it is about (preferred
-    coding first), `value` its number where it has one, `splices` the blob of `references.pack`.
+    coding first), `value` its number where it has one, `measure` what the number counts (see
+    `fhir.measures`), `splices` the blob of `references.pack`.
     """
 
     kind: Kind
@@ -111,6 +113,7 @@ class Taken(msgspec.Struct, frozen=True, gc=False):
     value: float | None
     patients: tuple[str, ...]
     links: tuple[Link, ...]
+    measure: measures.Key | None
 
 
 class Peek(msgspec.Struct):
@@ -244,6 +247,8 @@ class _Shape(NamedTuple):
     offsets: tuple[int, ...]  # of each element's value, as if all values before it were empty
     frame: int  # bytes of everything but the values, in compact JSON
     id_at: int  # place of `id` among the elements; -1 if there is none
+    told: tuple[str, ...]  # the elements of a measure, and what takes them out; () and None: none
+    pick: Callable[[list[bytes]], tuple[bytes, ...]] | None
 
 
 class _Plan:
@@ -280,12 +285,23 @@ class _Plan:
             if name not in self.memory:
                 self.memory[name] = _Memory(self, name)
         offsets = tuple(accumulate(len(name.encode()) + 4 for name in names))
+        told = self._told(names)
         return _Shape(
             tuple(self.memory[name] for name in names),
             offsets,
             (offsets[-1] if offsets else 1) + 1,
             names.index("id") if "id" in names else -1,
+            told,
+            itemgetter(*map(names.index, told)) if told else None,
         )
+
+    def _told(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the elements of a measure: of an Observation with one value and no parts."""
+        values = [name for name in names if name.startswith(("value", "component"))]
+        if self.kind.type != "Observation" or values != ["valueQuantity"]:
+            return ()
+        told = tuple(name for name in names if name in measures.ELEMENTS)
+        return told if len(told) > 1 else ()  # code and status are there (R4 §10.1.3)
 
 
 class Intake:
@@ -324,6 +340,7 @@ def _merge(  # noqa: C901  the hot path of every import: one loop without calls
     concept: tuple[Coding, ...] = ()
     patients: tuple[str, ...] = ()
     links: tuple[Link, ...] = ()
+    rest = b""
     offsets = shape.offsets
     place = shape.id_at
     if place < 0:
@@ -353,6 +370,7 @@ def _merge(  # noqa: C901  the hot path of every import: one loop without calls
             code_rank, concept = piece.code_rank, piece.codings
         if has & _MORE:
             value = value if piece.value is None else piece.value
+            rest = rest or piece.rest
             patients += piece.patients
             links += piece.links
     if plan.kind.type == "Binary":
@@ -370,6 +388,7 @@ def _merge(  # noqa: C901  the hot path of every import: one loop without calls
         value,
         patients,
         links,
+        (shape.told, shape.pick(raws), rest) if rest and shape.pick else None,
     )
 
 
@@ -386,7 +405,8 @@ def _learn(plan: _Plan, name: str, raw: bytes) -> Piece:
         judge(raw)
         return PLAIN
     if name == "valueQuantity" and (match := _QUANTITY.fullmatch(raw)):
-        return Piece(_MORE, value=float(match[1]))
+        literal, told = match.groups()
+        return Piece(_MORE, value=float(literal), rest=measures.rest(literal, told))
     if name not in plan.busy and _REFERENCES.fullmatch(raw):
         return _pointing(name, raw)
     value, look = judge(raw)
@@ -431,6 +451,8 @@ def _piece(plan: _Plan, name: str, value: Any, look: "_Look", raw: bytes) -> Pie
         made.flags |= Note.MODIFIED
     if name in PATIENT_ELEMENTS:
         made.patients = tuple(_patients(value))
+    if name == "valueQuantity" and isinstance(value, dict):
+        made.rest = measures.rest_of(raw)
     return _told(plan, made, name, value)
 
 

@@ -1,9 +1,10 @@
 """Coded entries of a C-CDA document (Release 1.1 and 2.1) transcribed into FHIR R4 resources.
 
 Only what the document says. An id is made of what a resource says: the same file, or the same
-statement in the next file of that place, is the same record. Allergies, problems, medicines,
-immunizations, results, vital signs, procedures, visits, family and social history; all else stays
-in the document, which is kept as it came. The rules, and what they follow: `docs/decisions`.
+statement in the next file of that place, is the same record. Allergies, problems, medicines their
+hand-outs, immunizations, results, vital signs, procedures, visits, family and social history,
+abilities, scores, pregnancy; all else stays in the document, which is kept as it came. The rules,
+and what they follow: `docs/decisions`.
 """
 
 import base64
@@ -54,12 +55,24 @@ _MAKERS: Final[Mapping[str, tuple[str, Callable[[Page, Element], Iterator[Value]
     f"{TEMPLATE}85": ("Social history", cda_life.habit),
     f"{TEMPLATE}200": ("Social history", cda_life.habit),
     f"{TEMPLATE}38": ("Social history", cda_life.habit),
+    f"{TEMPLATE}18": ("Medicines handed out", cda_lists.hand_out),
+    f"{TEMPLATE}69": ("Scores", cda_life.scale),
+    f"{TEMPLATE}67": ("Abilities", cda_life.ability),
+    f"{TEMPLATE}127": ("Abilities", cda_life.ability),
+    f"{TEMPLATE}128": ("Abilities", cda_life.ability),
+    f"{TEMPLATE}74": ("Mental status", cda_life.mind),
+    cda_life.PREGNANCY: ("Pregnancy", cda_life.pregnancy),
+    f"{TEMPLATE}293": ("Pregnancy", cda_life.pregnancy),
 }
 _OPEN: Final = f"{TEMPLATE}49"  # whose parts (diagnoses) are statements of their own
-# C-CDA's Medication Dispense, Medication Supply Order, Non-Medicinal Supply Activity and Product
-# Instance inside of a statement are not transcribed, and its text may leave them out: counted.
+_NESTED: Final = {  # what stands in another statement and is one of its own: its element
+    f"{TEMPLATE}18": "supply",
+    f"{TEMPLATE}69": "observation",
+}
+# C-CDA's Medication Supply Order, Non-Medicinal Supply Activity and Product Instance (but that of a
+# procedure) inside of a statement are not transcribed, and its text may leave them out: counted.
+_PROCEDURES: Final = {f"{TEMPLATE}{each}" for each in ("12", "13", "14")}
 _INSIDE: Final[Mapping[str, str]] = {
-    f"{TEMPLATE}18": "Medicines handed out",
     f"{TEMPLATE}17": "Orders of a supply",
     f"{TEMPLATE}50": "Supplies",
     f"{TEMPLATE}37": "Devices",
@@ -165,21 +178,21 @@ class _Scribe:
         for at in entry.iter():
             if at in done or not isinstance(at.tag, str):
                 continue
-            found = roots(at)
-            template = next((one for one in _MAKERS if one in found), None)
+            named = roots(at)
+            template = next((one for one in _MAKERS if one in named), None)
             if template is None:
                 continue
             if template != _OPEN:
                 done.update(at.iter())  # what is inside a statement belongs to it
+                done.difference_update(_apart(at))
             if is_denied(at) if template == _OF_OTHERS else not stands(at):
                 continue
-            parts = at.iter(f"{values.V3}supply", f"{values.V3}participantRole")
-            self._inside.update(
-                _INSIDE[name] for each in parts for name in roots(each) if name in _INSIDE
-            )
+            self._inside.update(_left_inside(self._page, at))
             kind, maker = _MAKERS[template]
-            for made in maker(self._page, at):
-                resource = keyed(made)
+            found = [keyed(made) for made in maker(self._page, at)]
+            if template in _NESTED and not found and at.getparent().tag != f"{values.V3}entry":
+                self._inside[kind] += 1
+            for resource in found:
                 self._names.setdefault(resource["id"], next(iter(values.identifiers(at)), {}))
                 if resource["id"] not in self._made:
                     self._made[resource["id"]] = resource
@@ -256,6 +269,22 @@ class _Scribe:
                 ],
             }
         )
+
+
+def _apart(at: Element) -> Iterator[Element]:
+    """Yield what stands inside a statement and is one of its own."""
+    for template, name in _NESTED.items():
+        for each in at.iterdescendants(f"{values.V3}{name}"):
+            if template in roots(each):
+                yield each
+
+
+def _left_inside(page: Page, at: Element) -> Iterator[str]:
+    """Yield what is coded inside a statement and is in no record, by its kind."""
+    used = not _PROCEDURES.isdisjoint(roots(at))
+    for each in at.iter(f"{values.V3}supply", f"{values.V3}participantRole"):
+        told = used and each.getparent().getparent() is at and any(cda_seen.device(page, each))
+        yield from (_INSIDE[name] for name in roots(each) if name in _INSIDE and not told)
 
 
 def _around(section: Element) -> tuple[Value, ...]:

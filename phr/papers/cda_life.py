@@ -1,4 +1,4 @@
-"""Visits, family history and social history of a C-CDA as FHIR."""
+"""Visits, family and social history, abilities and pregnancy of a C-CDA as FHIR."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -18,7 +18,7 @@ from phr.papers.cda_page import (
     to,
     words_of,
 )
-from phr.papers.cda_seen import observation
+from phr.papers.cda_seen import observation, parts
 from phr.papers.cda_values import LOINC, SDTC, Element, Value, attr, every, filled, first, roots
 
 _ACT_CODES: Final = f"{HL7}v3-ActCode"
@@ -216,6 +216,43 @@ def habit(page: Page, at: Element) -> Iterator[Value]:
             yield {**made, "code": coded(LOINC, *asked)}
 
 
+def pregnancy(page: Page, at: Element) -> Iterator[Value]:
+    """Pregnancy Observation (C-CDA 2.1): whether, then the day of birth that is expected."""
+    yield from habit(page, at)
+    for each in every(at, "entryRelationship/observation"):
+        if _EXPECTED in roots(each) and stands(each):
+            yield from habit(page, each)
+
+
+# ------------------------------------------------------------------------------ what one can do
+
+
+def ability(page: Page, at: Element) -> Iterator[Value]:
+    """Functional Status, Self-Care and Sensory Status Observation (C-CDA 2.1)."""
+    yield from _of_category(observation(page, at, "", None), "functional-status")
+
+
+def mind(page: Page, at: Element) -> Iterator[Value]:
+    """Mental Status Observation (C-CDA 2.1)."""
+    yield from _of_category(observation(page, at, "", None), "cognitive-status")
+
+
+def _of_category(made: Iterator[Value], category: str) -> Iterator[Value]:
+    """Mark observations as of one of US Core's categories; an assertion of nothing is left out."""
+    for one in made:
+        if {each["code"] for each in one["code"].get("coding", ())} != {"ASSERTION"}:
+            yield {**one, "category": [coded(_US_CORE, category)]}
+
+
+def scale(page: Page, at: Element) -> Iterator[Value]:
+    """Assessment Scale Observation (C-CDA 2.1): the score, and the answers it is made of."""
+    for made in observation(page, at, "survey", None):
+        yield made | filled({"component": parts(page, at, f"{TEMPLATE}86")})
+
+
+_US_CORE: Final = "http://hl7.org/fhir/us/core/CodeSystem/us-core-category"
+PREGNANCY: Final = "2.16.840.1.113883.10.20.15.3.8"
+_EXPECTED: Final = "2.16.840.1.113883.10.20.15.3.1"
 _VISITS: Final = {
     "completed": "finished",
     "active": "in-progress",
@@ -232,4 +269,6 @@ _AGES: Final = {"a": "years", "mo": "months", "wk": "weeks", "d": "days"}
 _ASKED: Final = {
     f"{TEMPLATE}78": ("72166-2", "Tobacco smoking status"),
     f"{TEMPLATE}85": ("11367-0", "History of tobacco use"),
+    PREGNANCY: ("82810-3", "Pregnancy status"),
+    _EXPECTED: ("11778-8", "Delivery date Estimated"),
 }

@@ -6,7 +6,7 @@ from typing import Final
 
 from phr.papers import cda
 from phr.papers import cda_values as values
-from phr.papers.cda_page import TEMPLATE, UNKNOWN, Page, coded, words_of
+from phr.papers.cda_page import TEMPLATE, UNKNOWN, Page, coded, keyed, to, words_of
 from phr.papers.cda_values import (
     SNOMED,
     Element,
@@ -158,10 +158,7 @@ def _problem_category(page: Page, at: Element) -> list[Value]:
 
 def medicine(page: Page, at: Element) -> Iterator[Value]:
     """Medication Activity (C-CDA 2.1 §3.60): taken (EVN) or ordered (INT)."""
-    material = "consumable/manufacturedProduct/manufacturedMaterial"
-    what = page.concept(first(at, f"{material}/code"))
-    if name := words_in(first(at, f"{material}/name")):
-        what.setdefault("text", name)
+    what = _product(page, at, "consumable")
     mood = attr(at, "moodCode")
     negated = attr(at, "negationInd") == "true"
     if not what or mood not in ("EVN", "INT"):
@@ -207,6 +204,47 @@ def medicine(page: Page, at: Element) -> Iterator[Value]:
             "dosage": [dose] if dose else [],
         }
     )
+
+
+def hand_out(page: Page, at: Element) -> Iterator[Value]:
+    """Medication Dispense (C-CDA 2.1): handed out once, under the medicine it stands in.
+
+    Its product is that medicine where it names none. A span may be of days covered: no day of it.
+    One without day, number and amount names the pharmacy somebody goes to, and is none.
+    """
+    around = next(at.iterancestors(f"{values.V3}substanceAdministration"), None)
+    said = [first(at, name) for name in ("effectiveTime", "repeatNumber", "quantity")]
+    happened = any(one is not None and not attr(one, "nullFlavor") for one in said)
+    if attr(at, "moodCode") != "EVN" or attr(at, "negationInd") == "true" or not happened:
+        return
+    listed = list(medicine(page, around)) if around is not None else []
+    what = _product(page, at, "product")
+    what = what or next((one["medicationCodeableConcept"] for one in listed), {})
+    if not what:
+        return
+    orders = (keyed(one) for one in listed if one["resourceType"] == "MedicationRequest")
+    who = cda.party(first(at, "performer/assignedEntity"))
+    status = _HANDED.get(attr(first(at, "statusCode"), "code"), "unknown")
+    made = {"status": status, **page.begin("MedicationDispense")}
+    yield made | filled(
+        {
+            "medicationCodeableConcept": what,
+            "performer": [{"actor": {"display": who}}] if who else [],
+            "authorizingPrescription": [to(one) for one in orders],
+            "quantity": values.quantity(first(at, "quantity")),
+            "whenHandedOver": values.point(first(at, "effectiveTime")),
+            "note": page.notes(at),
+        }
+    )
+
+
+def _product(page: Page, at: Element, role: str) -> Value:
+    """Return a Medication Information (C-CDA 2.1): its code, or its name."""
+    material = f"{role}/manufacturedProduct/manufacturedMaterial"
+    what = page.concept(first(at, f"{material}/code"))
+    if name := words_in(first(at, f"{material}/name")):
+        what.setdefault("text", name)
+    return what
 
 
 def _medicine_status(at: Element, span: Value) -> str:
@@ -428,6 +466,13 @@ _MEDICINE: Final = {
     "aborted": "stopped",
     "suspended": "on-hold",
     "held": "on-hold",
+    "nullified": "entered-in-error",
+}
+_HANDED: Final = {
+    "active": "in-progress",
+    "completed": "completed",
+    "aborted": "stopped",
+    "cancelled": "cancelled",
     "nullified": "entered-in-error",
 }
 _PERIODS: Final = {"s": "s", "min": "min", "h": "h", "d": "d", "wk": "wk", "mo": "mo", "a": "a"}

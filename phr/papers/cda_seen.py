@@ -5,7 +5,7 @@ from typing import Final
 
 from phr.papers import cda
 from phr.papers import cda_values as values
-from phr.papers.cda_page import Page, coded, keyed, stands, to, words_of
+from phr.papers.cda_page import TEMPLATE, Page, coded, keyed, stands, to, words_of
 from phr.papers.cda_values import (
     Element,
     Value,
@@ -13,6 +13,8 @@ from phr.papers.cda_values import (
     every,
     filled,
     first,
+    roots,
+    words_in,
 )
 
 
@@ -103,6 +105,21 @@ def observation(page: Page, at: Element, category: str, around: Element | None) 
     )
 
 
+def parts(page: Page, at: Element, template: str) -> list[Value]:
+    """Return the observations of a template inside one, as components; no value is made up."""
+    listed = (
+        filled(
+            {
+                "code": page.concept(first(each, "code")),
+                **_value(page, first(each, "value")),
+            }
+        )
+        for each in every(at, "entryRelationship/observation")
+        if template in roots(each) and stands(each) and attr(each, "negationInd") != "true"
+    )
+    return [one for one in listed if len(one) == 2 and "code" in one]
+
+
 def _value(page: Page, at: Element | None) -> Value:
     """Return value[x] of an observation; {} where none is told."""
     read = _READERS.get(values.kind(at)) if at is not None else None
@@ -156,10 +173,47 @@ def procedure(page: Page, at: Element) -> Iterator[Value]:
                 if (reason := page.concept(first(each, "value")))
             ],
             "bodySite": sites,
+            **_devices(page, at),
             "outcome": _outcome(page, at),
             "note": page.notes(at),
         }
     )
+
+
+def _devices(page: Page, at: Element) -> Value:
+    """Return what a procedure used: its kind, and the one that an FDA number (UDI) tells apart.
+
+    A Product Instance was "placed in a patient or used" (C-CDA 2.1): it does not say which.
+    """
+    held = [device(page, each) for each in every(at, "participant/participantRole")]
+    return {
+        "usedCode": [kind for kind, _ in held if kind],
+        "usedReference": [
+            filled(
+                {
+                    "type": "Device",
+                    "identifier": {"system": f"urn:oid:{_FDA}", "value": number},
+                    "display": words_of(kind),
+                }
+            )
+            for kind, number in held
+            if number
+        ],
+    }
+
+
+def device(page: Page, role: Element) -> tuple[Value, str]:
+    """Return the kind and the UDI of a Product Instance; ({}, "") for what is or says none."""
+    if f"{TEMPLATE}37" not in roots(role) or not stands(role):
+        return {}, ""
+    numbers = (
+        attr(each, "extension")
+        for each in every(role, "id")
+        if attr(each, "root") == _FDA and not attr(each, "nullFlavor")
+    )
+    kind = page.concept(first(role, "playingDevice/code"))
+    name = words_in(first(role, "playingDevice/manufacturerModelName"))
+    return kind or filled({"text": name}), next(filter(None, numbers), "")
 
 
 def _outcome(page: Page, at: Element) -> Value:
@@ -169,6 +223,9 @@ def _outcome(page: Page, at: Element) -> Value:
     if "valueCodeableConcept" in told:
         return dict(told["valueCodeableConcept"])
     return filled({"text": told.get("valueString", "")})
+
+
+_FDA: Final = "2.16.840.1.113883.3.3719"
 
 
 def _yes_or_no(at: Element) -> Value:

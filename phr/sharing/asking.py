@@ -27,14 +27,17 @@ OFFLINE: Final = "offline_access"
 LAUNCH, LAUNCH_PATIENT = "launch", "launch/patient"
 MANAGE: Final = "operation/Consent.authorize"
 CONNECT: Final = "operation/Consent.connect"
+PUSH: Final = "operation/Consent.push"
 ERRANDS: Final = {  # what an app may set going, each time for the patient to confirm here
     MANAGE: "May ask to share with other servers. You decide each time, with your password",
     CONNECT: "May ask to fetch from other servers into this record. You decide each time",
+    PUSH: "May ask to send records by Direct mail. You decide each time, with your password",
 }
 OLDER: Final = {  # as the same was spelled at the connectathon of 2017
     "Consent.authorize": MANAGE,
     "Consent/flow": MANAGE,
     "Consent.connect": CONNECT,
+    "Consent.push": PUSH,
 }
 PLAIN: Final = frozenset({OPENID, FHIR_USER, OFFLINE, LAUNCH, LAUNCH_PATIENT, *ERRANDS})
 NAMELESS: Final = frozenset({*IDENTITY, *SUPPORTING})  # leave with what names them, by no rule

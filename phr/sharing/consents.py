@@ -1,14 +1,15 @@
-"""The life of a Consent that an app proposes: waiting, given to servers, approved, refused, over.
+"""The life of a Consent that an app proposes: waiting, for whom, approved, refused, over.
 
-What a Consent says is read by `consent`; who a server is, by `servers`. A proposal is a draft
-grant: nothing leaves before the patient approves it, with a fresh password, at the home address.
+What a Consent says is read by `consent`; who a server is, by `servers`; what is sent to a mailbox,
+`pushes`. A proposal is a draft grant: nothing leaves before the patient approves it, with a fresh
+password, at the home address.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
@@ -17,7 +18,7 @@ from phr import ids
 from phr.errors import Conflict, InvalidInput, NotFound
 from phr.fhir import document, references
 from phr.fhir.labels import Label
-from phr.sharing import asking, clients, consent, gate, grants, handles, recipients
+from phr.sharing import asking, clients, consent, gate, grants, handles, orders, recipients
 from phr.sharing import provision as policy
 from phr.sharing.asking import Wishes
 from phr.sharing.clients import Registration
@@ -32,6 +33,8 @@ from phr.store.models import (
     ConsentAsked,
     Grant,
     GrantState,
+    HandleKind,
+    PushState,
     Recipient,
     RecipientKind,
     Route,
@@ -39,11 +42,12 @@ from phr.store.models import (
 from phr.store.vault import Vault
 
 ROLE: Final = "app"
+BY_MAIL: Final = "chosen"  # once approved: what the patient left of it
 BY_HAND: Final = ""  # in the place of an app: the patient brought it
 NOBODY: Final = "A server that is not named yet"
 WAITING_OF_ONE: Final = 5  # proposals of one app that nobody has answered
 MOST_WAITING: Final = 100  # of all apps: so many that an app learns nothing of the others
-MOST_REQUESTS: Final = 20  # servers named for one Consent, ever
+MOST_REQUESTS: Final = 20  # recipients named for one Consent, ever
 MOST_BYTES: Final = 16 << 10  # of a Consent, without its narrative
 A_DAY: Final = limits.Limit(free=20, first=60, most=3600)  # proposals of one app
 REFUSED: Final = "refused"
@@ -62,11 +66,13 @@ CAPABILITY: Final[Mapping[str, Any]] = {  # what the CapabilityStatement says of
     "versioning": "no-version",
     "conditionalCreate": False,
     "documentation": (
-        f"With the scope {asking.MANAGE}: what the app itself proposed. A proposal waits for its"
-        " patient. $authorize (client, publicKey or jwt, and duration) names a server for it,"
-        " $authorizations tells how each stands, $revokeAuthorization ends one (app-id or"
-        f" authorization). With {asking.CONNECT}, $connect (url, consent) asks this record to fetch"
-        " from another server under its Consent."
+        f"With the scope {asking.MANAGE} or {asking.PUSH}: what the app itself proposed. A"
+        " proposal waits for its patient. With the first, $authorize (client, publicKey or jwt, and"
+        " duration) names a server for it, $authorizations tells how each stands,"
+        " $revokeAuthorization ends one (app-id or authorization). With the second, $pushStart"
+        " (address, once, duration) asks that its records be sent to a Direct address, $listPush"
+        f" tells how that stands, $pushStop (address or push) ends it. With {asking.CONNECT},"
+        " $connect (url, consent) asks this record to fetch from another server under its Consent."
     ),
 }
 
@@ -82,6 +88,27 @@ class Answer(StrEnum):
 
 
 OVER: Final = frozenset({Answer.REFUSED, Answer.ENDED})
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """A Direct address that records are asked to be sent to, and how an app asked for it."""
+
+    address: str
+    once: bool
+    seconds: int | None  # how long, as the app said it; None: as long as the Consent
+
+    jwks: ClassVar[None] = None
+
+    @property
+    def name(self) -> str:
+        """What a person tells it by."""
+        return self.address
+
+    @property
+    def wish(self) -> Mapping[str, Any]:
+        """What is kept of it beside the address."""
+        return {"once": self.once, "seconds": self.seconds}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +131,17 @@ class Asked:
 
     @property
     def server(self) -> Server | None:
-        """The server that it is for; None while none is named."""
-        return None if self.row.address is None else Server(self.row.address, self.row.jwks)
+        """The server that it is for; None while none is named, or where it is for a mailbox."""
+        if self.row.address is None or self.row.push is not None:
+            return None
+        return Server(self.row.address, self.row.jwks)
+
+    @property
+    def mailbox(self) -> Mailbox | None:
+        """The Direct address that it is for; None for every other."""
+        if self.row.address is None or self.row.push is None:
+            return None
+        return Mailbox(self.row.address, **self.row.push)
 
 
 # ------------------------------------------------------------------ an app proposes
@@ -149,7 +185,7 @@ def bring(
             session, vault, _Asker(BY_HAND, actor), kept, proposal,
             consent_id=consent_id, grant_id=consent_id, now=now,
         )  # fmt: skip
-        _name_server(session, row, server)
+        _name(session, row, server)
     handles.bearer_route(vault.house, vault.id, consent_id)
     return consent_id
 
@@ -172,10 +208,11 @@ def _understood(vault: Vault, body: bytes, now: datetime) -> tuple[str, Proposal
     return kept.decode(), proposal
 
 
-def _name_server(session: Session, row: ConsentAsked, server: Server) -> None:
-    row.address, row.jwks = server.address, None if server.jwks is None else dict(server.jwks)
+def _name(session: Session, row: ConsentAsked, whom: Server | Mailbox) -> None:
+    row.address, row.jwks = whom.address, None if whom.jwks is None else dict(whom.jwks)
+    row.push = dict(whom.wish) if isinstance(whom, Mailbox) else None
     grant = session.get_one(Grant, row.grant_id)
-    session.get_one(Recipient, grant.recipient_id).name = server.name
+    session.get_one(Recipient, grant.recipient_id).name = whom.name
 
 
 def _draft(
@@ -188,6 +225,7 @@ def _draft(
     consent_id: str,
     grant_id: str,
     now: datetime,
+    to: str | None = None,
 ) -> ConsentAsked:
     waiting = select(func.count()).select_from(ConsentAsked).join(Grant).where(
         Grant.state == GrantState.DRAFT
@@ -226,8 +264,18 @@ def _draft(
         created_at=now,
     )
     session.add(row)
-    audit.append(session, vault, "consent.proposed", by.actor, grant_id=grant_id)
+    _log(session, vault, by.actor, grant_id, to)
     return row
+
+
+def _log(
+    session: Session, vault: Vault, actor: Mapping[str, Any], grant_id: str, to: str | None
+) -> None:
+    """Write down that something was proposed: to share, or (`to`) to send to an address."""
+    if to is None:
+        audit.append(session, vault, "consent.proposed", actor, grant_id=grant_id)
+    else:
+        audit.append(session, vault, "push.proposed", actor, grant_id=grant_id, to=to)
 
 
 # ------------------------------------------------------------------ looking them up
@@ -296,8 +344,8 @@ def number_waiting(session: Session) -> int:
 
 
 def standing(session: Session, vault: Vault) -> list[Asked]:
-    """Return what was approved and still stands, the newest first, for the patient."""
-    return _in_state(session, vault, GrantState.ACTIVE)
+    """Return the servers that may fetch, the newest first, for the patient."""
+    return [each for each in _in_state(session, vault, GrantState.ACTIVE) if each.server]
 
 
 def _in_state(session: Session, vault: Vault, state: GrantState) -> list[Asked]:
@@ -345,63 +393,84 @@ def written(session: Session, vault: Vault, grant: Grant) -> Mapping[str, Any]:
     return consent.resource(terms, provision, patient_id, status=status)
 
 
-# ------------------------------------------------------------------ for a server
+# ------------------------------------------------------------------ for a server, or a mailbox
 
 
 def authorize(
     vault: Vault,
     by: Standing,
     consent_id: str,
-    server: Server,
+    whom: Server | Mailbox,
     ends_at: datetime | None,
     *,
     now: datetime,
 ) -> Asked:
-    """Note that a server shall fetch under a Consent of this app; the patient answers it.
+    """Note for whom a Consent of this app shall be: a server, or mail; the patient answers it.
 
     `ends_at` None: when the Consent ends. Raises NotFound, InvalidInput where it would last longer
-    than the Consent, Conflict where this server has it already or it has ended.
+    than the Consent, Conflict where this one has it already or it has ended. The same mailbox
+    asked for in the same way is the request that stands.
     """
     with vault.write() as session:
         known = of_consent(session, vault, by.client_id, consent_id)
-        _must_fit(known, server, ends_at)
-        first = known[0]
+        for each in known:
+            if each.mailbox == whom and not _is_over(session, each):
+                return each
+        _must_fit(session, known, whom, ends_at)
+        first, actor = known[0], {"kind": "recipient", "id": by.grant.id, "name": by.recipient}
         if first.row.address is None and first.answer is Answer.WAITING:
             row = first.row
+            if isinstance(whom, Mailbox):
+                _log(session, vault, actor, row.grant_id, whom.address)
         elif all(each.answer in OVER for each in known):
             raise Conflict("This Consent was refused, or it has ended. Propose it anew.")
         elif len(known) >= MOST_REQUESTS:
-            raise Conflict("Too many servers were named for this Consent. Propose it anew.")
+            raise Conflict("Too many were named for this Consent. Propose it anew.")
         else:
-            grant_id, body = ids.new_id(), first.row.body
-            actor = {"kind": "recipient", "id": by.grant.id, "name": by.recipient}
             row = _draft(
                 session,
                 vault,
                 _Asker(by.client_id or "", actor),
-                body,
+                first.row.body,
                 first.proposal,
                 consent_id=consent_id,
-                grant_id=grant_id,
+                grant_id=ids.new_id(),
                 now=now,
+                to=whom.address if isinstance(whom, Mailbox) else None,
             )
         grant = session.get_one(Grant, row.grant_id)
         limit = min((each.grant.ends_at for each in known), default=grant.ends_at)
         grant.ends_at = min(ends_at or limit, limit)
-        _name_server(session, row, server)
+        _name(session, row, whom)
         session.flush()
         return one(session, vault, row.grant_id)
 
 
-def _must_fit(known: list[Asked], server: Server, ends_at: datetime | None) -> None:
+def _is_over(session: Session, asked: Asked) -> bool:
+    """Say whether a request may be made anew: it ended, or the patient stopped what it sends."""
+    job = orders.get(session, asked.grant.id)
+    return asked.answer in OVER or (job is not None and job.state == PushState.STOPPED)
+
+
+def _is_same(asked: Asked, whom: Server | Mailbox) -> bool:
+    named = asked.row.address or ""
+    if asked.mailbox and isinstance(whom, Mailbox):
+        return named.lower() == whom.address.lower()
+    return named == whom.address
+
+
+def _must_fit(
+    session: Session, known: list[Asked], whom: Server | Mailbox, ends_at: datetime | None
+) -> None:
     first = known[0]
-    if first.proposal.server and first.proposal.server.rstrip("/") != server.address:
+    if first.proposal.server and first.proposal.server.rstrip("/") != whom.address:
         raise InvalidInput("The Consent names another server than this one.")
     if ends_at is not None and ends_at > first.grant.ends_at:
         raise InvalidInput("That is longer than the Consent lasts.")
     for each in known:
-        if each.row.address == server.address and each.answer not in OVER:
-            raise Conflict("This server has been named for this Consent already.")
+        if _is_same(each, whom) and not _is_over(session, each):
+            what = "This server has been" if each.server else "This address has been"
+            raise Conflict(f"{what} named for this Consent already.")
 
 
 def revoke(vault: Vault, by: Standing, consent_id: str, named: str, *, now: datetime) -> None:
@@ -412,13 +481,21 @@ def revoke(vault: Vault, by: Standing, consent_id: str, named: str, *, now: date
     """
     with vault.read() as session:
         known = of_consent(session, vault, by.client_id, consent_id)
-    found = [each for each in known if named in {each.row.address, each.grant.id}]
+    found = [
+        each for each in known if not each.mailbox and named in {each.row.address, each.grant.id}
+    ]
     if not found:
         raise NotFound
-    actor = {"kind": "recipient", "id": by.grant.id, "name": by.recipient}
     for each in found:
-        if each.answer is not Answer.WAITING or not _withdraw(vault, each.grant.id, actor):
-            gate.end(vault, each.grant.id, "app", actor, now=now)
+        end(vault, by, each, now=now)
+
+
+def end(vault: Vault, by: Standing, asked: Asked, *, now: datetime) -> None:
+    """End what one recipient has, or forget it where nobody answered yet."""
+    actor = {"kind": "recipient", "id": by.grant.id, "name": by.recipient}
+    if asked.answer is not Answer.WAITING or not _withdraw(vault, asked.grant.id, actor):
+        gate.end(vault, asked.grant.id, "app", actor, now=now)
+    consent_id = asked.row.consent_id
     with vault.read() as session:
         of_it = select(ConsentAsked.grant_id).where(ConsentAsked.consent_id == consent_id)
         if session.scalars(of_it.limit(1)).first() is not None:
@@ -464,44 +541,74 @@ def approve(
     actor: Mapping[str, Any],
     now: datetime,
 ) -> None:
-    """Let a server fetch what is left of a proposal. Raises StepUpNeeded, Conflict, InvalidInput.
+    """Let a server fetch what is left of a proposal, or have it sent to a mailbox.
 
-    The server becomes a known one of this house, so that it can be blocked as any app.
+    A server becomes a known one of this house, so that it can be blocked as any app. Raises
+    StepUpNeeded, InvalidInput, Conflict (also where something is sent to that address already).
     """
     with vault.read() as session:
         asked = one(session, vault, grant_id)
-    server = asked.server
-    if asked.answer is not Answer.WAITING or server is None:
-        raise Conflict("This was answered already, or no server is named yet.")
+    if asked.answer is not Answer.WAITING or asked.row.address is None:
+        raise Conflict("This was answered already, or nobody is named yet whom it is for.")
     provision = asked.proposal.kept(kept.lines, kept.labels, kept.since)
     if not provision.rules:
         raise InvalidInput("Leave at least one line, or refuse.")
     if kept.ends_at > asked.grant.ends_at:
         raise InvalidInput("The app did not ask for that long.")
-    house, by = vault.house, step_up.account_id
-    says = Registration(server.name, (), server.jwks, server.jwks_uri)
-    client_id = clients.known_server(house, says, by=by).id
-    lines = tuple(part.line for part in asked.proposal.parts if part.line.text in kept.lines)
+    house, by, server, mailbox = vault.house, step_up.account_id, asked.server, asked.mailbox
+    client_id = ""
+    if server is not None:
+        says = Registration(server.name, (), server.jwks, server.jwks_uri)
+        client_id = clients.known_server(house, says, by=by).id
     with vault.write() as session:
         row, grant = session.get_one(ConsentAsked, grant_id), grants.get(session, grant_id)
         grant.provision = policy.to_json(provision)
         grant.ends_at, grant.starts_at = kept.ends_at, now
         grant.created_by, grant.shared_by = by, str(actor["name"])
-        grant.recipient_id = recipients.app(session, client_id, server.name, now=now).id
+        if server is not None:
+            grant.recipient_id = recipients.app(session, client_id, server.name, now=now).id
+        elif mailbox is not None:
+            _must_be_alone(session, mailbox)
+            kind = RecipientKind.DIRECT
+            grant.recipient_id = recipients.named(session, mailbox.name, kind, now=now).id
+            grant.role = BY_MAIL
         grants.approve(session, vault, grant, step_up=step_up, shown=shown, actor=actor, now=now)
-        row.server_id = client_id
-        session.add(
-            Authorization(
-                grant_id=grant_id,
-                client_id=client_id,
-                account_id=by,
-                scopes=str(Wishes(tuple(dict.fromkeys(lines)))),
-                redirect_uri="",
-                code_challenge="",
-                chain_key=ids.random_bytes(32),
+        if server is not None:
+            row.server_id = client_id
+            session.add(_may_fetch(grant, client_id, asked, kept))
+        elif mailbox is not None:
+            handles.make_inner(session, grant.id, HandleKind.PUSH, now=now)
+            orders.make(
+                session,
+                vault,
+                grant,
+                channel=RecipientKind.DIRECT,
+                address=mailbox.address,
+                standing=not mailbox.once,
+                actor=actor,
+                now=now,
             )
-        )
     handles.bearer_route(house, vault.id, asked.row.consent_id)  # where a crash had left it out
+
+
+def _must_be_alone(session: Session, mailbox: Mailbox) -> None:
+    if mailbox.address.lower() in {each.address.lower() for each in orders.active(session)}:
+        raise InvalidInput(
+            "Records are being sent to this address already. Stop that first, or refuse this."
+        )
+
+
+def _may_fetch(grant: Grant, client_id: str, asked: Asked, kept: Kept) -> Authorization:
+    lines = tuple(part.line for part in asked.proposal.parts if part.line.text in kept.lines)
+    return Authorization(
+        grant_id=grant.id,
+        client_id=client_id,
+        account_id=grant.created_by,
+        scopes=str(Wishes(tuple(dict.fromkeys(lines)))),
+        redirect_uri="",
+        code_challenge="",
+        chain_key=ids.random_bytes(32),
+    )
 
 
 def refuse(vault: Vault, grant_id: str, actor: Mapping[str, Any], *, now: datetime) -> None:

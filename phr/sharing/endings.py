@@ -6,11 +6,13 @@ so that a running download is cut and an open page goes blank at once.
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 _lock = threading.Lock()
 _stopped: set[str] = set()
+_over: set[str] = set()  # of these, those that ended for good
+_shut: set[str] = set()  # routing ids that lead to these
 _turns: dict[str, int] = {}
 _waiting: dict[str, set["Watch"]] = {}
 
@@ -43,6 +45,29 @@ def announce(grant_id: str) -> None:
     with _lock:
         _stopped.add(grant_id)
     wake(grant_id)
+
+
+def announce_end(grant_id: str) -> None:
+    """Do the same for a grant that will never stand again."""
+    with _lock:
+        _over.add(grant_id)
+    announce(grant_id)
+
+
+def over(grant_id: str) -> bool:
+    """Say whether this grant ended for good since the process started."""
+    return grant_id in _over
+
+
+def shut(routing_ids: Iterable[str]) -> None:
+    """Remember that what these lead to ended for good."""
+    with _lock:
+        _shut.update(routing_ids)
+
+
+def is_shut(routing_id: str) -> bool:
+    """Say whether what this leads to ended for good since the process started."""
+    return routing_id in _shut
 
 
 def turn(grant_id: str) -> int:

@@ -21,7 +21,7 @@ from phr.chart.decision import Decision
 from phr.errors import Denied, Ended, NotFound, ScopeTooSmall, TokenRefused
 from phr.fhir.labels import Label
 from phr.fhir.record import Record, Selection
-from phr.sharing import bursts, clients, closure, endings, grants, handles, scopes
+from phr.sharing import bursts, clients, closure, endings, grants, handles, orders, scopes
 from phr.sharing import provision as policy
 from phr.sharing.handles import Bearer
 from phr.sharing.provision import SENSITIVE, Action, Compiled, Provision
@@ -182,6 +182,7 @@ def release_to(
     nothing. `detail` is never in the words of who asks. Raises TokenRefused (unknown, expired,
     ended, of an app that is blocked or gone), ScopeTooSmall or Denied.
     """
+    _refuse_over(grant_id)
     token = (vault.id, ids.fingerprint(bearer.secret))
     courtesy.stand_back()
     with vault.read() as session:
@@ -208,8 +209,15 @@ def stands(
 
     Raises TokenRefused (unknown, expired, ended, of an app that is blocked or gone) or Denied.
     """
+    _refuse_over(grant_id)
     held = _standing(session, vault, grant_id, bearer, now)
     return Standing(held.handle.scopes or "", held.client_id, held.grant, held.recipient)
+
+
+def _refuse_over(grant_id: str) -> None:
+    """Refuse what was stopped in this process, without waiting in turn for anything."""
+    if endings.over(grant_id):
+        raise TokenRefused
 
 
 def _standing(
@@ -500,14 +508,15 @@ def end(
 
     The vault comes first: it is what every release reads. Then the bell for open pages and running
     downloads, then the memory in house.db that outlives a restored backup (`reconcile` mends a
-    crash in between).
+    crash in between). A message by mail at its very last step is waited for, five seconds at most.
     """
     with courtesy.stopping():
         with vault.write(Priority.URGENT) as session:
             grants.get(session, grant_id)
             changed = grants.end(session, vault, grant_id, because, actor=actor, now=now)
-            session.info["after"] = [partial(endings.announce, grant_id)]
+            session.info["after"] = [partial(endings.announce_end, grant_id)]
         _remember(vault.house, [grant_id], now)
+    orders.at_rest(grant_id)
     return changed
 
 
@@ -516,6 +525,7 @@ def suspend(vault: Vault, grant_id: str, actor: Mapping[str, Any]) -> None:
     with courtesy.stopping(), vault.write(Priority.URGENT) as session:
         grants.suspend(session, vault, grants.get(session, grant_id), actor)
         session.info["after"] = [partial(endings.announce, grant_id)]
+    orders.at_rest(grant_id)
 
 
 def narrow(vault: Vault, grant_id: str, provision: Provision, actor: Mapping[str, Any]) -> None:
@@ -524,6 +534,7 @@ def narrow(vault: Vault, grant_id: str, provision: Provision, actor: Mapping[str
         grants.narrow(session, vault, grants.get(session, grant_id), provision, actor)
         endings.narrowed(grant_id)
         session.info["after"] = [partial(endings.wake, grant_id)]
+    orders.at_rest(grant_id)
 
 
 def resume(
@@ -568,7 +579,8 @@ def _remember(house: House, grant_ids: Sequence[str], now: datetime) -> None:
     with house.write(Priority.URGENT) as session:
         for grant_id in grant_ids:
             bury(session, "grant", grant_id)
-        for route in session.scalars(
-            select(Route).where(Route.grant_id.in_(grant_ids), Route.ended_at.is_(None))
-        ):
+        led = select(Route).where(Route.grant_id.in_(grant_ids), Route.ended_at.is_(None))
+        routes = [*session.scalars(led)]
+        for route in routes:
             route.ended_at = now
+        endings.shut([route.id for route in routes])  # the vault has said so already

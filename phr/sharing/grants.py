@@ -33,9 +33,10 @@ from phr.store.models import (
 from phr.store.vault import Vault
 
 LONGEST = timedelta(days=30)
-LONGEST_OF = {  # by role: what asks again and again, or lies in a wallet, is not a visit
-    "app": timedelta(days=366),
-    "card": timedelta(days=366),
+LONGEST_OF: Mapping[str, timedelta] = {  # by role, or by how its recipient is reached
+    "app": timedelta(days=366),  # what asks again and again,
+    "card": timedelta(days=366),  # lies in a wallet,
+    RecipientKind.DIRECT: timedelta(days=366),  # or is sent whenever something arrives: no visit
 }
 FRESH = timedelta(minutes=5)  # DESIGN §7.10
 REASON_LENGTH = 200
@@ -122,8 +123,8 @@ def create(
 ) -> Grant:
     """Draft a grant from now until `ends_at`; it gives nothing until it is approved.
 
-    A grant runs 30 days at most, one for an app a year. `for_errands`: it may cover no record at
-    all, as what it is for is asking the patient.
+    A grant runs 30 days at most, one for an app or by mail a year. `for_errands`: it may cover no
+    record at all, as what it is for is asking the patient.
 
     Raises InvalidInput where role, time, uses or provision make no sense, Conflict where this id
     was used before (a form sent twice).
@@ -132,7 +133,7 @@ def create(
         raise Conflict("This was made already. You find it at “Who can see”.")
     if role not in policy.ROLES:
         raise InvalidInput("Please choose what to share.")
-    _check_end(ends_at, now, role)
+    _check_end(session, recipient_id, ends_at, now, role)
     if uses is not None and not 1 <= uses <= USES_AT_MOST:
         raise InvalidInput("Please choose how often it may be opened.")
     if not (for_errands or policy.compiled(provision).grants_something):
@@ -201,7 +202,7 @@ def extend(
     """Let a standing grant run longer, at most as long again from now. Needs a fresh factor."""
     if grant.state not in LIVE or grant.ends_at <= now:
         raise Conflict("This has ended. Make a new link instead.")
-    _check_end(ends_at, now, grant.role)
+    _check_end(session, grant.recipient_id, ends_at, now, grant.role)
     if ends_at <= grant.ends_at:
         raise InvalidInput("It already runs at least that long.")
     _record_approval(session, grant, step_up, shown, now)
@@ -314,8 +315,11 @@ def approvals(session: Session, grant_id: str) -> list[Approval]:
     )
 
 
-def _check_end(ends_at: datetime, now: datetime, role: str) -> None:
-    longest = LONGEST_OF.get(role, LONGEST)
+def _check_end(
+    session: Session, recipient_id: str, ends_at: datetime, now: datetime, role: str
+) -> None:
+    reached = session.get_one(Recipient, recipient_id).kind
+    longest = LONGEST_OF.get(role, LONGEST_OF.get(reached, LONGEST))
     if not now < ends_at <= now + longest:
         raise InvalidInput(f"Please choose a time between now and {longest.days} days from now.")
 

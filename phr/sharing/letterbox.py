@@ -25,6 +25,7 @@ FIRST_WAIT: Final = timedelta(minutes=1)
 LONGEST_WAIT: Final = timedelta(hours=6)
 ANSWER_TRIES: Final = 10  # about a day and a half, as a delivery
 VERIFIED: Final = "anchor"  # a chain of signatures leads to an anchor of the patient
+BY_PROVIDER: Final = "provider"  # the patient's provider for Direct mail says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ def keep(
         hash=mail.hash,
         sender=one_line(mail.sender, limit=320),
         recipient=recipient,
+        vouched=int(mail.vouched),
         message_id=outcome.message_id,
         subject=one_line(outcome.subject, limit=200),
         certificate=outcome.certificate,
@@ -97,10 +99,13 @@ def _fits(session: Session, size: int) -> bool:
     return int(held or 0) + size <= MOST_KEPT
 
 
-def sender(session: Session, address: str, signer: str, *, now: datetime) -> str:
+def sender(
+    session: Session, address: str, signer: str, *, now: datetime, verified: str = VERIFIED
+) -> str:
     """Return the id of the recipient that a sender of mail is: one for each address and key.
 
     So a rule about what comes from somebody never holds for another key under the same address.
+    `signer` is the fingerprint, or what stands in its place where a provider checked.
     """
     query = select(Recipient).where(
         Recipient.kind == RecipientKind.DIRECT,
@@ -113,7 +118,7 @@ def sender(session: Session, address: str, signer: str, *, now: datetime) -> str
             id=ids.new_id(),
             name=one_line(address, limit=NAME_LENGTH),
             kind=RecipientKind.DIRECT,
-            verification=VERIFIED,
+            verification=verified,
             identifiers={"address": address, "certificate": signer},
             created_at=now,
         )
@@ -163,6 +168,20 @@ def content(session: Session, letter_id: str) -> bytes:
     if letter is None or letter.content is None:
         raise NotFound
     return letter.content
+
+
+def refused(session: Session, letter_id: str) -> tuple[Letter, bytes]:
+    """Return a mail that was refused, with its bytes. Raises NotFound once they are erased."""
+    letter = session.get(Letter, letter_id, options=[undefer(Letter.content)])
+    if letter is None or letter.content is None or letter.state != LetterState.REFUSED:
+        raise NotFound
+    return letter, letter.content
+
+
+def forget(session: Session, letter: Letter) -> None:
+    """Take a refused mail's line away: it waits again, and gets another one."""
+    session.delete(letter)
+    session.flush()
 
 
 def tidy(session: Session, *, now: datetime) -> None:

@@ -5,9 +5,9 @@ neither loses nor repeats one (the high-water mark). Sending is `phr.push`.
 """
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from phr import clock, ids
 from phr.errors import Conflict, Ended, NotFound
+from phr.sharing import endings
 from phr.sharing.provision import SUPPORTING
 from phr.sharing.released import Released
 from phr.store import audit
@@ -43,7 +44,19 @@ MOST_RECORDS: Final = 2_000  # in one message: a Homeport takes 5,000 with what 
 
 Version = tuple[int, int]  # key of a record, number of its version
 
-_locks: dict[str, threading.Lock] = {}
+WAITED: Final = 5.0  # seconds for a message at its last step; then its connection is broken off
+_BREAKING: Final = 2.0  # seconds for a connection that was broken off to be let go
+
+
+@dataclass(slots=True)
+class _Turn:
+    """Whose turn it is at the last step of a grant's messages, and how to break that off."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    cut: Callable[[], None] | None = None
+
+
+_turns: dict[str, _Turn] = {}
 _registry = threading.Lock()
 
 
@@ -209,25 +222,31 @@ def plan(
 # ------------------------------------------------------------------------- the point of no return
 
 
-def _lock(grant_id: str) -> threading.Lock:
-    with _registry:
-        return _locks.setdefault(grant_id, threading.Lock())
-
-
 @contextmanager
-def point(vault: Vault, grant_id: str) -> Iterator[None]:
-    """Surround the step that cannot be taken back, one at a time for an order.
+def point(
+    vault: Vault, grant_id: str, turn: int = 0, cut: Callable[[], None] | None = None
+) -> Iterator[None]:
+    """Surround the step that cannot be taken back, one at a time for a grant.
 
-    Raises Ended on entry when grant or order was stopped: `halt` commits that first and then waits
-    for this, so that nothing leaves after it returned.
+    Raises Ended on entry when grant or order was stopped, or covers less than at `turn`
+    (`endings.turn`): who stops commits that first and then waits for this (`at_rest`), so that
+    nothing leaves afterwards. `cut` breaks off what is inside at once, from another thread.
     """
-    with _lock(grant_id):
+    with _registry:
+        last = _turns.setdefault(grant_id, _Turn())
+    with last.lock:
         with vault.read() as session:
             grant, job = session.get(Grant, grant_id), session.get(PushJob, grant_id)
         stopped = job is not None and job.state == PushState.STOPPED
         if grant is None or grant.state != GrantState.ACTIVE or stopped:
             raise Ended
-        yield
+        if endings.turn(grant_id) != turn:
+            raise Ended
+        last.cut = cut
+        try:
+            yield
+        finally:
+            last.cut = None
 
 
 def stop(
@@ -252,20 +271,40 @@ def stop(
     audit.append(session, vault, "push.stopped", actor, grant_id=grant_id)
 
 
-def wait(grant_id: str, seconds: float) -> bool:
-    """Wait until no message of an order is at its last step; False when one still is."""
-    lock = _lock(grant_id)
-    if not lock.acquire(timeout=seconds):
-        return False
-    lock.release()
-    return True
+def at_rest(grant_id: str, seconds: float = WAITED) -> bool:
+    """Wait until no message of a grant is at its last step; to be called once its end is committed.
+
+    One that takes longer is broken off and False returned: whether it went is uncertain, and what
+    of it was still on this machine does not leave. Costs a look-up where nothing is being sent.
+    """
+    last = _turns.get(grant_id)
+    if last is None:
+        return True
+    if last.lock.acquire(timeout=seconds):
+        last.lock.release()
+        return True
+    if (cut := last.cut) is not None:
+        cut()
+    if last.lock.acquire(timeout=_BREAKING):
+        last.lock.release()
+    return False
 
 
-def unconfirmed(session: Session, grant_id: str) -> int:
-    """Return how many messages were handed over and not answered: they cannot be called back."""
-    asked = select(func.count()).where(
-        Delivery.grant_id == grant_id,
-        Delivery.state == DeliveryState.SENT,
-        Delivery.answer.is_(None),
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """What stopping cannot call back: handed over without an answer yet, and what is uncertain."""
+
+    handed_over: int
+    uncertain: int
+
+
+def gone(session: Session, grant_id: str) -> Gone:
+    """Count what went under a grant, or may have gone, and was not answered."""
+    asked = (
+        select(Delivery.state, func.count().label("messages"))
+        .where(Delivery.grant_id == grant_id, Delivery.answer.is_(None))
+        .group_by(Delivery.state)
     )
-    return session.scalar(asked) or 0
+    counts = {each.state: int(each.messages) for each in session.execute(asked)}
+    uncertain = counts.get(DeliveryState.UNCERTAIN, 0) + counts.get(DeliveryState.SENDING, 0)
+    return Gone(counts.get(DeliveryState.SENT, 0), uncertain)

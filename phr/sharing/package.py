@@ -9,7 +9,8 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
-from itertools import chain
+from itertools import chain, count, islice
+from operator import itemgetter
 from typing import IO, Any, cast
 
 from phr import clock
@@ -21,6 +22,7 @@ from phr.fhir.record import Origin, Record
 from phr.sharing import consent, cover, signing
 from phr.sharing.channels.base import Parcel, Part
 from phr.sharing.gate import Owned, Released
+from phr.sharing.ready import END, ID, NAME_END, Came, Lot
 from phr.sharing.signing import Archive, Seal
 from phr.store import records
 
@@ -28,26 +30,50 @@ CHUNK = 256 * 1024  # bytes; between two chunks the grant is looked at again
 TARGETS = 1000  # references in one Provenance at most
 FHIR_JSON = "application/fhir+json"
 SYSTEM = "http://terminology.hl7.org/CodeSystem/"
+first = itemgetter(0)
 
 
 class Trail:
-    """Where records came from: (connection, instant of receipt) -> "Type/local id"."""
+    """Where records came from: (connection, instant of receipt) -> local ids of each type.
+
+    Ids are of one length and stand one behind the other: a record costs its 16 bytes.
+    """
 
     def __init__(self, origins: Mapping[int, Origin]) -> None:
         """Take the names of the connections."""
         self._origins = origins
-        self._from: dict[tuple[int, datetime], list[str]] = {}
+        self._from: dict[Came, dict[str, bytearray]] = {}
 
     def note(self, record: Record) -> None:
         """Remember one record."""
-        group = self._from.setdefault((record.connection_id, record.received_at), [])
-        group.append(f"{record.type}/{record.local_id}")
+        came = (record.connection_id, clock.to_ms(record.received_at))
+        self._note(record.type, came, record.local_id.encode())
+
+    def note_all(self, lot: Lot) -> None:
+        """Remember the records of a lot that was asked for with `came`."""
+        names = lot.names()
+        if len(set(lot.came)) == 1:
+            self._note(lot.type, lot.came[0], b"".join(names))
+            return
+        for came, name in zip(lot.came, names, strict=True):
+            self._note(lot.type, came, name)
+
+    def _note(self, type_: str, came: Came, names: bytes) -> None:
+        self._from.setdefault(came, {}).setdefault(type_, bytearray()).extend(names)
 
     def provenances(self) -> Iterator[Mapping[str, Any]]:
         """Yield Provenance resources (R4 §5.4): from where, and when it was received."""
-        for number, ((connection, at), targets) in enumerate(sorted(self._from.items()), start=1):
-            for part, start in enumerate(range(0, len(targets), TARGETS)):
-                some = targets[start : start + TARGETS]
+        for number, (came, by_type) in enumerate(sorted(self._from.items(), key=first), start=1):
+            connection, at = came[0], clock.from_ms(came[1])
+            targets = (
+                f"{type_}/{ids[begin : begin + ID].decode()}"
+                for type_, ids in by_type.items()
+                for begin in range(0, len(ids), ID)
+            )
+            for part in count():
+                some = list(islice(targets, TARGETS))
+                if not some:
+                    break
                 yield self._provenance(f"origin-{number}-{part}", connection, at, some)
 
     def _provenance(
@@ -90,33 +116,44 @@ def bundle(released: Released, *, base_url: str, now: datetime) -> Iterator[byte
 
 
 def _bundle(released: Released, base_url: str, now: datetime) -> Iterator[bytes]:
+    """Yield what we composed, then what was received, then where it is from."""
+    vault, base = released.vault, f"{base_url}/fhir"
+    trail = Trail(released.origins())
+    patient_id = references.patient_id(vault.id_key)
     head = {"resourceType": "Bundle", "type": "collection", "timestamp": clock.instant(now)}
     yield document.dumps(head)[:-1] + b',"entry":['
-    first = True
-    for name, body in _resources(released):
-        opening = document.dumps({"fullUrl": f"{base_url}/fhir/{name}"})[:-1]
-        yield (b"" if first else b",\n") + opening + b',"resource":' + body + b"}"
-        first = False
+    yield _entry(base, f"Patient/{patient_id}", _composed(patient_id, released.identity()))
+    for made in (consent.resource(released.terms, released.provision, patient_id), _WITHHELD):
+        yield b",\n" + _entry(base, *_authored(made))
+    for lot in released.lots(older=True, came=True):
+        trail.note_all(lot)
+        yield b",\n" + _entries(base, lot)
+    for name, body in _told(trail):
+        yield b",\n" + _entry(base, name, body)
     yield b"]}\n"
 
 
-def _resources(released: Released) -> Iterator[tuple[str, bytes]]:
-    """Yield ("Type/id", bytes): what we composed, then what was received, then where it is from."""
-    vault = released.vault
-    trail = Trail(released.origins())
-    patient_id = references.patient_id(vault.id_key)
-    yield f"Patient/{patient_id}", _composed(patient_id, released.identity())
-    yield _authored(consent.resource(released.terms, released.provision, patient_id))
-    yield _authored(_WITHHELD)
-    for record, body in released.stream():
-        trail.note(record)
-        yield f"{record.type}/{record.local_id}", body
-    for provenance in trail.provenances():
-        yield _authored(provenance)
+def _entry(base: str, name: str, body: bytes) -> bytes:
+    return b'{"fullUrl":"' + f"{base}/{name}".encode() + NAME_END + body + b"}"
+
+
+def _entries(base: str, lot: Lot) -> bytes:
+    """Return the entries of many records: as `_entry` for each."""
+    opening = b'{"fullUrl":"' + f"{base}/{lot.type}/".encode()
+    if lot.body is not None:
+        return b"".join((opening, lot.text, NAME_END, lot.body, b"}"))
+    return b"".join((opening, lot.text.replace(END, b"},\n" + opening), b"}"))
 
 
 def _authored(resource: Mapping[str, Any]) -> tuple[str, bytes]:
     return f"{resource['resourceType']}/{resource['id']}", authored(resource)
+
+
+def _told(trail: Trail) -> Iterator[tuple[str, bytes]]:
+    """Yield ("Provenance/id", bytes); of its targets, which are alike, the model judges one."""
+    for made in trail.provenances():
+        name, _ = _authored({**made, "target": made["target"][:1]})
+        yield name, document.dumps(made)
 
 
 def _composed(patient_id: str, identity: Iterable[Record]) -> bytes:
@@ -254,8 +291,8 @@ def _export(owned: Owned, archive: zipfile.ZipFile, now: datetime) -> Iterator[N
         archive.writestr(f"attachments/{digest.hex()}", owned.attachment(digest))
         yield
     with archive.open("provenance/Provenance.ndjson", "w") as file:
-        for provenance in copy.trail.provenances():
-            file.write(authored(provenance) + b"\n")
+        for _, body in _told(copy.trail):
+            file.write(body + b"\n")
     if decided := owned.decisions():
         lines = "".join(json.dumps(each) + "\n" for each in decided)
         archive.writestr("homeport/decisions.ndjson", lines)

@@ -68,6 +68,7 @@ class Wanted:
     imap_port: int | None = None
     imap_login: str | None = None
     imap_password: str | None = field(default=None, repr=False)
+    imap_delete: bool = False  # remove there what was taken in
     bound: Bound = Bound.ADDRESS
 
 
@@ -96,8 +97,12 @@ def set_up(
     renamed = box.address != wanted.address or box.bound != wanted.bound
     for name in ("address", "mode", "bound", "smtp_host", "smtp_port", "smtp_login"):
         setattr(box, name, getattr(wanted, name))
+    if (box.imap_host, box.imap_login) != (wanted.imap_host, wanted.imap_login):
+        box.imap_validity, box.imap_uid = None, 0  # another mailbox has other numbers
+    box.imap_next_at, box.imap_looked_at, box.imap_tries, box.imap_problem = None, None, 0, ""
     for name in ("imap_host", "imap_port", "imap_login"):
         setattr(box, name, getattr(wanted, name))
+    box.imap_delete = int(wanted.imap_delete)
     box.smtp_password = _password(wanted.smtp_login, wanted.smtp_password, box.smtp_password)
     box.imap_password = _password(wanted.imap_login, wanted.imap_password, box.imap_password)
     box.changed_at = now
@@ -125,6 +130,8 @@ def check(wanted: Wanted) -> None:
             raise InvalidInput("Please give each mail server as a name and a port.")
     if wanted.mode is MailMode.HISP and not wanted.smtp_login:
         raise InvalidInput("A provider for Direct mail wants a name and a password to send.")
+    if wanted.imap_host is not None and not wanted.imap_login:
+        raise InvalidInput("A mailbox wants a name and a password.")
 
 
 def _password(login: str | None, given: str | None, kept: str | None) -> str | None:

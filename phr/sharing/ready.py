@@ -8,12 +8,12 @@ compiled provision in the query, at every reading, and each is checked again bef
 import logging
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
-from itertools import groupby, starmap
+from itertools import groupby, islice, starmap
 from operator import itemgetter
 from typing import Final
 from weakref import WeakKeyDictionary, WeakSet
@@ -46,10 +46,11 @@ NAME_END: Final = (
     b'","resource":'  # between a local id and its bytes, as entries of a Bundle have it
 )
 END: Final = b"\x1e"  # between one record and the next: JSON has no such byte (RFC 8259 §7)
-HEAD: Final = 16 + len(NAME_END)  # bytes in front of a record
+ID: Final = 16  # bytes of a local id
+HEAD: Final = ID + len(NAME_END)  # bytes in front of a record
 LONGEST: Final = 32 * 1024  # bytes of a record kept ready; longer ones are made when they leave
 MOST: Final = 8 * 1024 * 1024  # bytes of one window of one type
-PART: Final = 512 * 1024  # bytes that leave together, about
+PART: Final = 256 * 1024  # bytes that leave together, about: between two it is looked again
 TOLD: Final = 64  # windows of which is remembered what leaves: 34 bytes a record
 SCATTERED: Final = 64  # records of one type in a window: more are found by reading all of it
 FEW: Final = 64  # records that were not ready: so many are worth making
@@ -79,16 +80,27 @@ class Marks(msgspec.Struct, array_like=True):
     named: bytes
 
 
+Came = tuple[int, int]  # the connection, and when it was received (ms)
+
+
 @dataclass(frozen=True, slots=True)
 class Lot:
     """Records of one type that leave together: `local id` NAME_END `bytes`, parted by END.
 
-    With a `body` it is one, and `text` its local id.
+    With a `body` it is one, and `text` its local id. `came`: of each record, in their order, where
+    that was asked for.
     """
 
     type: str
     text: bytes
     body: bytes | None = None
+    came: tuple[Came, ...] = ()
+
+    def names(self) -> list[bytes]:
+        """Return the local ids."""
+        if self.body is not None:
+            return [self.text]
+        return [one[:ID] for one in self.text.split(END)]
 
 
 @dataclass(slots=True)
@@ -96,9 +108,11 @@ class Taken:
     """What one window gave: what was ready, and the pks of what must be made now.
 
     Of what was ready each type is unpacked when its turn comes, so that one at a time is held.
-    `unmade` counts those of them that could have been ready.
+    `unmade` counts those of them that could have been ready. `now` is asked in front of each lot:
+    where anything was written since, it gives the rows that leave now, else nothing.
     """
 
+    now: Callable[[], "Mapping[int, Row] | None"]
     ready: list[Iterator[Lot]] = field(default_factory=list)
     loose: list[int] = field(default_factory=list)
     unmade: int = 0
@@ -125,7 +139,8 @@ class Asked:
 
     `files_apart`: records that name files are made when they leave, for their addresses change.
     With `types` empty nothing is taken out, only what it refers to is noted. `named`: the pks of
-    supporting records that something refers to, where one type of these is asked for.
+    supporting records that something refers to, where one type of these is asked for. `older`: also
+    what has elements of an older release, as it is. `came`: tell where and when each was received.
     """
 
     type: str | None = None
@@ -134,6 +149,8 @@ class Asked:
     until: int | None = None
     files_apart: bool = False
     named: frozenset[int] | None = None
+    older: bool = False
+    came: bool = False
 
     def is_in_time(self, record: Record) -> bool:
         """Tell whether a version of a record was there at `until`."""
@@ -228,13 +245,14 @@ def take(
     window: tuple[int, Sequence[int] | None],
     wanted: Wanted,
     commits: int,
+    now: Callable[[], Mapping[int, Row] | None],
 ) -> Taken:
     """Take what is released out of a window; `wanted` notes what that refers to.
 
-    `commits` of the file were counted before the session began.
+    `commits` of the file were counted before the session began; `now`: see Taken and `leaving_now`.
     """
     number = window[0]
-    taken = Taken()
+    taken = Taken(now)
     groups = _groups(session, vault, compiled, asked, window=window, commits=commits)
     if not groups:
         return taken
@@ -249,6 +267,11 @@ def take(
             frame = _Frame(session, number, BY_NUMBER[type_].type, marks)
             frame.take(taken, group, compiled, asked, apart=apart, wanted=wanted)
     return taken
+
+
+def leaving_now(session: Session, compiled: Compiled, number: int) -> dict[int, Row]:
+    """Return the rows of a window that the provision lets out at this moment, by pk."""
+    return {row[0]: row for row in _permitted(session, compiled.where, number)}
 
 
 def _groups(
@@ -377,10 +400,19 @@ class _Frame:
         if group and not asked.has_all(group):
             numbers = self._timely(taken, group, numbers, asked)
         if any(flags):
+            if asked.older:
+                taken.loose += [self._pks[number] for number in numbers if flags[number]]
             numbers = [number for number in numbers if not flags[number]]
         if numbers:
             self._fetch()
-            taken.ready.append(self._lots(numbers))
+            came = self._came(group, numbers) if asked.came else {}
+            taken.ready.append(self._lots(numbers, came, taken, compiled, group))
+
+    def _came(self, group: Sequence[Row], numbers: Sequence[int]) -> Mapping[int, Came]:
+        """Return from which connection, and when, records came, by their numbers."""
+        received, fact = {row[0]: row[4] for row in group}, _unpacked("H", self._marks.fact)
+        said = [one[0] for one in self._marks.facts]
+        return {number: (said[fact[number]], received[self._pks[number]]) for number in numbers}
 
     def _fetch(self) -> bytes:
         if not self._body:
@@ -388,21 +420,68 @@ class _Frame:
             [(self._body,)] = rows(self._session, sql, (self._place,))
         return self._body
 
-    def _opened(self) -> bytes:
-        return zstandard.ZstdDecompressor().decompress(self._fetch())
+    def _parts(self) -> Iterator[bytes]:
+        """Yield the records in parts of a size that is soon copied."""
+        text, begin = zstandard.ZstdDecompressor().decompress(self._fetch()), 0
+        while len(text) - begin > PART and (end := text.find(END, begin + PART)) >= 0:
+            yield text[begin:end]
+            begin = end + 1
+        yield text[begin:]
 
-    def _lots(self, numbers: Sequence[int]) -> Iterator[Lot]:
-        for part in _parts(self._text_of(numbers)):
-            yield Lot(self._type, part)
+    def _lots(
+        self,
+        numbers: Sequence[int],
+        came: Mapping[int, Came],
+        taken: Taken,
+        compiled: Compiled,
+        group: Sequence[Row],
+    ) -> Iterator[Lot]:
+        chosen = None if len(numbers) == len(self._pks) else frozenset(numbers)
+        begin = counted = 0  # the number of the next record, once so many parts were counted
+        for turn, part in enumerate(self._parts()):
+            live = taken.now()
+            if chosen is None and live is None and not came:
+                yield Lot(self._type, part)
+                continue
+            if counted < turn:  # what was written came in the middle: seldom
+                begin = sum(one.count(END) + 1 for one in islice(self._parts(), turn))
+            each = part.split(END)
+            inside = [
+                number
+                for number in range(begin, begin + len(each))
+                if chosen is None or number in chosen
+            ]
+            if live is not None:
+                inside = [*self._still(inside, live, taken, compiled, group)]
+            if inside:
+                text = END.join([each[number - begin] for number in inside])
+                told = tuple([came[number] for number in inside]) if came else ()
+                yield Lot(self._type, text, came=told)
+            begin, counted = begin + len(each), turn + 1
 
-    def _text_of(self, numbers: Sequence[int]) -> bytes:
-        if len(numbers) == len(self._pks):
-            return self._opened()
-        each = self._opened().split(END)
-        return END.join([each[number] for number in numbers])
+    def _still(
+        self,
+        numbers: Sequence[int],
+        live: Mapping[int, Row],
+        taken: Taken,
+        compiled: Compiled,
+        before: Sequence[Row],
+    ) -> Sequence[int]:
+        """Return those of some records that leave now; what was received anew is made anew."""
+        received = {row[0]: row[4] for row in before}
+        group, same = list[Row](), list[int]()
+        for number in numbers:
+            pk = self._pks[number]
+            row = live.get(pk)
+            if row is not None and row[4] != received[pk]:
+                taken.loose.append(pk)
+            elif row is not None:
+                group.append(row)
+                same.append(number)
+        return self._checked(group, same, compiled)
 
     def _ids(self) -> list[str]:
-        return [one[:16].decode() for one in self._opened().split(END)]
+        return [one[:ID].decode() for part in self._parts() for one in part.split(END)]
 
     def _spans(self) -> tuple[bytes, bytes]:
         return self._marks.first, self._marks.last
@@ -497,22 +576,15 @@ class _Frame:
         return found
 
 
-def _parts(text: bytes) -> Iterator[bytes]:
-    """Cut records into parts of a size that is soon copied."""
-    begin = 0
-    while len(text) - begin > PART and (end := text.find(END, begin + PART)) >= 0:
-        yield text[begin:end]
-        begin = end + 1
-    yield text[begin:]
-
-
 def lots_of(leaving: Sequence[tuple[Record, bytes]], asked: Asked) -> Iterator[Lot]:
     """Yield as lots what was made just now, one record each: nothing of it has to be parted."""
     for record, body in leaving:
-        if record.type not in asked.types or not is_r4(record):
+        if record.type not in asked.types or not (asked.older or is_r4(record)):
             continue
-        if asked.since is None or clock.to_ms(record.received_at) >= asked.since:
-            yield Lot(record.type, record.local_id.encode(), body)
+        at = clock.to_ms(record.received_at)
+        if asked.since is None or at >= asked.since:
+            came = ((record.connection_id, at),)
+            yield Lot(record.type, record.local_id.encode(), body, came)
 
 
 # ------------------------------------------------------------------ made

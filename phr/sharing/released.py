@@ -4,7 +4,7 @@ Each is checked again before it leaves, and nothing is read once the grant is ov
 these and nobody else; the decision, the use and the line of the log are there.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from operator import attrgetter
@@ -31,6 +31,7 @@ from phr.store.records import Clause
 from phr.store.vault import Vault
 
 BATCH = 500  # records read at once when a whole set is streamed
+FRESH = 32  # the same of what must not be old when it leaves, however slowly it is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +113,15 @@ class Released:
         types: Collection[str] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        older: bool = False,
+        came: bool = False,
     ) -> Iterator[Lot]:
         """Yield what is released, many records at a time: of one type, or of all or some types.
 
         A window of records after another, in it what was ready and then what was not. `since`:
-        what this server took in from then on; `until`: as it was then. Of supporting records,
-        which come last, those that are referred to. Raises Ended as soon as it is over.
+        what this server took in from then on; `until`: as it was then; `older`, `came`: see
+        `ready.Asked`. Of supporting records, which come last, those that are referred to. Raises
+        Ended as soon as it is over.
         """
         if type_ in policy.IDENTITY:  # of whom it is about only the composed Patient leaves
             return
@@ -129,6 +133,8 @@ class Released:
             None if until is None else clock.to_ms(until),
             files_apart=bool(self.scopes),
             named=self._named() if type_ in policy.SUPPORTING else None,
+            older=older,
+            came=came,
         )
         yield from self._counted_lots(asked, wanted)
         if type_ is None:
@@ -155,6 +161,7 @@ class Released:
                     window=window,
                     wanted=wanted,
                     commits=commits,
+                    now=self._news(window[0], commits),
                 )
             yield from taken.lots()
             yield from self._loose(taken, asked, wanted)
@@ -162,10 +169,28 @@ class Released:
         if unmade >= ready.FEW:
             ready.behind(self.vault)
 
+    def _news(self, window: int, commits: int) -> Callable[[], Mapping[int, ready.Row] | None]:
+        """Return what tells which rows of a window leave now, once anything was written.
+
+        Who receives slowly must not get what was hidden while the window was on its way.
+        """
+        told: tuple[int, Mapping[int, ready.Row] | None] = (commits, None)
+
+        def now() -> Mapping[int, ready.Row] | None:
+            nonlocal told
+            at = self.vault.database.commits
+            if at != told[0]:
+                with self.vault.read() as session:
+                    self._must_stand(session)
+                    told = (at, ready.leaving_now(session, self.compiled, window))
+            return told[1]
+
+        return now
+
     def _loose(self, taken: Taken, asked: ready.Asked, wanted: closure.Wanted) -> Iterator[Lot]:
         """Yield what was not ready; of what changed after `until` the version of then."""
-        for start in range(0, len(taken.loose), ready.PIECE):
-            some = policy.among("record.pk", taken.loose[start : start + ready.PIECE])
+        for start in range(0, len(taken.loose), FRESH):
+            some = policy.among("record.pk", taken.loose[start : start + FRESH])
             for batch in self._pieces(self.compiled.where & some):
                 for record, body in batch:
                     wanted.note(record)

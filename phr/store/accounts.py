@@ -129,8 +129,7 @@ def create_account(
     first account's `cost` (calibrated here when None) becomes the house's. Raises InvalidInput
     (name or password) or Conflict (the name is taken).
     """
-    shown = _name(name)
-    check_password(password, shown)
+    shown = check_new(name, password)
     cost = _house_cost(house, cost)
     account_id, pair = ids.new_id(), slots.new_key_pair()
     row = Account(
@@ -151,6 +150,13 @@ def create_account(
             put_setting(session, KIT_WAITS, account_id)
         audit.append_house(session, house, "account.created", account=account_id)
     return account_id
+
+
+def check_new(name: str, password: str) -> str:
+    """Return the name of a new account as it is shown. Raises InvalidInput (name or password)."""
+    shown = _name(name)
+    check_password(password, shown)
+    return shown
 
 
 def list_accounts(house: House) -> list[AccountView]:

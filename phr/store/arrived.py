@@ -37,12 +37,14 @@ class Mail:
     recipients: tuple[str, ...]
     at: datetime
     raw: bytes = field(repr=False)
+    vouched: bool = False  # read in the mailbox of a provider who opened and checked it
 
     @property
     def hash(self) -> bytes:
         """SHA-256 of envelope and message: the same mail again has the same."""
         envelope = "\n".join([self.sender.lower(), *sorted(map(str.lower, self.recipients))])
-        return sha256(envelope.encode() + b"\0" + self.raw).digest()
+        way = b"vouched\n" if self.vouched else b""  # the same from a stranger is another mail
+        return sha256(way + envelope.encode() + b"\0" + self.raw).digest()
 
 
 # ------------------------------------------------------------------ whose an address is
@@ -80,13 +82,28 @@ def put_aside(vaults: Vaults, patient_id: str, mail: Mail) -> None:
 
     Raises Conflict when too much waits for this vault, VaultError when the disk does not take it.
     """
-    folder = _folder(vaults.house, patient_id)
+    key = X25519PublicKey.from_public_bytes(vaults.slots_of(patient_id).box_key)
+    _put(vaults.house, patient_id, key, mail)
+
+
+def put_aside_here(vault: Vault, mail: Mail) -> None:
+    """Seal a mail to an open vault, as `put_aside` does, with the same errors."""
+    key = X25519PrivateKey.from_private_bytes(vault.box_private).public_key()
+    _put(vault.house, vault.id, key, mail)
+
+
+def _put(house: House, patient_id: str, key: X25519PublicKey, mail: Mail) -> None:
+    folder = _folder(house, patient_id)
     held = _files(folder)
     name = mail.hash.hex()[:_DIGITS]
     if any(path.stem.endswith(name) for path in held):
         return  # its sender did not hear that it was taken, and sent it again
-    key = X25519PublicKey.from_public_bytes(vaults.slots_of(patient_id).box_key)
-    envelope = {"from": mail.sender, "to": mail.recipients, "at": clock.to_ms(mail.at)}
+    envelope = {
+        "from": mail.sender,
+        "to": mail.recipients,
+        "at": clock.to_ms(mail.at),
+        "vouched": mail.vouched,
+    }
     plain = b"%b\n%b" % (json.dumps(envelope).encode(), mail.raw)
     box = slots.SUITE.encrypt(plain, key, _bound(patient_id))
     if len(held) >= MOST_FILES or sum(map(_size, held)) + len(box) > MOST_BYTES:
@@ -113,6 +130,7 @@ def take(vault: Vault, path: Path) -> Mail:
             recipients=tuple(map(str, said["to"])),
             at=clock.from_ms(int(said["at"])),
             raw=raw,
+            vouched=said["vouched"] is True,
         )
     except (OSError, InvalidTag, KeyError, TypeError, ValueError) as error:
         raise Damaged("A mail that waited cannot be read.") from error

@@ -629,11 +629,22 @@ def rows(session: Session, sql: str, params: tuple[object, ...] = ()) -> list[tu
 
     For the few queries of every request: SQLAlchemy's description of a result costs more than they.
     """
+    found: list[tuple[Any, ...]] = _asked(session, sql, params).fetchall()
+    return found
+
+
+def each_row(
+    session: Session, sql: str, params: tuple[object, ...] = ()
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a query one by one, where all at once would take much memory."""
+    yield from _asked(session, sql, params)
+
+
+def _asked(session: Session, sql: str, params: tuple[object, ...]) -> Any:
     driver = _driver(cast("Connection", session.get_bind()))  # `read` and `write` bind one
     if not driver.in_transaction:  # nobody has asked SQLAlchemy for anything yet
         driver.execute("BEGIN")
-    found: list[tuple[Any, ...]] = driver.execute(sql, params).fetchall()
-    return found
+    return driver.execute(sql, params)
 
 
 def remove(path: Path) -> None:

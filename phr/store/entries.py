@@ -302,12 +302,12 @@ class JustWritten:
         self._bytes = 0
 
     def add(self, row: records.Row, hash_: bytes, body: bytes) -> Record | None:
-        """Take a record as it was written (`records.as_written`); None: they are too many."""
+        """Take a record as it was written, for `Elements.read`; None: they are too many."""
         self._bytes += len(body)
         if self._held is None or len(self._held) >= _AHEAD or self._bytes > _AHEAD_BYTES:
             self._held = None
             return None
-        made = self.elements.read(records.as_written(row, body))
+        made = self.elements.read(row, hash_, body)
         self._held[row[0]] = hash_, made
         return made
 
@@ -328,16 +328,22 @@ class JustWritten:
 def loaded(
     session: Session, vault: Vault, pks: Iterable[int], *, ahead: JustWritten | None = None
 ) -> list[Record]:
-    """Return records by pk, in the order of pk; with `ahead` (it may be empty) read already."""
+    """Return records by pk, in the order of pk.
+
+    With `ahead` (it may be empty) as they are compared, see `records.Elements`: without narrative
+    and bytes, and those that an import has read already as it read them.
+    """
     listed = sorted(pks)
     found = {} if ahead is None else ahead.current(session, listed)
     missing = [pk for pk in listed if pk not in found]
     for begin in range(0, len(missing), 500):
         some = tuple(missing[begin : begin + 500])
+        if ahead is not None:
+            found |= {one.pk: one for one in records.compared(session, some, ahead.elements)}
+            continue
         marks = ",".join("?" * len(some))
         where = records.Clause(f"record.pk IN ({marks})", some)
-        some_found = records.scan(session, vault, where=where, limit=len(some))
-        found |= {one.pk: one if ahead is None else ahead.elements.read(one) for one in some_found}
+        found |= {one.pk: one for one in records.scan(session, vault, where=where, limit=len(some))}
     return [found[pk] for pk in listed if pk in found]
 
 

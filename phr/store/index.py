@@ -1,4 +1,4 @@
-"""The index beside the records: distinct search texts, concepts, and the secondary indexes.
+"""The index beside the records: distinct search texts, concepts, measures, secondary indexes.
 
 Words are indexed once per distinct text; a record only names its text. Not here: queries.
 """
@@ -11,6 +11,7 @@ from typing import Any, Final
 from sqlalchemy import Index
 from sqlalchemy.orm import Session
 
+from phr.fhir import measures
 from phr.fhir.reading import Coding
 from phr.store.models import entry, evidence, record
 from phr.store.vault import Vault
@@ -22,29 +23,33 @@ _CACHED: Final = 50_000
 
 
 class Terms:
-    """Numbers of texts and concepts within one import; new ones are written by `settle`."""
+    """Numbers of texts, concepts and measures of one import; new ones are written by `settle`."""
 
     def __init__(self) -> None:
         self.texts: dict[tuple[str, ...], int | None] = {}
         self.concepts: dict[tuple[Coding, ...], int | None] = {}
+        self.measures: dict[measures.Key | None, int | None] = {}
         self.forget()
 
     def forget(self) -> None:
         """Forget all numbers (after a transaction that did not commit)."""
         self.texts = {(): None}
         self.concepts = {(): None}
+        self.measures = {None: None}
 
     def settle(
         self,
         session: Session,
         texts: Iterable[tuple[str, ...]],
         concepts: Iterable[tuple[Coding, ...]],
+        counted: Iterable[measures.Key | None],
     ) -> None:
-        """Give every text and concept a number, writing those that the vault does not have.
+        """Give every text, concept and measure a number, writing those the vault does not have.
 
-        Then `texts` and `concepts` have them: None where there are no words, or no codings.
+        Then `texts`, `concepts` and `measures` have them: None where there are no words, no
+        codings, or where the bodies must be read.
         """
-        if len(self.texts) > _CACHED or len(self.concepts) > _CACHED:
+        if max(len(self.texts), len(self.concepts), len(self.measures)) > _CACHED:
             self.forget()
         new_texts = {words: _hash("\n".join(words)) for words in texts if words not in self.texts}
         if new_texts:
@@ -56,6 +61,9 @@ class Terms:
         }
         if new_concepts:
             self._settle_concepts(session, new_concepts)
+        new_measures = [key for key in counted if key not in self.measures]
+        if new_measures:
+            self._settle_measures(session, new_measures)
 
     def _settle_texts(self, session: Session, new: dict[tuple[str, ...], int]) -> None:
         by_hash = {hash_: words for words, hash_ in new.items()}
@@ -91,10 +99,35 @@ class Terms:
             )
         self.concepts.update((codings, numbers[hash_]) for codings, hash_ in new.items())
 
+    def _settle_measures(self, session: Session, new: list[measures.Key | None]) -> None:
+        """Give numbers to measures: never that of another content, whatever its hash."""
+        made = {key: None if key is None else measures.content(key) for key in new}
+        by_hash = {_hash_of(content): content for content in made.values() if content is not None}
+        numbers, missing = _numbered(session, "measure", list(by_hash))
+        run = session.connection().exec_driver_sql
+        if missing:
+            run(
+                "INSERT INTO measure(id, hash, content) VALUES (?, ?, ?)",
+                [(numbers[hash_], hash_, by_hash[hash_]) for hash_ in missing],
+            )
+        told: dict[bytes, int] = {}
+        ids = list(numbers.values())
+        for begin in range(0, len(ids), 1000):
+            some = tuple(ids[begin : begin + 1000])
+            marks = ",".join("?" * len(some))
+            kept = run(f"SELECT content, id FROM measure WHERE id IN ({marks})", some)
+            told.update((row[0], row[1]) for row in kept)
+        self.measures.update(
+            (key, None if content is None else told.get(content)) for key, content in made.items()
+        )
+
 
 def _hash(content: str) -> int:
-    digest = blake2b(content.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
+    return _hash_of(content.encode("utf-8", "surrogatepass"))
+
+
+def _hash_of(content: bytes) -> int:
+    return int.from_bytes(blake2b(content, digest_size=8).digest(), "big", signed=True)
 
 
 def _numbered(session: Session, table: str, hashes: list[int]) -> tuple[dict[int, int], list[int]]:

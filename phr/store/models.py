@@ -681,9 +681,9 @@ class Authorization(VaultBase):
 
 
 class ConsentAsked(VaultBase):
-    """A grant that an app proposed as a FHIR Consent, for a server to fetch by itself.
+    """A grant that an app proposed as a FHIR Consent: a server fetches by itself, or mail is sent.
 
-    One Consent may be given to several servers: each is a grant of its own with its own answer.
+    One Consent may be given to several recipients: each is a grant of its own with its own answer.
     """
 
     __tablename__ = "consent_asked"
@@ -694,8 +694,9 @@ class ConsentAsked(VaultBase):
     )
     consent_id: Mapped[str] = mapped_column(index=True)  # the first of its grants
     client_id: Mapped[str]  # the app that proposed it
-    body: Mapped[str]  # the Consent as it came, which is read again for each server
-    address: Mapped[str | None]  # of the server that it is for; None: none is named yet
+    body: Mapped[str]  # the Consent as it came, which is read again for each recipient
+    address: Mapped[str | None]  # of the server or mailbox that it is for; None: none is named yet
+    push: Mapped[dict[str, Any] | None] = mapped_column(Json)  # for a mailbox: once? how long?
     jwks: Mapped[dict[str, Any] | None] = mapped_column(Json)  # its keys, where they were given
     server_id: Mapped[str | None]  # client id of that server, once a patient approved
     error: Mapped[str | None]  # why the last token was refused; for the patient alone
@@ -815,7 +816,28 @@ class Postbox(VaultBase):
     imap_port: Mapped[int | None]
     imap_login: Mapped[str | None]
     imap_password: Mapped[str | None]
+    imap_delete: Mapped[int] = mapped_column(default=0)  # 1: what was taken is removed there
+    imap_validity: Mapped[int | None]  # UIDVALIDITY (RFC 3501 §2.3.1.1) of the number below
+    imap_uid: Mapped[int] = mapped_column(default=0)  # of the last message that was dealt with
+    imap_next_at: Mapped[datetime | None]
+    imap_looked_at: Mapped[datetime | None]  # without trouble
+    imap_tries: Mapped[int] = mapped_column(default=0)  # that failed, since
+    imap_problem: Mapped[str] = mapped_column(default="")
     changed_at: Mapped[datetime]
+
+
+class MailTest(VaultBase):
+    """The last test message to oneself and how far it came; one row at most."""
+
+    __tablename__ = "mail_test"
+    __table_args__ = (STRICT,)
+
+    id: Mapped[int] = mapped_column(primary_key=True, default=1)
+    message_id: Mapped[str]
+    began_at: Mapped[datetime]
+    steps: Mapped[list[Any]] = mapped_column(Json)  # of sending: [name, state, sentence]
+    arrived_at: Mapped[datetime | None]
+    answered_at: Mapped[datetime | None]
 
 
 class PostboxKey(VaultBase):
@@ -969,6 +991,7 @@ class Letter(VaultBase):
     message_id: Mapped[str]  # "" where it could not be opened
     subject: Mapped[str]
     certificate: Mapped[bytes | None]  # the signer's, DER; trusted where the state is not "refused"
+    vouched: Mapped[int] = mapped_column(default=0)  # 1: a provider opened and checked it
     state: Mapped[str]
     reason: Mapped[str]  # why it was refused, or what became of the notice
     arrivals: Mapped[list[Any]] = mapped_column(Json)  # ids: what of it waits or waited
@@ -1021,6 +1044,7 @@ record = Table(
     Column("category", Integer, nullable=False),  # bits of fhir.kinds.CATEGORIES
     Column("text", Integer),  # its distinct search text
     Column("value", REAL),
+    Column("measure", Integer),  # what the value counts, see fhir.measures; NULL: its body tells
     Column("labels", Integer, nullable=False),  # fhir.labels.Label bits
     Column("flags", Integer, nullable=False),  # fhir.check.Note bits, withdrawn included
     Column("received", Integer, nullable=False),  # ms
@@ -1044,11 +1068,15 @@ Index(  # what has come since the last look; grows at its end only, so it costs 
     sqlite_where=record.c.timeline.is_not(None),
 )
 Index("record_type", record.c.type, record.c.time)
-Index(
+Index(  # all that a drawing of many years reads: no body, see store.points
     "record_concept",
     record.c.concept,
     record.c.time,
     record.c.value,
+    record.c.measure,
+    record.c.flags,
+    record.c.labels,
+    record.c.connection,
     sqlite_where=record.c.concept.is_not(None),
 )
 Index("record_labels", record.c.labels, sqlite_where=record.c.labels != 0)
@@ -1102,6 +1130,14 @@ coding = Table(  # which concepts carry a code
     Column("display", Text, nullable=False),
     sqlite_strict=True,
     sqlite_with_rowid=False,
+)
+measure = Table(  # distinct Observations but for number and date: code, unit, range, flag
+    "measure",
+    VaultBase.metadata,
+    Column("id", Integer, primary_key=True),
+    Column("hash", Integer, nullable=False, unique=True),
+    Column("content", LargeBinary, nullable=False),
+    sqlite_strict=True,
 )
 search_text = Table(  # distinct texts; the words themselves are in the FTS5 table `search`
     "search_text",

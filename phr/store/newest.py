@@ -3,10 +3,12 @@
 Not here: what makes two concepts one test (`phr.chart.results`).
 """
 
+from datetime import timedelta
 from typing import Final
 
 from sqlalchemy.orm import Session
 
+from phr import clock
 from phr.fhir.kinds import KINDS
 from phr.fhir.record import Record, Selection
 from phr.store import records
@@ -38,20 +40,22 @@ def of_each_concept(session: Session, vault: Vault, selection: Selection) -> lis
 def of_each_place(session: Session, vault: Vault, selection: Selection) -> list[Record]:
     """Return the newest record of each concept that each connection sent, as `of_each_concept`.
 
-    A place counts whose record is among the twelve newest of its concept.
+    A place counts whose record is among the twelve newest of its concept. What is dated on a day
+    to come is none of them: it hides nothing that has happened.
     """
     (type_,) = selection.types
+    latest = int((clock.now() + timedelta(days=1)).timestamp() * 1000)  # a day is for zones
     newest = Clause(
         "record.pk IN (SELECT pk FROM ("
         "SELECT near.pk, max(coalesce(near.time, -9e18)) FROM record AS near"
         f" WHERE near.pk IN ({_NEAR}) AND near.type = ? GROUP BY near.concept, near.connection))",
-        (KINDS[type_].number,),
+        (*(latest,) * _OF_PLACES, KINDS[type_].number),
     )
     return records.select(session, vault, selection, where=newest)
 
 
 _NEAR: Final = " UNION ALL ".join(
     "SELECT (SELECT same.pk FROM record AS same WHERE same.concept = concept.id"
-    f" ORDER BY same.time DESC LIMIT 1 OFFSET {nth}) FROM concept"
+    f" AND coalesce(same.time, 0) <= ? ORDER BY same.time DESC LIMIT 1 OFFSET {nth}) FROM concept"
     for nth in range(_OF_PLACES)
 )

@@ -3,10 +3,11 @@
 `where` fragments come compiled from `sharing.provision`; they name columns as `record.<column>`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from hashlib import sha256
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
@@ -29,12 +30,17 @@ Row = tuple[Any, ...]  # a stored record, in the order of _COLUMNS
 UNDATED: Final = -(1 << 62)  # stands for "no date" in `Selection.before`
 _REPEATS: Final = 512  # bytes; longer elements are mostly narrative, each its own
 _REMEMBERED: Final = 8192  # elements
+_NOT_COMPARED: Final = frozenset(  # when records are joined: narrative, and what says nothing there
+    {"text", "meta", "note", "extension", "modifierExtension", "presentedForm", "photo"}
+)
+_LONG_TEXT: Final = 4096  # characters
 _HEADS: Final = 40  # types or concepts that are each asked by their own index
 _MANY: Final = 2000  # from so many on, the timeline itself leads to the newest of them quickest
 _COLUMNS: Final = (
     "record.pk, record.key, record.connection, record.type, record.remote_id, record.version,"
     " record.received, record.time, record.labels, record.flags, record.body, record.splices"
 )
+_BEFORE_BODY: Final = 10  # of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +89,6 @@ def stored(session: Session, selection: Selection) -> tuple[list[Row], Callable[
     found: list[Row] = [] if sql is None else database.rows(session, sql, params)
     opened = bodies.unpacker(session)
     return found, lambda row: _record(row, opened)
-
-
-def as_written(row: Row, body: bytes) -> Record:
-    """Return the Record of a row that was just written; `row` ends before its body and splices."""
-    return _record((*row, b"", b""), lambda _: body)
 
 
 def seen_of(row: Row) -> Row:
@@ -437,23 +438,41 @@ def _element(value: Any) -> Any:
     return Element(value) if isinstance(value, dict) else value
 
 
-class Elements:
-    """Reads documents whose elements repeat: what came byte for byte the same is one object.
+def _shortened(value: Any) -> Any:
+    """Return a value with what stands for each long text: equal texts are equal still."""
+    if isinstance(value, str):
+        if len(value) <= _LONG_TEXT:
+            return value
+        return f"sha256-{sha256(''.join(value.split()).encode()).hexdigest()}"
+    if isinstance(value, list):
+        return [_shortened(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _shortened(one) for name, one in value.items()}
+    return value
 
-    A hospital's conditions take a quarter of the memory, for the time of one parse.
+
+class Elements:
+    """Reads records to be compared with each other: many are held, so each takes little memory.
+
+    Elements that came byte for byte the same are one object: a hospital's conditions take a quarter
+    of the memory, for the time of one parse. What nobody compares is left out, what is long is
+    shortened, and the bytes are not held: in their place stands the hash that they are kept under.
     """
 
     def __init__(self) -> None:
         self._known: dict[bytes, Any] = {}
 
-    def read(self, record: Record) -> Record:
-        """Give a record its document now."""
+    def read(self, row: Row, hash_: bytes, body: bytes) -> Record:
+        """Return the Record of a row, which ends before its body and splices."""
         made: dict[str, Any] = {}
         known, parse = self._known, document.parse
-        for name, slice_ in document.slices(record.body).items():
+        for name, slice_ in document.slices(body).items():
+            if name in _NOT_COMPARED:
+                continue
             raw = bytes(slice_)
-            if raw[0] not in b"[{" or len(raw) > _REPEATS or name == "meta":
-                made[name] = parse(raw)
+            if raw[0] not in b"[{" or len(raw) > _REPEATS:
+                read = parse(raw)
+                made[name] = read if len(raw) <= _LONG_TEXT else _shortened(read)
                 continue
             value = known.get(raw)
             if value is None:
@@ -461,8 +480,20 @@ class Elements:
                     known.clear()
                 value = known[raw] = _element(parse(raw))
             made[name] = value
+        record = _record((*row, hash_, b""), bytes)
         record.__dict__["_document"] = as_r4(made)
         return record
+
+
+def compared(session: Session, pks: Sequence[int], elements: Elements) -> Iterator[Record]:
+    """Yield the records of these pks as they are compared, holding the bytes of one at a time."""
+    opened = bodies.unpacker(session)
+    sql = (
+        f"SELECT {_COLUMNS}, record.hash FROM record"
+        f" WHERE record.pk IN ({','.join('?' * len(pks))})"
+    )
+    for row in database.each_row(session, sql, tuple(pks)):
+        yield elements.read(row[:_BEFORE_BODY], row[-1], opened(row[_BEFORE_BODY]))
 
 
 def notes(session: Session, record_pk: int) -> Note:

@@ -79,6 +79,16 @@ def restore(
     return _finish(house, vault, manifest, new_here=new_here, stopped=stopped)
 
 
+def check(folder: Path, *, kit: str | None) -> None:
+    """Refuse what is no backup or no recovery kit by its looks alone; no house is needed.
+
+    Raises what `restore` would; WrongSecret names the group of a kit that was mistyped.
+    """
+    backup.check_files(folder)
+    if kit is not None:
+        slots.read_kit(kit)
+
+
 # ---------------------------------------------------------------------- the key
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from phr.chart.allergies import Allergies, Allergy, Knowledge, allergies
-from phr.chart.plain import counted, joined, moment_words, sentence_case
+from phr.chart.plain import clip, counted, joined, moment_words, sentence_case
 from phr.fhir.record import Record, Selection
 from phr.views.evidence import PERSONS, contradiction, how, with_evidence
 from phr.views.frame import (
@@ -20,6 +20,7 @@ from phr.views.frame import (
     with_marks,
 )
 
+_ON_A_STRIP = 80  # characters of a name: one of 5,000 would push what else matters off the screen
 UNKNOWN = "Unknown. Nobody has sent anything about allergies. That does not mean there are none."
 
 
@@ -79,8 +80,11 @@ def short(found: Allergies) -> str:
 
 
 def _short_one(one: Allergy) -> str:
-    told = joined("severe" if one.severe else "", joined(*one.reactions), by=": ")
-    return f"{one.name} ({told})" if told else one.name
+    name = clip(one.name, _ON_A_STRIP)
+    told = joined(
+        "severe" if one.severe else "", clip(joined(*one.reactions), _ON_A_STRIP), by=": "
+    )
+    return f"{name} ({told})" if told else name
 
 
 def _unknown(context: Context) -> str:

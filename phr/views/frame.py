@@ -17,6 +17,7 @@ from phr.chart.marks import Marks, says_transcribed
 from phr.chart.plain import MONTHS, joined, visible
 from phr.chart.remarks import NO_REMARKS, Remarks, labelled
 from phr.chart.titles import list_words
+from phr.fhir.measures import Points
 from phr.fhir.record import Origin, Record, Selection
 from phr.views.compiled import Compiled
 
@@ -53,6 +54,7 @@ class Context:
     decisions: tuple[Decision, ...] = ()  # the patient's word on what is the same
     grouped: Mapping[int, int] | None = None  # record pk -> entry pk, where the store is at hand
     remarks: Remarks = NO_REMARKS  # the patient's own names and notes
+    points: Points | None = None  # numbers of one test beyond the records, for its drawing
 
     def origin(self, record: Record) -> str:
         """Return the name of where a record comes from, marked when it is a demo."""

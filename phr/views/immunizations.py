@@ -28,8 +28,8 @@ OTHER = "Other vaccines"
 def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     """Build the page from Immunization records."""
     found = immunizations(records, how(context))
-    given = [one for one in found if one.given and not one.marks.mistaken]
-    rest = [one for one in found if not one.given or one.marks.mistaken]
+    given = [one for one in found if one.counts]
+    rest = [one for one in found if not one.counts]
     return sheets(
         context,
         at_least(VIEW, records, f"{counted(len(given), 'vaccine dose')} on record")

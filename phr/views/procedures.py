@@ -25,8 +25,8 @@ from phr.views.frame import (
 def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     """Build the page from Procedure records."""
     found = procedures(records, how(context))
-    done = [one for one in found if one.done and not one.marks.mistaken]
-    rest = [one for one in found if not one.done or one.marks.mistaken]
+    done = [one for one in found if one.counts]
+    rest = [one for one in found if not one.counts]
     count = counted(len(done), "procedure")
     empty = nothing(context, ("Procedure",), "procedures") if not found else ""
     return sheets(
@@ -53,6 +53,7 @@ def _row(one: Procedure, context: Context) -> Row:
     details = (
         joined(one.body_site, one.outcome),
         f"For: {reasons}" if reasons else "",
+        f"Used: {joined(*one.devices)}" if one.devices else "",
         joined(*one.people),
         *one.notes,
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from phr.chart.drawing import NumberLine, Spark, Trend, drawn_words, number_line, spark, trend
 from phr.chart.plain import clip, counted, joined, moment_words, sentence_case
+from phr.chart.points import beyond
 from phr.chart.results import (
     LOINC,
     NO_RANGE,
@@ -13,17 +14,29 @@ from phr.chart.results import (
     Newest,
     Result,
     Test,
+    as_tests,
     by_test,
     component_sentence,
     groups,
     newest,
     parts_of,
+    results,
 )
 from phr.chart.vitals import DIASTOLIC, SYSTOLIC, plain_name, reading
 from phr.chart.whose import Whose, whose
 from phr.fhir.record import UNSAID, Record, Selection
 from phr.views.evidence import PERSONS, conflict_words, from_words, how, links
-from phr.views.frame import CAREGIVERS, Context, Link, Mark, View, is_full, nothing, standing
+from phr.views.frame import (
+    CAREGIVERS,
+    Context,
+    Link,
+    Mark,
+    View,
+    day,
+    is_full,
+    nothing,
+    standing,
+)
 from phr.views.measured import age_of, setting_words
 
 DRAWN_TESTS = 60  # beyond that a page of drawings is too heavy for a phone
@@ -327,11 +340,17 @@ class Series:
     trend_title: str
     trend_words: str
     rows: tuple[SeriesRow, ...]
+    left_out: str = ""  # what the drawing does not show
 
 
 def build_test(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
-    """Build the page of one test: newest value, every series with its table."""
-    found = [one for one in by_test(records, how(context)) if one.results]
+    """Build the page of one test: newest value, every series with its table.
+
+    The tables have the records; a drawing goes on with the points of the context.
+    """
+    read = results(records, how=how(context))
+    more = beyond(context.points, records, how(context)) if context.points else []
+    found = [one for one in as_tests([*read, *more]) if one.results]
     found.sort(key=lambda test: -_latest(test.results[0]))
     person = whose(records, how(context))
     if not found:
@@ -387,6 +406,7 @@ def _drawn(upper: Test, lower: Test) -> dict[str, Any]:
 
 
 _BELOW = "The table below has the same values."
+_FURTHER = "Older ones are in the tables behind “Older ones”."
 
 
 def _values(some: Sequence[Result]) -> str:
@@ -427,6 +447,8 @@ def _series(test: Test, context: Context, person: Whose, apart: Sequence[str] = 
     code = test.key[1] if test.key and test.key[0] == LOINC else ""
     born = person.born if usable and age_of(usable[0], person, code) else None
     sources = {context.origin(one.record) for one in test.results}
+    listed = [one for one in test.results if one.record.body]  # a point is not in the table
+    drawn = trend(usable, born=born)
     return Series(
         title=plain_name(test.key) or test.name,
         unit=test.unit or reading(test.results[0]).unit,
@@ -434,16 +456,73 @@ def _series(test: Test, context: Context, person: Whose, apart: Sequence[str] = 
             note
             for note in (
                 test.unit,
-                joined(counted(len(test.results), "value"), counted(len(sources), "source")),
+                joined(_counted(test, context), counted(len(sources), "source")),
                 _conversion(test, apart),
+                _in_table(test, len(listed)),
             )
             if note
         ),
-        trend=trend(usable, born=born),
+        trend=drawn,
         trend_title=joined(test.name, test.unit),
-        trend_words=f"Values from oldest to newest: {_values(usable)}. {_BELOW}",
-        rows=tuple(_series_row(one, test, context, person) for one in test.results),
+        trend_words=_trend_words(drawn, usable, len(listed) < len(test.results)),
+        rows=tuple(_series_row(one, test, context, person) for one in listed),
+        left_out=_left_out(drawn),
     )
+
+
+def _counted(test: Test, context: Context) -> str:
+    """Return how many values there are; of more than are read, that these are the newest."""
+    many = counted(len(test.results), "value")
+    return f"the newest {many}" if context.points and context.points.more else many
+
+
+def _in_table(test: Test, listed: int) -> str:
+    """Say which values stand in the table, where those of the drawing go back further."""
+    if listed == len(test.results):
+        return ""
+    if not listed:
+        return "Its values are in the tables behind “Older ones”."
+    return f"The table has {listed} of them. {_FURTHER}"
+
+
+def _left_out(drawn: Trend | None) -> str:
+    """Say what of a thinned drawing is not drawn, and by which rule."""
+    if drawn is None or not drawn.of:
+        return ""
+    thinned = (
+        f"Drawn: {len(drawn.points)} of {counted(drawn.of, 'value')}. Each stretch of time has its"
+        " first, last, lowest and highest one, and every one that is flagged or out of its range;"
+        " of marks that would cover one another there is one."
+    )
+    shading = "The ranges given change too often to be shaded." if drawn.unshaded else ""
+    return joined(thinned, shading, by=" ")
+
+
+def _trend_words(drawn: Trend | None, usable: Sequence[Result], further: bool) -> str:
+    """Describe a drawing: all its values, or of many the first, the last and the extremes."""
+    exact = [one for one in usable if one.value.exact and one.figure is not None]
+    below = f"The table below has the newest of these values. {_FURTHER}" if further else _BELOW
+    if drawn is None or not drawn.of:
+        return f"Values from oldest to newest: {_values(usable)}. {below}"
+    lowest, highest = (end(exact, key=_figure) for end in (min, max))
+    flags = sum(one.outside for one in exact)
+    told = (
+        f"{counted(len(exact), 'value')} from {_dated(exact[-1])} to {_dated(exact[0])}",
+        f"the lowest {_dated(lowest)}",
+        f"the highest {_dated(highest)}",
+        f"{flags} flagged or out of range",
+    )
+    return f"{joined(*told, by='; ')}. {_left_out(drawn)} {below}"
+
+
+def _figure(one: Result) -> float:
+    return one.figure if one.figure is not None else 0.0
+
+
+def _dated(one: Result) -> str:
+    """Return a value with its day; only the table has it as its source wrote it."""
+    taken = one.record.when
+    return f"{drawn_words(one)} on {day(taken)} (UTC)" if taken else drawn_words(one)
 
 
 def _conversion(test: Test, apart: Sequence[str]) -> str:

@@ -31,7 +31,12 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
         Sheet(year or "No date given", tuple(_row(one, context) for one in some))
         for year, some in groupby(found, _year)
     ]
-    count = counted(len(found), "visit")
+    held = [one for one in found if not (one.marks.mistaken or one.status in _NOT_HELD)]
+    others = len(found) - len(held)
+    count = joined(
+        counted(len(held), "visit") if held else "",
+        f"{others} planned, called off or mistaken" if others else "",
+    )
     empty = Sheet("Visits", empty=nothing(context, ("Encounter",), "visits"))
     return sheets(
         context,
@@ -39,6 +44,11 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
         "Future appointments are often not part of what a hospital's interface offers.",
         *(years or [empty]),
     )
+
+
+_NOT_HELD = frozenset(
+    ("planned", "proposed", "pending", "booked", "waitlist", "cancelled", "noshow", "no show")
+)
 
 
 def _year(one: Visit) -> str:

@@ -62,12 +62,15 @@ def _heading(found: Sequence[Vital]) -> str:
     newest = first.readings[0]
     if first.name == "Blood pressure":
         taken = moment_words(newest.first.taken.partition("T")[0])
-        said = (
-            f"The last blood pressure was {joined(newest.words, newest.unit, by=' ')}"
-            if any(one.value.figure is not None for one in newest.figures)
-            else "Blood pressure, no figure given"
-        )
-        return joined(said, f"on {taken}" if taken else "", by=" ")
+        words = joined(newest.words, newest.unit, by=" ")
+        if any(one.value.figure is not None for one in newest.figures):
+            return joined(
+                f"The last blood pressure was {words}", f"on {taken}" if taken else "", by=" "
+            )
+        told = any(part.value.figure is not None for one in newest.figures for part in one.parts)
+        if told:
+            return f"{joined('Blood pressure', f'on {taken}' if taken else '', by=' ')}: {words}"
+        return joined("Blood pressure, no figure given", f"on {taken}" if taken else "", by=" ")
     return f"{counted(len(found), 'kind')} of vital signs"
 
 

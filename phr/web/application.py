@@ -21,14 +21,10 @@ from phr.appliance import Appliance
 from phr.settings import Settings, is_loopback
 from phr.web import faults
 from phr.web.look import look_at
-from phr.web.routing import KEY, SetCookie, Visit
+from phr.web.routing import FOREIGN_PAGES, KEY, WELL_KNOWN, SetCookie, Visit
 from phr.web.sessions import Doorkeeper
 
 MAX_HEADERS = 32 * 1024  # bytes of all request headers together
-WELL_KNOWN = "/.well-known/"
-# Where programs in other people's pages ask (Fetch §3.2): by token, never by cookie.
-FOREIGN_PAGES = ("/fhir/", "/oauth/token", "/oauth/revoke", "/oauth/introspect",
-                 "/oauth/keys.json", WELL_KNOWN, "/h/")  # fmt: skip
 OPEN_TO_PAGES = {
     "access-control-allow-origin": "*",
     "access-control-expose-headers": (

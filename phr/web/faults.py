@@ -15,7 +15,7 @@ from phr.errors import PhrError
 from phr.store import accounts
 from phr.web import outcome
 from phr.web.forms import Form
-from phr.web.routing import CSRF_FIELD, KEY, Visit, safe_path
+from phr.web.routing import CSRF_FIELD, FOREIGN_PAGES, KEY, Visit, safe_path
 from phr.web.sessions import KitFirst, SetupFirst
 
 log = logging.getLogger("phr.web")
@@ -42,6 +42,7 @@ STATUS: dict[type[PhrError], int] = {
     errors.ConnectorError: 502,
     errors.TryLater: 503,
     errors.DeliveryFailed: 502,
+    errors.MailboxFailed: 502,
     errors.TrustError: 400,
 }
 TITLES = {
@@ -90,16 +91,18 @@ def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]
     try:
         ours = outcome.is_ours(request.scope["path"])
         made = outcome.response(own, status) if ours else _page(request, own, status)
-        return _with_allow(made, error)
+        return _with_allow(made, error, request.scope["path"])
     except Exception as second:  # noqa: BLE001 - the page of last resort must always come
         _note(request, second, 500)
         return Response(LAST_RESORT, media_type="text/html", status_code=500)
 
 
-def _with_allow(response: Response[bytes], error: Exception) -> Response[bytes]:
+def _with_allow(response: Response[bytes], error: Exception, path: str) -> Response[bytes]:
     """Name the methods that an address has, where it has not the one asked (RFC 9110 §15.5.6)."""
     if isinstance(error, MethodNotAllowedException) and error.headers:
-        response.headers.update(error.headers)
+        named = set(error.headers["allow"].split(", "))  # Litestar's: with OPTIONS everywhere
+        has = named if path.startswith(FOREIGN_PAGES) else named - {"OPTIONS"}
+        response.headers["allow"] = ", ".join(sorted(has))
     return response
 
 

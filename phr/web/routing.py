@@ -6,8 +6,10 @@ What a route lets in is declared here by `Access` and decided in one place, `phr
 import asyncio
 import gzip
 import hmac
+import os
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -24,8 +26,8 @@ from markupsafe import Markup
 
 from phr import clock, ids
 from phr.appliance import Appliance
-from phr.errors import InvalidInput, NotFound, NotSignedIn, Sealed, StepUpNeeded
-from phr.sharing import inbox
+from phr.errors import InvalidInput, NotFound, NotSignedIn, Sealed, StepUpNeeded, TokenRefused
+from phr.sharing import endings, inbox
 from phr.store import accounts, sessions
 from phr.store.accounts import PatientView
 from phr.store.house import House
@@ -40,7 +42,16 @@ FRESH = timedelta(minutes=5)  # how long a password or code counts for a step th
 CSRF_FIELD = "csrf"
 HTML = "text/html"
 KEY = "homeport.visit"  # where the Visit lies in the ASGI scope
-
+WELL_KNOWN = "/.well-known/"
+# Doors where programs in other people's pages ask (Fetch §3.2): by token, never by cookie. Only
+# these answer OPTIONS.
+FOREIGN_PAGES = ("/fhir/", "/oauth/token", "/oauth/revoke", "/oauth/introspect",
+                 "/oauth/keys.json", WELL_KNOWN, "/h/")  # fmt: skip
+OPTIONS = frozenset({"sealed", "csrf", "uploads", "always", "most", "anonymous", "stops"})
+# What programs ask for at the doors waits for each other, not in front of what the household does:
+# fifty that read at once would keep the tap that stops them waiting for half a second.
+DOOR_THREADS = min(32, (os.cpu_count() or 1) + 4)  # as many as the event loop has for the rest
+AT_DOORS = ThreadPoolExecutor(DOOR_THREADS, thread_name_prefix="door")
 
 Decorator = Callable[[Callable[..., Any]], HTTPRouteHandler]
 
@@ -378,7 +389,10 @@ def page(path: str | Sequence[str], *, access: Access, **options: Any) -> Decora
 
 
 def slow_page(path: str | Sequence[str], *, access: Access, **options: Any) -> Decorator:
-    """Declare a GET page that may take long; it runs in a thread."""
+    """Declare a GET page that may take long; it runs in a thread.
+
+    Option: `anonymous=True` is for what a door of programs tells everybody, whatever they show.
+    """
     return _route(path, ["GET", "HEAD"], access, options, threaded=True)
 
 
@@ -391,8 +405,8 @@ def action(path: str | Sequence[str], *, access: Access, **options: Any) -> Deco
     """Declare a POST; it runs in a thread, after Origin and CSRF token were checked.
 
     Options: `uploads=True` streams files (`form.uploads()`; the csrf field must come first),
-    `sealed=True` also lets in while the patient's vault is sealed, `csrf=False` is for machines,
-    whose body may have `most` bytes.
+    `sealed=True` also lets in while the patient's vault is sealed, `stops=True` lets nobody read
+    for others meanwhile, `csrf=False` is for machines, whose body may have `most` bytes.
     """
     return _route(path, ["POST"], access, options, threaded=True)
 
@@ -416,11 +430,13 @@ def _route(
     threaded: bool = False,
 ) -> Decorator:
     name = options.pop("name", None)
-    if unknown := set(options) - {"sealed", "csrf", "uploads", "always", "most"}:
+    if unknown := set(options) - OPTIONS:
         raise TypeError(f"unknown route options: {sorted(unknown)}")
     if not options.get("csrf", True) and access not in {Access.BEARER, Access.APP}:
         raise TypeError("without a form token only where no cookie counts")
     opt = {"access": access, **options}
+    uploads = bool(options.get("uploads"))
+    by_token = access is Access.BEARER and not options.get("anonymous")
     return lambda handler: _Handler(
         path,
         http_method=methods,
@@ -428,7 +444,22 @@ def _route(
         name=name,
         status_code=200,
         sync_to_thread=None if threaded or iscoroutinefunction(handler) else False,
-    )(_endpoint(handler, threaded=threaded, uploads=bool(options.get("uploads"))))
+    )(_endpoint(handler, threaded=threaded, uploads=uploads, by_token=by_token))
+
+
+def _threads_of(visit: Visit) -> ThreadPoolExecutor | None:
+    """Return the threads in which a request is answered; None: those of the event loop."""
+    return None if visit.at_home else AT_DOORS
+
+
+def _refuse_stopped(visit: Visit) -> None:
+    """Refuse a token that the patient stopped, before it waits for a thread behind the others.
+
+    The gate decided that when it was stopped; every other token it still has to look up.
+    """
+    scheme, _, token = visit.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and endings.is_shut(token.strip().partition(".")[0]):
+        raise TokenRefused
 
 
 class _Handler(HTTPRouteHandler):
@@ -456,7 +487,9 @@ class _Handler(HTTPRouteHandler):
 _SHARED: dict[str, Any] = {}
 
 
-def _endpoint(handler: Callable[..., Any], *, threaded: bool, uploads: bool) -> Callable[..., Any]:
+def _endpoint(
+    handler: Callable[..., Any], *, threaded: bool, uploads: bool, by_token: bool
+) -> Callable[..., Any]:
     """Return what Litestar calls: it fills `visit`, `form`, path and query parameters by name.
 
     Threads are ours too: Litestar wraps a handler twice when its path is declared twice.
@@ -473,7 +506,9 @@ def _endpoint(handler: Callable[..., Any], *, threaded: bool, uploads: bool) -> 
     async def in_thread(request: Request[Any, Any, Any]) -> Response[Any]:
         call = partial(handler, **filled(request))
         visit: Visit = cast("Any", request.scope)[KEY]
-        pool = uploads_of(at_home=visit.at_home) if uploads else None
+        if by_token:
+            _refuse_stopped(visit)
+        pool = uploads_of(at_home=visit.at_home) if uploads else _threads_of(visit)
         answer: Response[Any] = await asyncio.get_running_loop().run_in_executor(pool, call)
         return answer
 

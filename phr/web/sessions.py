@@ -7,16 +7,17 @@ password is taken out here before the handler runs. The sessions themselves slee
 import asyncio
 import ipaddress
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from datetime import timedelta
 from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import parse_qsl
 from weakref import WeakValueDictionary
 
+from litestar.exceptions import MethodNotAllowedException
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from phr import clock, ids
+from phr import clock, courtesy, ids
 from phr.appliance import Appliance
 from phr.errors import Denied, Ended, InvalidInput, NotFound, NotSignedIn, Sealed, TooManyTries
 from phr.sharing import gate
@@ -104,9 +105,7 @@ class Doorkeeper:
         options = scope["route_handler"].opt
         visit = self.visit_of(scope)
         scope[KEY] = visit
-        access = options.get("access")
-        if scope["type"] != "http" or not isinstance(access, Access):
-            raise Denied("the route declares no access")
+        access = _declared(scope)
         unsafe = scope["method"] not in SAFE_METHODS
         checked = unsafe and options.get("csrf", True)
         if checked:
@@ -117,6 +116,7 @@ class Doorkeeper:
         if checked:
             visit.form = Form()  # who is turned away now is not led back to what was posted
         self._check_patient(visit, access, scope["path_params"], options.get("sealed", False))
+        leaving.enter_context(_turn_of(options))
         uploads = options.get("uploads", False)
         if access is Access.LINK and uploads:
             try:
@@ -274,6 +274,20 @@ class Doorkeeper:
             await asyncio.to_thread(sessions.touch, self.appliance.house, browser)
 
 
+def _declared(scope: Any) -> Access:
+    """Return whom the route lets in, as it declares; it takes the methods it declares and no other.
+
+    OPTIONS comes to a handler of Litestar's own, which is none of ours.
+    """
+    if scope.get("method") == "OPTIONS":
+        has = scope["litestar_app"].route_handler_method_map[scope["path_template"]]
+        raise MethodNotAllowedException(headers={"allow": ", ".join(has)})
+    access = scope["route_handler"].opt.get("access")
+    if scope["type"] != "http" or not isinstance(access, Access):
+        raise Denied("the route declares no access")
+    return access
+
+
 def _may_send(visit: Visit, routing_id: str) -> None:
     """Ask the gate about a browser at a link; NotFound where the patient did not offer sending."""
     terms = gate.look(vault_of(visit, routing_id), by_cookie(visit, routing_id), now=clock.now())
@@ -295,6 +309,11 @@ def _must_stand(visit: Visit) -> None:
     vault, grant_id, bearer = by_token(visit)
     with vault.read() as session:
         gate.stands(session, vault, grant_id, bearer, now=clock.now())
+
+
+def _turn_of(options: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """Return what holds while a request is answered: who stops something goes before all others."""
+    return courtesy.stopping() if options.get("stops") else nullcontext()
 
 
 async def _read_form(visit: Visit, receive: Receive, take: forms.Take, *, uploads: bool) -> Form:

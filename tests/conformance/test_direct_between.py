@@ -81,8 +81,8 @@ class Side:
         return unescape(answer.text)
 
     def submit(self, path: str, files: Any = None, **fields: str) -> httpx.Response:
-        """Send a form of the Direct page, or of an arrival's own page."""
-        page = self.browser.get(f"{self.base}/{path if path.startswith('inbox') else 'direct'}")
+        """Send a form of the Direct page, of the share page, or of an arrival's own page."""
+        page = self.browser.get(f"{self.base}/{'direct' if path.startswith('direct') else path}")
         return self.browser.post(
             f"{self.base}/{path}",
             data={"csrf": csrf_in(page.text)} | fields,
@@ -107,6 +107,10 @@ class Side:
         pytest.fail(
             f"{path} never showed it: {words_of(page)} {words_of(self.get('direct'))[:900]}"
         )
+
+    def checked(self, address: str) -> str:
+        """Return what the share page says about a Direct address, as it is read."""
+        return unescape(self.submit("share", by="direct", to=address, do="check").text)
 
     def trust(self, certificate: bytes, direction: str) -> None:
         file = ("anchor.pem", certificate, "application/x-pem-file")
@@ -238,10 +242,10 @@ def test_a_record_goes_to_the_other_house_is_accepted_there_and_confirmed_here(
     file.write_text(text.replace('"5.40"', "5.40").replace('"137.0"', "137.0"))
     command_line(ada.house, "import", str(file), "--patient", "Ada")
 
-    checked = unescape(ada.submit("direct/check", to=EVE).text)
-    assert "A certificate was found, and you trust it" in checked
-    asked = {"to": EVE, "whom": "Eve", "what": "primary", "days": "30", "once": ids.new_id()}
-    followed = ada.done("direct/send", **asked).removeprefix(f"{ada.base}/")
+    assert "A certificate was found, and you trust it" in ada.checked(EVE)
+    asked = {"by": "direct", "to": EVE, "whom": "Eve", "what": "primary", "hours": "720"}
+    asked |= {"do": "direct", "once": ids.new_id()}
+    followed = ada.done("share", **asked).removeprefix(f"{ada.base}/")
 
     arrived = arrivals(eve, ADA, 3)
     assert "A patient sends you health records" in eve.get(next(iter(arrived["A note"])))
@@ -258,7 +262,7 @@ def test_a_record_goes_to_the_other_house_is_accepted_there_and_confirmed_here(
     eve.done(held, do="accept")
     assert raw_records(eve) == set(sent.values())
 
-    for path in ("direct", followed):
+    for path in ("grants", followed):
         page = words_of(ada.until(path, lambda text: "Opened by the recipient" in text))
         assert "Opened by the recipient's mail server" in page
     notice = words_of(ada.get("direct"))
@@ -332,26 +336,28 @@ def test_what_is_published_fits_no_datagram_and_is_found_all_the_same(world: Wor
         assert answer.flags & dns.flags.TC
     ada = world.ada
     for address, own in ((EVE, world.eve.own_certificate()), (DESK, world.desk)):
-        page = words_of(unescape(ada.submit("direct/check", to=address).text))
+        page = words_of(ada.checked(address))
         assert "DNS, by address: A trusted certificate was found." in page
-        prints = re.findall(r"Fingerprint: ([0-9A-F:]{95}) ", page.partition("What came")[0])
+        prints = re.findall(r"Fingerprint: ([0-9A-F:]{95}) ", page)
         assert prints[0] == identity.fingerprint(own)
         assert identity.fingerprint(world.forged) not in prints
 
 
 def test_a_certificate_that_only_a_directory_holds_is_found_there(world: World) -> None:
-    page = words_of(unescape(world.eve.submit("direct/check", to=ADA).text))
+    page = words_of(world.eve.checked(ADA))
     assert "DNS, by address: No certificate is published there." in page
     assert "LDAP, by address: A trusted certificate was found." in page
     assert identity.fingerprint(world.ada.own_certificate()) in page
 
 
 def test_where_there_is_only_a_forged_certificate_nothing_can_be_sent(world: World) -> None:
-    answer = world.ada.submit("direct/check", to=f"forged@{TWO}")
-    page = words_of(unescape(answer.text))
+    page = words_of(world.ada.checked(f"forged@{TWO}"))
     assert "DNS, by address: Nobody you trust stands behind this certificate." in page
-    assert "There is no certificate to trust, so nothing can be sent there" in page
-    assert "/direct/send" not in answer.text
+    assert "There is no certificate to trust. So nothing can be sent there." in page
+    asked = {"by": "direct", "to": f"forged@{TWO}", "whom": "Eve", "do": "direct"}
+    answer = world.ada.submit("share", **asked)
+    assert answer.status_code == 422
+    assert "Nothing was sent" in answer.text
 
 
 # ------------------------------------------------------------------------------- what is refused
@@ -485,7 +491,9 @@ def test_what_cannot_be_trusted_is_sealed_away_with_the_reason(
     assert words in said
     assert "Sealed away" in said
     assert "its sender was told nothing" in said
-    assert sender not in world.eve.get("inbox")
+    waiting, _, away = world.eve.get("inbox").partition("Sealed away")
+    assert sender not in waiting
+    assert words in away
 
 
 def answer_to(world: World, sender: str, own: smime.Own) -> Notice | None:

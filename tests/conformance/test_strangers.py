@@ -20,6 +20,7 @@ import pytest
 from fhirclient import client as fhirclient
 from fhirclient.models.observation import Observation
 from fhirclient.models.patient import Patient
+from smart_fetch.resources import PATIENT_TYPES
 
 from phr import jwt
 from phr.sharing.provision import SENSITIVE
@@ -156,7 +157,7 @@ def test_fhirclient_of_smart_reads_patient_and_laboratory_results(home: Home):
     assert app.reauthorize() is not None or app.ready
 
 
-TYPES = ("Patient", "Condition", "Observation", "MedicationRequest", "AllergyIntolerance")
+TYPES = tuple(PATIENT_TYPES)  # all that it knows of a patient
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,13 @@ from phr import clock, consented, ids, jwt
 from phr.appliance import Appliance
 from phr.fhir import references
 from phr.settings import Settings
-from phr.sharing import clients, consent, consents, servers
+from phr.sharing import clients, consent, consents, inbox, letterbox, servers
 from phr.sharing.gate import Standing
+from phr.sharing.letterbox import Outcome
+from phr.sharing.sent import Sent
 from phr.store import slots
-from phr.store.models import Grant
+from phr.store.arrived import Mail
+from phr.store.models import Grant, LetterState
 from phr.web.app import create_home_app
 from phr.web.look import read_static
 from tests.cast import HOME, PASSWORDS, Browser, Cast, csrf_in, populate
@@ -324,18 +327,60 @@ def direct(walk: Walk, cast: Cast, base: str) -> None:
         token = csrf_in(walk.see(where).text)
         form = {"csrf": token, "direction": "out"}
         walk.web.post(f"{where}/trust", data=form, files={"file": ("x.pem", file)})
-    for name in ("nobody", "dr.pell@direct.clinic.test"):
-        walk.send(f"{where}/check", {"to": name}, page=where)
-    walk.send(where, box | {"mode": "hisp", "login": "me", "secret": "x"}, page=where)
-    walk.send(f"{where}/check", {"to": "dr.pell@direct.clinic.test"}, page=where)
-    form = {"to": "dr.pell@direct.clinic.test", "whom": "Dr. Pell", "days": "30", "once": once}
-    for one in (form | {"whom": ""}, form):
-        walk.send(f"{where}/send", one, page=where)
+    share = f"{base}/share"
+    form = {"by": "direct", "to": "dr.pell@direct.clinic.test", "whom": "Dr. Pell", "hours": "720"}
+    for more in ({"to": "nobody"}, {"do": "direct"}, {"whom": "", "do": "direct"}):
+        walk.send(share, form | {"do": "check"} | more, page=share)
+    walk.send(f"{where}/test", page=where)
+    walk.see(where)
+    closed = {"host": "127.0.0.1", "port": "9"}  # nobody listens there
+    provider = {"mode": "hisp", "login": "me", "secret": "x", "imap_host": "127.0.0.1"}
+    walk.send(where, box | provider, page=where)  # no port
+    provider |= {"imap_port": "9", "imap_login": "me", "imap_secret": "x"} | closed
+    walk.send(where, box | provider, page=where)
+    walk.send(f"{where}/look", page=where)
+    walk.send(share, form | {"do": "check"}, page=share)
+    walk.send(share, form | {"do": "direct", "once": once}, page=share)
     walk.see(f"{base}/grants/{once}")
+    walk.see(f"{base}/grants")
+    walk.send(where, box, page=where)
+    for key in ("short", "long enough for a file"):
+        walk.send(f"{where}/export", {"key": key, "again": key}, page=where)
     walk.send(f"{where}/renew", page=where)
     walk.send(f"{where}/distrust", {"anchor": "1"}, page=where)
-    walk.send(f"{where}/stop", {"grant": once}, page=where)
+    walk.send(f"{base}/grants/{once}/stop", page=where)
     walk.see(f"{where}/zone.txt")
+    mail(walk, cast, base)
+
+
+def mail(walk: Walk, cast: Cast, base: str) -> None:
+    """One mail that is taken in, accepted and rejected; one that nobody is trusted for."""
+    vault, now = cast.vault("Ada"), clock.now()
+    doctor = "dr.pell@direct.clinic.test"
+    sent = Sent(b"Please read this.", title="Results", is_note=True, way=inbox.DIRECT)
+    note = inbox.receive_from(
+        vault,
+        lambda session: letterbox.sender(session, doctor, "of his key", now=now),
+        sent,
+        now=now,
+    ).id
+    signer = Authority("Clinic root").issue(doctor).public_bytes(Encoding.DER)
+    with vault.write() as session:
+        for outcome in (
+            Outcome(LetterState.TAKEN, subject="Results", certificate=signer, arrivals=(note,)),
+            Outcome(LetterState.REFUSED, "Nobody you trust stands behind this certificate."),
+        ):
+            raw = Mail(doctor, ("ada@home.test",), now, outcome.state.encode())
+            letterbox.keep(session, vault, raw, "ada@home.test", outcome, now=now)
+        taken, refused = (
+            letterbox.listed(session, each)[0].id
+            for each in (LetterState.TAKEN, LetterState.REFUSED)
+        )
+    walk.see(f"{base}/inbox")
+    for letter, steps in ((taken, ("nothing", "accept", "reject")), (refused, ("again", "again"))):
+        walk.see(f"{base}/inbox/mail/{letter}")
+        for step in steps:
+            walk.send(f"{base}/inbox/mail/{letter}", {"do": step}, page=f"{base}/inbox")
 
 
 def brought(walk: Walk, cast: Cast, base: str) -> None:

@@ -259,6 +259,35 @@ def test_every_page_is_valid_html(crawled, tmp_path):
     assert not found, "\n".join(sorted(found))
 
 
+def swapped(crawled) -> dict[str, str]:
+    """Return each piece of a page that htmx asks for, as it comes, by the kind of its page."""
+    context, _, inside, _, _ = crawled
+    kinds = {kind_of(urlsplit(url).path): url for url in inside.seen}
+    found = {}
+    for kind, url in kinds.items():
+        piece = context.request.get(url, headers={"HX-Request": "true"}).text()
+        if "<html" not in piece:
+            found[kind] = piece
+    page = context.new_page()
+    for end, selector, do in (
+        ("/find", "#q", lambda at: at.press_sequentially("Saltmarsh")),
+        ("/share", "#whom", lambda at: (at.fill("Dr. Chen"), at.press("Tab"))),
+    ):
+        page.goto(next(url for url in kinds.values() if urlsplit(url).path.endswith(end)))
+        with page.expect_response(lambda got: "hx-request" in got.request.headers) as asked:
+            do(page.locator(selector).first)
+        found[f"POST {end}"] = asked.value.text()
+    page.close()
+    return found
+
+
+def test_what_is_swapped_into_a_page_is_valid_html_by_itself(crawled, tmp_path):
+    pieces = swapped(crawled)
+    assert {"POST /find", "POST /share"} < set(pieces)  # and pages that fetch their own pieces
+    assert not [kind for kind, piece in pieces.items() if "<html" in piece]
+    assert invalid_html(pieces, tmp_path) == set()
+
+
 def test_the_nu_html_checker_finds_no_error_on_any_page(crawled, tmp_path):
     if not NU.is_file():
         pytest.skip("the Nu HTML checker is not installed (make setup)")
@@ -267,6 +296,9 @@ def test_the_nu_html_checker_finds_no_error_on_any_page(crawled, tmp_path):
     for number, seen in enumerate([*early, *inside.seen.values(), *outside.seen.values()]):
         kind = kind_of(urlsplit(seen.url).path).strip("/").replace("/", "-")
         (tmp_path / f"{number}-{kind}.html").write_text(seen.html)
+    frame = '<!doctype html><html lang="en"><title>Piece</title><body>'
+    for number, piece in enumerate(swapped(crawled).values()):
+        (tmp_path / f"piece{number}.html").write_text(f"{frame}{piece}")
     (tmp_path / "broken.html").write_text("<!doctype html><p id=a><p id=a>")  # it can find one
     done = subprocess.run(
         [java, "-Xmx512m", "-jar", NU, "--format", "json", "--errors-only", *tmp_path.iterdir()],

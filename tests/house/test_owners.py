@@ -31,13 +31,14 @@ OWNERS = {  # what may be imported only there
         "phr.sharing.channels.smime",
         "phr.sharing.channels.trust",
     },
-    "aiosmtpd": {"phr.listener"},
+    "aiosmtpd": {"phr.bench", "phr.listener"},
     "pypdf": {"phr.papers.readers"},
     "pydicom": {"phr.papers.dicom"},
     "dns": {"phr.sharing.channels.discovery"},
     "ldap3": {"phr.sharing.channels.discovery"},
     "pyhanko_certvalidator": {"phr.sharing.channels.trust"},
-    "smtplib": {"phr.sharing.channels.submission"},
+    "smtplib": {"phr.bench", "phr.sharing.channels.submission"},
+    "imaplib": {"phr.sharing.channels.imap"},
 }
 
 

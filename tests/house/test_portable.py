@@ -5,7 +5,16 @@ import re
 
 from tests.house.look import modules, tree
 
-STORING = ("phr.store", "phr.keep", "phr.fhir", "phr.returned", "phr.gather", "phr.sharing")
+STORING = (
+    "phr.store",
+    "phr.keep",
+    "phr.whose",
+    "phr.news",
+    "phr.fhir",
+    "phr.returned",
+    "phr.gather",
+    "phr.sharing",
+)
 NATIVE = re.compile(r"(?![<>!])\w*[hHiIlLqQnNfd]")  # of `struct`, without a byte order
 ORDER = {"big", "little"}
 

@@ -255,7 +255,7 @@ def test_proposal_without_a_server_has_nothing_to_approve(stage: Stage, errand: 
     errand.propose()
     page = stage.ada.get(errand.waiting()).text
 
-    assert "has not named the server" in page
+    assert "has not named who shall have it" in page
     assert 'value="allow"' not in page
     assert errand.answer().status_code == 409
 

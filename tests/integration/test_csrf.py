@@ -129,3 +129,18 @@ def test_a_method_that_an_address_does_not_have_is_told_with_those_it_has(cast):
         refused = browser.request(method, path, headers={"accept": "*/*"})
         assert refused.status_code == 405
         assert {"GET", method} & set(refused.headers["allow"].split(", ")) == {"GET"}
+
+
+def test_options_is_listed_where_it_is_answered_and_nowhere_else(cast: Cast):
+    """RFC 9110 §9.3.7; ASVS 4.1.4: an address takes the methods it names, and no other."""
+    ada, door = cast.browser("Ada"), cast.stranger()
+    asked = ((ada, "/account"), (ada, "/healthz"), (door, "/s/none"), (door, "/fhir/metadata"))
+    for browser, path in asked:
+        answered = browser.request("OPTIONS", path).status_code
+        refused = browser.request("TRACE", path)
+        listed = "OPTIONS" in refused.headers["allow"].split(", ")
+        assert (answered, listed) in {(204, True), (405, False)}, path
+    assert listed
+    refused = ada.request("OPTIONS", "/account")
+    assert refused.headers["allow"] == "GET, HEAD"
+    assert refused.headers["cache-control"] == "no-store"

@@ -1,6 +1,6 @@
 """Killed while it sends: each version of a record goes once, or is shown as uncertain, never twice.
 
-HOMEPORT_MAIL_KILLS says how often it is killed (4).
+HOMEPORT_MAIL_KILLS says how often it is killed (10).
 """
 
 import os
@@ -32,7 +32,7 @@ from tests.fixtures_sharing import ADA, keep_more, lab, recent, share_in
 from tests.fixtures_store import Home
 
 DOCTOR = "dr.pell@direct.clinic.test"
-KILLS = int(os.environ.get("HOMEPORT_MAIL_KILLS", "4"))
+KILLS = int(os.environ.get("HOMEPORT_MAIL_KILLS", "10"))
 
 
 @dataclass

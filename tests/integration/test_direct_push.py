@@ -1,10 +1,13 @@
 """Records on their way to a Direct address: sealed, once, in order, and stopped in time."""
 
+import asyncio
 import email
 import json
+import os
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from email import policy as mail_policy
@@ -46,6 +49,7 @@ from tests.fixtures_sharing import ADA, PUBLIC_URL, Share, keep_more, lab, recen
 
 __all__ = ["share"]
 DOCTOR = "dr.pell@direct.clinic.test"
+STOPS = int(os.environ.get("HOMEPORT_MAIL_STOPS", "30"))
 OURS = "juniper@home.test"
 
 
@@ -215,7 +219,7 @@ def test_what_the_recipients_server_answers_is_kept_with_the_delivery(sender: Se
     assert settle(DOCTOR, "processed")  # comes late
     assert sender.deliveries()[0].answer == "dispatched"
     with vault.read() as session:
-        assert orders.unconfirmed(session, sender.grants[0]) == 0
+        assert orders.gone(session, sender.grants[0]) == orders.Gone(0, 0)
 
 
 def test_nothing_is_sent_without_a_certificate_to_trust(sender: Sender) -> None:
@@ -431,6 +435,95 @@ def test_stopping_cuts_a_message_before_its_final_dot(sender: Sender) -> None:
     assert sender.box.got == []
 
 
+@dataclass
+class Silent(Mailbox):
+    """A mailbox that has the final dot and does not answer before it is told to."""
+
+    at_last: threading.Event = field(default_factory=threading.Event)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
+        self.at_last.set()
+        await asyncio.to_thread(self.over.wait, 30)
+        return await super().handle_DATA(server, session, envelope)
+
+
+@contextmanager
+def one_at_its_last_step(sender: Sender) -> Iterator[tuple[str, Silent]]:
+    """Yield the grant of a message whose final dot is out, and the server that says nothing."""
+    with mailbox(Silent()) as box:
+        assert isinstance(box, Silent)
+        sender.port = box.port
+        grant_id = sender.start()
+        run = threading.Thread(target=sender.run)
+        run.start()
+        assert box.at_last.wait(30)
+        try:
+            yield grant_id, box
+        finally:
+            box.over.set()
+            run.join(30)
+
+
+def test_ending_a_grant_waits_for_a_message_at_its_final_dot(sender: Sender) -> None:
+    with one_at_its_last_step(sender) as (grant_id, box):
+        end = threading.Thread(
+            target=gate.end,
+            args=(sender.share.vault, grant_id, "patient", ADA),
+            kwargs={"now": clock.now()},
+        )
+        end.start()
+        end.join(0.2)
+        assert end.is_alive()
+        box.over.set()
+        end.join(30)
+        assert not end.is_alive()
+        assert len(box.got) == 1
+    assert sender.deliveries()[0].state == DeliveryState.SENT
+
+
+@pytest.mark.parametrize("way", ["stop", "end", "suspend"])
+def test_a_message_without_an_answer_is_broken_off_and_uncertain(
+    sender: Sender, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault, now = sender.share.vault, clock.now()
+    monkeypatch.setattr(orders.at_rest, "__defaults__", (0.05,))
+    with one_at_its_last_step(sender) as (grant_id, _):
+        if way == "stop":
+            assert push.halt(vault, grant_id, ADA, now=now).uncertain
+        elif way == "end":
+            assert gate.end(vault, grant_id, "patient", ADA, now=now)
+        else:
+            gate.suspend(vault, grant_id, ADA)
+    assert sender.deliveries()[0].state == DeliveryState.UNCERTAIN
+    with vault.read() as session:
+        assert orders.gone(session, grant_id) == orders.Gone(handed_over=0, uncertain=1)
+
+
+def test_a_grant_that_was_narrowed_at_the_last_moment_sends_nothing_of_before(
+    sender: Sender,
+) -> None:
+    grant_id = sender.start()
+
+    class Slow(Direct):
+        def send(self, parcel: Parcel, address: str) -> Receipt:
+            packed = replace(
+                parcel, parts=[replace(one, chunks=list(one.chunks)) for one in parcel.parts]
+            )
+            less = replace(
+                sender.share.wish().provision, actions=frozenset({policy.Action.DOWNLOAD})
+            )
+            gate.narrow(sender.share.vault, grant_id, less, ADA)
+            return super().send(packed, address)
+
+    found = sender.ways()["direct"]
+    assert isinstance(found, Direct)
+    sender.run({"direct": Slow(found.outfit)})
+    assert sender.box.got == []
+    assert sender.deliveries()[0].state == DeliveryState.QUEUED
+    assert sender.deliveries()[0].sentence == push.NARROWED
+
+
 class Stepwise(Folder):
     """Tells when it is before or at its last step, and notes what left after `returned`."""
 
@@ -444,15 +537,19 @@ class Stepwise(Folder):
     def send(self, parcel: Parcel, address: str) -> Receipt:
         if not self.at_last:
             self.ready.set()
-        with parcel.point():
+        with parcel.point(bool):
             self.ready.set()
             (self.late if self.returned.is_set() else self.out).append(address)
         return Receipt({})
 
 
+@pytest.mark.slow
 def test_after_stop_returned_nothing_leaves_whenever_it_came(share: Share, tmp_path: Path) -> None:
-    """The stop falls anywhere into the sending: what is out was out before it returned."""
-    for number in range(30):
+    """The stop falls anywhere into the sending: what is out was out before it returned.
+
+    Half of them stop the order, half end the grant. HOMEPORT_MAIL_STOPS says how many (30).
+    """
+    for number in range(STOPS):
         channel = Stepwise(tmp_path / "outbox", at_last=bool(number % 2))
         now = clock.now()
         grant_id = push.start(
@@ -471,7 +568,10 @@ def test_after_stop_returned_nothing_leaves_whenever_it_came(share: Share, tmp_p
         run = threading.Thread(target=push.run_due, args=(share.vault,), kwargs=given)
         run.start()
         assert channel.ready.wait(30)
-        push.halt(share.vault, grant_id, ADA, now=now)
+        if number % 4 < 2:
+            push.halt(share.vault, grant_id, ADA, now=now)
+        else:
+            gate.end(share.vault, grant_id, "patient", ADA, now=now)
         channel.returned.set()
         run.join(30)
         assert channel.late == []
@@ -603,10 +703,8 @@ def test_a_server_that_is_down_private_or_breaks_off_is_told_apart(sender: Sende
 
 
 def test_an_end_at_the_last_step_leaves_nothing_at_the_server(sender: Sender) -> None:
-    from contextlib import contextmanager
-
     @contextmanager
-    def over() -> Iterator[None]:
+    def over(_cut: Any) -> Iterator[None]:
         raise Ended
         yield
 

@@ -100,6 +100,7 @@ MANY_JSON = (
     + b"]}"
 )
 LEAF = mime.entity([("Content-Type", "text/plain")], b"x\r\n")
+UTF7 = b"<!doctype html><p>+ADw-img src=http://evil.example/7+AD4-</p>"
 
 # What somebody trusted signs, sealed as it should be: name -> the message inside.
 SIGNED: dict[str, Callable[[], bytes]] = {
@@ -108,6 +109,19 @@ SIGNED: dict[str, Callable[[], bytes]] = {
         body=nested(100).partition(b"\r\n\r\n")[2],
     ),
     "ten thousand parts": lambda: mixed(*[LEAF] * 10_000),
+    "a hundred thousand parts": lambda: mixed(*[b"\r\n"] * 100_000),
+    "a web page in UTF-7": lambda: mixed(attached("a.html", "text/html; charset=utf-7", UTF7)),
+    "words in UTF-7": lambda: inner(
+        ("Content-Type", "text/plain; charset=utf-7"), body=b"+ADw-script+AD4-\r\n"
+    ),
+    "null bytes": lambda: mixed(mime.in_base64([("Content-Type", "text/plain")], b"a\0b\0")),
+    "eight bits": lambda: mixed(
+        mime.in_base64([("Content-Type", "text/plain")], bytes(range(128, 256)))
+    ),
+    "a message of PGP": lambda: inner(
+        ("Content-Type", 'multipart/encrypted; protocol="application/pgp-encrypted"; boundary="e"'),
+        body=b"--e\r\n\r\nVersion: 1\r\n--e\r\n\r\n-----BEGIN PGP MESSAGE-----\r\n--e--\r\n",
+    ),
     "a hundred files": lambda: mixed(
         *[attached(f"{n}.txt", "text/plain", b"file %d" % n) for n in range(100)]
     ),
@@ -192,6 +206,32 @@ def _elements(room: Mailroom) -> bytes:
     return mime.in_base64([("Content-Type", "application/pkcs7-mime")], der)
 
 
+def _signed_often(room: Mailroom) -> bytes:
+    """A signature around a signature, a hundred times: the outermost is all that is looked at."""
+    own, entity = room.doctor.own, LEAF
+    for _ in range(100):
+        entity = smime.sign(entity, certificate=own[0], key=own[1], now=clock.now())
+    return smime.encrypt(entity, [room.certificate()])
+
+
+def _within(room: Mailroom) -> bytes:
+    """Indefinite lengths within one another without an end."""
+    del room
+    der = b"\x30\x80" * 200_000
+    return mime.in_base64([("Content-Type", "application/pkcs7-mime")], der)
+
+
+def _of_no_kind(room: Mailroom) -> bytes:
+    """CMS whose content types are identifiers of nothing."""
+    raw = room.written()
+    head, _, body = raw.partition(b"\r\n\r\n")
+    der = base64.b64decode(body).replace(
+        bytes.fromhex("06092a864886f70d010703"), bytes.fromhex("06092a864886f70d01077f"), 1
+    )
+    del head
+    return mime.in_base64([("Content-Type", "application/pkcs7-mime")], der)
+
+
 # What comes as it is: name -> the mail, made in a house.
 RAW: dict[str, Callable[[Mailroom], bytes]] = {
     "compressed data": _bomb,
@@ -199,6 +239,12 @@ RAW: dict[str, Callable[[Mailroom], bytes]] = {
     "a page around a sealed mail": _exfiltrating,
     "sealed twice": _sealed_twice,
     "two million elements": _elements,
+    "signed a hundred times": _signed_often,
+    "lengths without an end": _within,
+    "an unknown kind of content": _of_no_kind,
+    "a message of PGP in the open": lambda _: (
+        b"Content-Type: text/plain\r\n\r\n-----BEGIN PGP MESSAGE-----\r\n\r\nhQEM\r\n"
+    ),
     "fifteen megabytes of nothing": lambda _: (
         b"Subject: x\r\n\r\n" + (b"A" * 76 + b"\r\n") * 190_000
     ),

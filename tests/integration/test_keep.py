@@ -7,7 +7,7 @@ from collections import Counter
 import orjson
 import pytest
 
-from phr import clock, keep
+from phr import clock, keep, whose
 from phr.bench import house
 from phr.errors import NotFound
 from phr.fhir import references
@@ -159,7 +159,7 @@ def test_another_patients_records_are_kept_nowhere_visible(vault, hospital):
     ]
     kept = keep_all(vault, hospital, items, expected_patient=PATIENT)
     assert (kept.new, kept.quarantined) == (3, 3)
-    assert all(reason == keep.ANOTHER for _, reason in kept.reasons)
+    assert all(reason == whose.ANOTHER for _, reason in kept.reasons)
 
 
 def person(id_, birth_date):

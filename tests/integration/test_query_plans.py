@@ -4,7 +4,7 @@ import pytest
 
 from phr.bench import house, shape
 from phr.fhir.record import Selection
-from phr.store import records
+from phr.store import points, records
 from phr.store.records import Clause
 from tests.fixtures_keep import rows
 
@@ -85,6 +85,15 @@ def test_a_compiled_policy_does_not_change_the_way(counted, name):
     )
     sql, params = records.statement(selection, where, asked(counted, selection))
     assert wanted in plan(counted, sql, params)
+
+
+@pytest.mark.parametrize("before", [None, (1_500_000_000_000, 7)], ids=["newest", "further"])
+def test_points_come_from_the_index_alone_in_its_order(counted, before):
+    (concept,) = asked(counted, Selection(codes=("http://loinc.org|2345-7",)))
+    sql, params = points.statement(concept, before, 2001)
+    found = plan(counted, sql, params)
+    assert "USING COVERING INDEX record_concept (concept=?" in found
+    assert "TEMP B-TREE" not in found
 
 
 @pytest.mark.parametrize(

@@ -311,6 +311,27 @@ def test_plain_mail_is_refused(room: Mailroom) -> None:
     assert "could not be opened" in refused(room)
 
 
+def test_refused_mail_is_judged_again_once_its_sender_is_trusted(room: Mailroom) -> None:
+    stranger = Correspondent("ash@other.example", 31, Authority("Other root", 1031))
+    room.post(room.written(by=stranger), sender=stranger.address)
+    room.look()
+    refused = room.line()
+    assert refused.state == LetterState.REFUSED
+    receive.again(room.vault, refused.id, audit.APPLIANCE, now=clock.now())
+    room.look()
+    assert room.line().state == LetterState.REFUSED  # nothing has changed
+    room.accept(stranger.issuer.certificate)
+    room.accept(stranger.issuer.certificate, Direction.OUT)
+    receive.again(room.vault, room.line().id, audit.APPLIANCE, now=clock.now())
+    assert room.lines() == []
+    room.look()
+    assert room.line().state == LetterState.TAKEN
+    assert room.line().sender == stranger.address
+    assert len(room.arrivals()) == 1
+    with pytest.raises(NotFound):
+        receive.again(room.vault, room.line().id, audit.APPLIANCE, now=clock.now())
+
+
 def test_what_was_refused_is_erased_after_thirty_days(room: Mailroom) -> None:
     room.post(b"Subject: x\r\n\r\nHello.\r\n")
     room.look()

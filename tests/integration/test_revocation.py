@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,12 @@ from phr import clock
 from phr.errors import Ended, TokenRefused
 from phr.sharing import answers, gate, handles, search
 from phr.sharing.gate import Interaction, Released
+from phr.sharing.grants import StepUp
 from phr.sharing.handles import Token
 from phr.store.vault import Vault
-from tests.fixtures_fhir import BASE, token_for
+from phr.web import routing
+from tests.cast import Cast
+from tests.fixtures_fhir import BASE, App, app_for, token_for
 from tests.fixtures_sharing import ADA, a_record, keep_all, keep_more, lab, recent
 from tests.fixtures_store import Home
 
@@ -161,3 +164,50 @@ def test_a_click_survives_a_kill_in_the_same_breath(tmp_path: Path) -> None:
         vault = home.vaults.get(patient)
         assert is_refused(vault, stopped)
         read(vault, going)
+
+
+@pytest.fixture
+def crowded(cast: Cast) -> Iterator[tuple[Cast, App]]:
+    """Give an appliance all of whose threads for doors are taken, and an app with a token."""
+    shared = cast.vault("Ada")
+    keep_all(shared, "North Quay", a_record())
+    app = app_for(cast, shared)
+    assert app.get("Observation").status_code == 200
+    over = threading.Event()
+    for _ in range(routing.DOOR_THREADS):
+        routing.AT_DOORS.submit(over.wait, 120)
+    try:
+        yield cast, app
+    finally:
+        over.set()
+
+
+def test_the_tap_and_the_refusal_wait_for_no_program_that_reads(
+    crowded: tuple[Cast, App],
+) -> None:
+    cast, app = crowded
+    ada = cast.browser("Ada")
+    at = f"/p/{cast.patients['Ada']}/grants"
+    assert ada.submit(f"{at}/{app.token.grant_id}/stop", page=at).status_code == 303
+    refused = app.get("Observation")
+    assert refused.status_code == 401
+    assert 'error="invalid_token"' in refused.headers["www-authenticate"]
+
+
+def test_what_everybody_may_know_is_told_whatever_token_is_shown(cast: Cast) -> None:
+    shared = cast.vault("Ada")
+    app = app_for(cast, shared)
+    end(shared, app.token)
+    assert app.get("Observation").status_code == 401
+    assert app.get("metadata").status_code == 200
+
+
+def test_a_paused_token_is_told_that_it_is_paused_and_goes_on_afterwards(cast: Cast) -> None:
+    shared = cast.vault("Ada")
+    app = app_for(cast, shared)
+    gate.suspend(shared, app.token.grant_id, ADA)
+    assert app.get("Observation").status_code == 403
+    now = clock.now()
+    factor = StepUp("ada", "password", now)
+    gate.resume(shared, app.token.grant_id, step_up=factor, shown="shown", actor=ADA, now=now)
+    assert app.get("Observation").status_code == 200

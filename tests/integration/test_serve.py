@@ -214,6 +214,26 @@ def test_the_health_check_of_the_image_needs_no_curl(
     assert phr("check", "--alive", "--data", data, **options).returncode == 1
 
 
+def test_the_health_check_asks_the_folder_and_not_the_port(
+    start: Callable[..., Running], tmp_path: Path
+) -> None:
+    """Another appliance at the port is none of this folder; another port is no failure."""
+    running = start()
+    port = str(urlsplit(running.facts["home_url"]).port)
+    alive = ("check", "--alive", "--json", "--data")
+    assert phr(*alive, str(running.data), PHR_PORT="1").returncode == 0
+    for empty in (tmp_path / "nowhere", tmp_path):
+        other = phr(*alive, str(empty), PHR_PORT=port)
+        assert other.returncode == 1
+        assert str(empty) in json.loads(other.stderr)["error"]
+    assert not (tmp_path / "nowhere").exists()
+    os.kill(running.process.pid, signal.SIGSTOP)  # it listens, and answers nobody
+    try:
+        assert phr(*alive, str(running.data), PHR_PORT=port).returncode == 1
+    finally:
+        os.kill(running.process.pid, signal.SIGCONT)
+
+
 def test_wrong_settings_stop_the_start_with_one_sentence(tmp_path: Path) -> None:
     done = phr("serve", "--data", str(tmp_path / "d"), PHR_HOTS="1", PHR_TLS="maybe")
     assert done.returncode == 2

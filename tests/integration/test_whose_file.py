@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from phr import clock, keep, pull
+from phr import clock, keep, pull, whose
 from phr.bench import house
 from phr.connectors.upload import PAGE
 from phr.fhir.record import Selection
@@ -69,7 +69,7 @@ def test_nothing_of_a_strangers_file_is_kept_even_if_it_names_nobody(
     taken = bring(record, tmp_path / "otto.json", write(*everything))
     assert (taken.kept.new, taken.kept.quarantined) == (0, len(everything))
     assert taken.state is PullState.FAILED
-    assert {reason for _, reason in taken.kept.reasons} == {keep.ANOTHER}
+    assert {reason for _, reason in taken.kept.reasons} == {whose.ANOTHER}
     assert names(record) == {"ada"}
     aside = rows(record, "SELECT hash FROM quarantined ORDER BY hash")
     again = bring(record, tmp_path / "otto.json", write(*everything))
@@ -100,8 +100,8 @@ def test_in_a_file_about_two_people_only_what_says_it_is_ours_is_kept(
     for _ in range(2):
         taken = bring(record, tmp_path / "both.json", content)
         said = dict(taken.kept.reasons)
-        assert said["entry 1"] == keep.UNSAID
-        assert said["entry 3"] == said["entry 6"] == keep.ANOTHER
+        assert said["entry 1"] == whose.UNSAID
+        assert said["entry 3"] == said["entry 6"] == whose.ANOTHER
         assert taken.kept.quarantined == 3
         assert names(record) == {"ada", "ours", "dr"}
 
@@ -123,7 +123,7 @@ def test_each_file_of_a_zip_is_about_its_own_person(record: Vault, tmp_path: Pat
     taken = bring(record, path, path.read_bytes())
     assert names(record) == {"ada", "ours"}
     assert sorted(reason for _, reason in taken.kept.reasons) == sorted(
-        [keep.ANOTHER, keep.ANOTHER, keep.UNSAID]
+        [whose.ANOTHER, whose.ANOTHER, whose.UNSAID]
     )
 
 
@@ -147,7 +147,7 @@ def test_a_page_of_a_hospital_with_somebody_else_on_it_brings_only_what_names_ou
         for each in (seen("unnamed"), seen("ours", **of(PATIENT)), DOCTOR, OTTO)
     ]
     kept = keep_all(vault, hospital, items, expected_patient=PATIENT)
-    assert dict(kept.reasons) == {"unnamed": keep.UNSAID, "otto": keep.ANOTHER}
+    assert dict(kept.reasons) == {"unnamed": whose.UNSAID, "otto": whose.ANOTHER}
     assert names(vault) == {"ours", "dr"}
 
 

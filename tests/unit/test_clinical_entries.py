@@ -865,6 +865,183 @@ def test_an_unknown_smoking_status_is_no_answer():
     assert code_of(one["dataAbsentReason"]) == "unknown"
 
 
+# ------------------------------------------------------------------------------ what one can do
+
+
+WALKS = f'<value xsi:type="CD" code="165245003" displayName="Independent walking" {SNOMED}/>'
+PHQ_9 = f'<code code="44261-6" displayName="PHQ-9 total score" {LOINC}/>'
+
+
+@pytest.mark.parametrize(
+    ("template", "category"),
+    [("67", "functional-status"), ("128", "functional-status"), ("74", "cognitive-status")],
+)
+def test_what_one_can_do_is_no_result(template, category):
+    asked = f'<code code="54522-8" displayName="Functional status" {LOINC}/>'
+    held = f'{asked}{DONE}<effectiveTime value="20260301"/>{WALKS}'
+    one = only(document(statement("observation", template, held)), "Observation")
+    assert [code_of(each) for each in one["category"]] == [category]
+    assert one["valueCodeableConcept"]["coding"][0]["display"] == "Independent walking"
+    assert one["effectiveDateTime"] == "2026-03-01"
+
+
+@pytest.mark.parametrize("denial", ['negationInd="true"', 'nullFlavor="NI"'])
+def test_what_one_cannot_be_said_to_do_stays_in_the_text(denial):
+    held = f"{PHQ_9}{DONE}{WALKS}"
+    said = statement("observation", "67", held).replace("<observation", f"<observation {denial}")
+    assert not made(document(said), "Observation")
+
+
+def test_a_finding_without_a_question_stays_in_the_text():
+    content = document(statement("observation", "74", f"{ASSERTED}{DONE}{WALKS}"))
+    assert not made(content, "Observation")
+    assert cda_entries.transcribe(content).left == {"Listed": 1}
+
+
+def test_a_score_inside_of_an_observation_is_one_of_its_own_with_its_answers():
+    answer = statement(
+        "observation",
+        "86",
+        f'<code code="44250-9" displayName="Little interest" {LOINC}/>'
+        '<value xsi:type="INT" value="2"/>',
+    )
+    unanswered = statement("observation", "86", f'<code code="44255-8" {LOINC}/>')
+    parts = "".join(f"<entryRelationship>{one}</entryRelationship>" for one in (answer, unanswered))
+    score = statement(
+        "observation", "69", f'{PHQ_9}{DONE}<value xsi:type="INT" value="09"/>{parts}'
+    )
+    held = f"{PHQ_9}{DONE}{WALKS}<entryRelationship>{score}</entryRelationship>"
+    content = document(statement("observation", "67", held))
+    around, one = made(content, "Observation")
+    assert code_of(around["category"][0]) == "functional-status"
+    assert "component" not in around
+    assert code_of(one["category"][0]) == "survey"
+    assert one["valueQuantity"]["value"] == 9
+    assert [code_of(each["code"]) for each in one["component"]] == ["44250-9"]
+    assert one["component"][0]["valueQuantity"]["value"] == 2
+    assert cda_entries.transcribe(content).counts == {"Abilities": 1, "Scores": 1}
+
+
+def pregnant(more="", **attributes):
+    """Return a Pregnancy Observation, whose template is not of the series of the others."""
+    value = f'<value xsi:type="CD" code="77386006" displayName="Pregnant" {SNOMED}/>'
+    held = f'{ASSERTED}{DONE}<effectiveTime><low value="20260301"/></effectiveTime>{value}{more}'
+    said = statement("observation", "X", held, **attributes)
+    return said.replace("2.16.840.1.113883.10.20.22.4.X", "2.16.840.1.113883.10.20.15.3.8")
+
+
+def test_a_pregnancy_is_told_with_the_day_that_is_expected():
+    due = statement(
+        "observation",
+        "Y",
+        f'<code code="11778-8" displayName="Delivery date Estimated" {LOINC}/>{DONE}'
+        '<value xsi:type="TS" value="20261204"/>',
+    ).replace("2.16.840.1.113883.10.20.22.4.Y", "2.16.840.1.113883.10.20.15.3.1")
+    content = document(pregnant(f"<entryRelationship>{due}</entryRelationship>"))
+    status, day = made(content, "Observation")
+    assert code_of(status["code"]) == "82810-3"
+    assert status["valueCodeableConcept"]["coding"][0]["display"] == "Pregnant"
+    assert status["effectivePeriod"] == {"start": "2026-03-01"}
+    assert code_of(day["code"]) == "11778-8"
+    assert day["valueDateTime"] == "2026-12-04"
+    assert {code_of(one["category"][0]) for one in (status, day)} == {"social-history"}
+
+
+def test_a_denied_pregnancy_is_none():
+    assert not made(document(pregnant(negationInd="true")), "Observation")
+
+
+# ------------------------------------------------------------------------------ handed out, used
+
+
+def handed_out(inside, **attributes):
+    given = statement("supply", "18", inside, **{"classCode": "SPLY", **attributes})
+    return f'<entryRelationship typeCode="REFR">{given}</entryRelationship>'
+
+
+HANDED = '<effectiveTime value="20260302"/><quantity value="30.0" unit="{tablet}"/>'
+
+
+def test_a_hand_out_is_one_of_the_medicine_that_it_stands_in():
+    content = document(medicine(f"{DONE}{handed_out(DONE + HANDED)}", moodCode="INT"))
+    order = only(content, "MedicationRequest")
+    one = only(content, "MedicationDispense")
+    assert one["status"] == "completed"
+    assert one["whenHandedOver"] == "2026-03-02"
+    assert str(one["quantity"]["value"]) == "30.0"
+    assert one["medicationCodeableConcept"] == order["medicationCodeableConcept"]
+    assert one["authorizingPrescription"] == [{"reference": f"MedicationRequest/{order['id']}"}]
+    assert cda_entries.transcribe(content).counts == {"Medicines": 1, "Medicines handed out": 1}
+
+
+def test_what_was_handed_out_is_named_as_the_hand_out_says():
+    product = (
+        "<product><manufacturedProduct><manufacturedMaterial>"
+        f'<code code="1234" displayName="Metoprolol Tartrate 50 MG" {RXNORM}/>'
+        "</manufacturedMaterial></manufacturedProduct></product>"
+    )
+    content = document(medicine(handed_out(DONE + HANDED + product)))
+    one = only(content, "MedicationDispense")
+    assert code_of(one["medicationCodeableConcept"]) == "1234"
+    assert "authorizingPrescription" not in one  # it stands in a statement, no order
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        medicine(handed_out(DONE)),
+        medicine(handed_out(DONE + HANDED, moodCode="INT")),
+        medicine(handed_out(DONE + HANDED, negationInd="true")),
+        medicine(handed_out(DONE + '<effectiveTime nullFlavor="UNK"/>')),
+    ],
+    ids=["names a pharmacy alone", "planned", "denied", "nothing known"],
+)
+def test_what_is_not_said_to_be_handed_out_is_not_and_is_counted(held):
+    content = document(held)
+    assert not made(content, "MedicationDispense")
+    assert cda_entries.transcribe(content).inside == {"Medicines handed out": 1}
+
+
+def test_nothing_is_handed_out_of_a_medicine_that_is_denied():
+    content = document(medicine(handed_out(DONE + HANDED), negationInd="true"))
+    assert not made(content, "MedicationDispense")
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [("aborted", "stopped"), ("nullified", "entered-in-error"), ("x", "unknown")],
+)
+def test_a_hand_out_has_the_status_that_is_written(said, status):
+    held = handed_out(f'<statusCode code="{said}"/>{HANDED}')
+    assert only(document(medicine(held)), "MedicationDispense")["status"] == status
+
+
+def used(inside):
+    """Return a Product Instance that takes part in a procedure."""
+    role = statement("participantRole", "37", inside, classCode="MANU")
+    return f'<participant typeCode="DEV">{role}</participant>'
+
+
+PACEMAKER = (
+    f'<playingDevice><code code="14106009" displayName="Pacemaker" {SNOMED}/></playingDevice>'
+)
+UDI = "(01)51022222233336(11)141231(17)150707(10)A213B1(21)1234"
+
+
+def test_a_procedure_says_what_it_used_and_never_that_it_stayed():
+    operated = f'<code code="307280005" displayName="Implantation of pacemaker" {SNOMED}/>'
+    number = f'<id root="2.16.840.1.113883.3.3719" extension="{UDI}"/>'
+    held = f"{operated}{DONE}{used(number + PACEMAKER)}{used(PACEMAKER)}{used('')}"
+    content = document(statement("procedure", "14", held, classCode="PROC"))
+    one = only(content, "Procedure")
+    assert [each["coding"][0]["display"] for each in one["usedCode"]] == ["Pacemaker", "Pacemaker"]
+    (device,) = one["usedReference"]
+    assert device["identifier"]["value"] == UDI
+    assert device["display"] == "Pacemaker"
+    assert not made(content, "Device")
+    assert cda_entries.transcribe(content).inside == {"Devices": 1}
+
+
 # ------------------------------------------------------------------------------ what stays behind
 
 
@@ -876,12 +1053,12 @@ def said_of(content):
     return dict(cda_entries.read(content).facts)
 
 
-def test_a_hand_out_inside_of_a_medicine_is_not_lost_in_silence():
-    given = statement("supply", "18", '<quantity value="30"/>', classCode="SPLY")
-    held = f'{OPEN_SPAN}<entryRelationship typeCode="REFR">{given}</entryRelationship>'
+def test_an_order_of_a_supply_inside_of_a_medicine_is_not_lost_in_silence():
+    ordered = statement("supply", "17", '<repeatNumber value="1"/>', moodCode="INT")
+    held = f'{OPEN_SPAN}<entryRelationship typeCode="REFR">{ordered}</entryRelationship>'
     told = said_of(document(medicine(held), narrative="Metoprolol"))
     assert told["Taken into the record"] == "Medicines 1"
-    assert told[cda_entries.UNTOLD] == "Medicines handed out 1"
+    assert told[cda_entries.UNTOLD] == "Orders of a supply 1"
     assert "Only in the text" not in told
 
 
@@ -891,7 +1068,7 @@ def test_a_hand_out_inside_of_a_medicine_is_not_lost_in_silence():
     ids=["told in words", "without words"],
 )
 def test_an_entry_of_another_kind_is_counted_where_it_can_be_read(narrative, label):
-    function = statement("observation", "67", "")  # Functional Status Observation
+    function = statement("observation", "68", "")  # Functional Status Problem Observation
     assert said_of(document(function, narrative=narrative))[label] == "Listed 1"
 
 

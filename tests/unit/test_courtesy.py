@@ -91,3 +91,22 @@ def test_nobody_stands_back_for_long():
     with courtesy.stopping():
         courtesy.stand_back()
         courtesy.give_way()
+
+
+def test_a_stop_that_waits_for_something_itself_holds_no_reader_back(monkeypatch):
+    monkeypatch.setattr(courtesy, "STOPPING", 3600.0)
+    monkeypatch.setattr(courtesy, "STOPS_WITHIN", 0.0)
+    with courtesy.stopping():
+        courtesy.stand_back()
+
+
+def test_a_reader_waits_until_what_is_stopped_is_stopped(monkeypatch):
+    monkeypatch.setattr(courtesy, "STOPPING", 3600.0)
+    monkeypatch.setattr(courtesy, "STOPS_WITHIN", 3600.0)
+    over = threading.Event()
+    reader = threading.Thread(target=lambda: (courtesy.stand_back(), over.set()))
+    with courtesy.stopping():
+        reader.start()
+        assert not over.is_set()
+    reader.join(5)
+    assert over.is_set()

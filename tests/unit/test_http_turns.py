@@ -62,3 +62,15 @@ def test_who_waits_too_long_for_a_turn_gives_up(stalled):
     http, server, *_ = stalled
     with pytest.raises(AnswerRefused, match="too slowly"):
         http.get(server.url + "/large", limits=replace(DEFAULT, total=1.5))
+
+
+def test_a_large_answer_comes_only_while_its_asker_has_room_for_it(raw_server):
+    """Whoever asks may hold a large answer back (`turn`): without room it gives up."""
+    server = raw_server(lambda _, channel: channel.sendall(plain(BEGIN)))
+    http = Http(Guard([server.place]))
+    waited = []
+    with pytest.raises(AnswerRefused, match="too slowly"):
+        http.get(server.url + "/large", turn=lambda left: bool(waited.append(left)))
+    assert 0 < waited[0] <= DEFAULT.total
+    assert http.get(server.url + "/large", turn=bool).body == BEGIN
+    http.close()

@@ -128,7 +128,16 @@ def test_ordinary_https_addresses_pass(url):
 
 @pytest.mark.parametrize(
     "address",
-    ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "::ffff:8.8.8.8", "fe80::1%eth0", "x"],
+    [
+        "127.0.0.1",
+        "10.1.2.3",
+        "169.254.169.254",
+        "::1",
+        "::ffff:8.8.8.8",
+        "fe80::1%eth0",
+        "2606:4700::1%eth0",
+        "x",
+    ],
 )
 def test_closed_addresses_are_not_public(address):
     assert not is_public(address)

@@ -24,12 +24,13 @@ class Parcel:
     """What is carried: `id` is the delivery's, the same at each attempt (for idempotent peers).
 
     `point` surrounds the one step that cannot be taken back; entering it raises Ended when it is
-    over. `number` of `total` parcels that were planned together.
+    over. It takes what breaks that step off at once, called from another thread. `number` of
+    `total` parcels that were planned together.
     """
 
     id: str
     parts: Sequence[Part]
-    point: Callable[[], AbstractContextManager[None]] = nullcontext
+    point: Callable[[Callable[[], None]], AbstractContextManager[Any]] = nullcontext
     number: int = 1
     total: int = 1
 

@@ -27,6 +27,7 @@ ASKS_DISPATCHED: Final = "X-DIRECT-FINAL-DESTINATION-DELIVERY=optional,true"
 MOST_PARTS: Final = 200  # leaves of one message
 DEEPEST: Final = 8  # multiparts within one another
 _WRAPPED: Final = "message/rfc822"
+_SEALED: Final = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})
 _ADDRESS: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9.-]{1,253}\Z")
 _ID: Final = re.compile(r"<[\x21-\x3b\x3d\x3f-\x7e]{3,300}>\Z")
 
@@ -181,6 +182,44 @@ def outer(raw: bytes) -> tuple[str, str]:
         return head.field("Message-ID")[:300], next(iter(_addresses(head, "From")), "")
     except Exception:  # noqa: BLE001 - a stranger's bytes
         return "", ""
+
+
+def return_path(raw: bytes) -> str:
+    """Return the envelope's sender as the last server wrote it down (RFC 5321 §4.4), or From.
+
+    For mail that is read in a mailbox, where there is no envelope any more.
+    """
+    try:
+        head = mime.read(raw)
+        found = _addresses(head, "Return-Path") or _addresses(head, "From")
+        return next(iter(found), "")
+    except Exception:  # noqa: BLE001 - a stranger's bytes
+        return ""
+
+
+def opened_by_provider(raw: bytes) -> Opened:
+    """Read a message that a provider opened and checked for the patient (HISP edge mode).
+
+    Nothing here proves who sent it: that is the provider's word. Raises MessageRefused for what is
+    sealed still, EnvelopeRefused where no one sender is named.
+    """
+    try:
+        inner = mime.read(raw)
+        kind, senders = inner.media_type, _addresses(inner, "From")
+    except Exception:  # noqa: BLE001 - a stranger's bytes
+        raise MessageRefused("This message could not be read.") from None
+    if kind in _SEALED:
+        raise MessageRefused("This message is sealed still: the provider did not open it.")
+    if len(senders) != 1 or len(inner.fields("From")) != 1:
+        raise EnvelopeRefused("This message does not name one sender.")
+    named = inner.field("Message-ID")
+    return Opened(
+        sender=senders[0],
+        message_id=named if _ID.match(named) else "",
+        subject=mime.words(inner.field("Subject")),
+        date=inner.field("Date"),
+        entity=inner,
+    )
 
 
 def unseal(

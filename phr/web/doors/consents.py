@@ -1,4 +1,4 @@
-"""Consents at the FHIR API: an app that its patient let ask proposes one, and names servers for it.
+"""Consents at the FHIR API: an app that its patient let ask proposes one, and names whom it is for.
 
 Nothing is approved here: whatever an app proposes waits for the patient at the home address, and
 the answer says so (202). What the words of a Consent mean is decided in `phr.sharing`.
@@ -16,15 +16,15 @@ from litestar import Response
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 
-from phr import clock, consented
+from phr import clock, consented, push
 from phr.errors import InvalidInput, NetError, ScopeTooSmall, TooManyTries
 from phr.fhir import document, references
-from phr.sharing import addresses, advisor, asking, consents, gate, servers
-from phr.sharing.consents import Asked
+from phr.sharing import addresses, advisor, asking, consents, gate, pushes, servers
+from phr.sharing.consents import Answer, Asked, Mailbox
 from phr.sharing.gate import Standing
 from phr.store import audit, limits
 from phr.store.house import House
-from phr.store.models import FetchAsked
+from phr.store.models import DeliveryState, FetchAsked
 from phr.store.vault import Vault
 from phr.web.outcome import BASE, FHIR_JSON
 from phr.web.presented import by_token
@@ -72,7 +72,7 @@ def unprocessable(handler: Handler) -> Handler:
 @unprocessable
 def propose(visit: Visit) -> Response[bytes]:
     """Take a proposal (R4 §3.1.0.8): a draft that waits for the patient, and gives nothing."""
-    vault, by = _caller(visit, asking.MANAGE)
+    vault, by = _caller(visit, asking.MANAGE, asking.PUSH)
     _must_be_json(visit)
     consent_id = consents.propose(vault, by, visit.body, now=clock.now())
     with vault.read() as session:
@@ -85,7 +85,7 @@ def propose(visit: Visit) -> Response[bytes]:
 @slow_page(f"{BASE}/Consent", access=Access.BEARER)
 def listed(visit: Visit) -> Response[bytes]:
     """List the Consents that this app proposed and that stand, to choose from."""
-    vault, by = _caller(visit, asking.MANAGE)
+    vault, by = _caller(visit, asking.MANAGE, asking.PUSH)
     base = visit.appliance.settings.public_url + BASE
     with vault.read() as session:
         entries = [
@@ -108,7 +108,7 @@ def listed(visit: Visit) -> Response[bytes]:
 @slow_page(f"{BASE}/Consent/{{consent_id:str}}", access=Access.BEARER)
 def read(visit: Visit, consent_id: str) -> Response[bytes]:
     """Return one of them, as the patient left it."""
-    vault, by = _caller(visit, asking.MANAGE)
+    vault, by = _caller(visit, asking.MANAGE, asking.PUSH)
     with vault.read() as session:
         known = consents.of_consent(session, vault, by.client_id, consent_id)
         return _json(consents.written(session, vault, consents.foremost(known).grant))
@@ -154,7 +154,7 @@ def authorizations(visit: Visit, consent_id: str) -> Response[bytes]:
     with vault.read() as session:
         known = consents.of_consent(session, vault, by.client_id, consent_id)
         parts = [
-            {"name": "token", "part": _told(each)} for each in known if each.row.address is not None
+            {"name": "token", "part": _told(each)} for each in known if each.server is not None
         ]
     body = {"resourceType": "Parameters"} | ({"parameter": parts} if parts else {})
     return _json(body)
@@ -215,6 +215,107 @@ def _after(duration: Any, now: datetime) -> datetime | None:
     if unit is None or match is None or not float(match[0]):
         raise InvalidInput("The duration cannot be read: a value with a unit of time (UCUM).")
     return now + min(float(match[0]) * unit, LONGEST)
+
+
+# ------------------------------------------------------------------ what is sent by Direct mail
+
+
+@action(
+    [
+        f"{BASE}/Consent/{{consent_id:str}}/$pushStart",
+        f"{BASE}/Consent/{{consent_id:str}}/$pushRecords",
+    ],
+    access=Access.BEARER,
+    csrf=False,
+)
+@unprocessable
+def push_start(visit: Visit, consent_id: str) -> Response[bytes]:
+    """Ask that what a Consent covers be sent to a Direct address (sharing.md §2.6).
+
+    The patient approves it; then it goes, and whatever arrives later, unless `once`.
+    """
+    vault, by = _caller(visit, asking.PUSH)
+    _must_be_json(visit)
+    with vault.read() as session:
+        consents.of_consent(session, vault, by.client_id, consent_id)
+    given = parameters(visit.body, {"address", "once", "duration"})
+    address, once = str(given.get("address", "")).removeprefix("mailto:"), given.get("once", False)
+    if sentence := pushes.problem(address):
+        return _outcome(400, sentence)
+    if not isinstance(once, bool):
+        raise InvalidInput("“once” is true or false.")
+    now, appliance = clock.now(), visit.appliance
+    ends_at = _after(given.get("duration"), now)
+    seconds = None if ends_at is None else round((ends_at - now).total_seconds())
+    with _place_for(appliance.house, by.grant.id):
+        pushes.must_be_reachable(vault, appliance.http, address, now=now)
+    box = Mailbox(address, once=once, seconds=seconds)
+    asked = consents.authorize(vault, by, consent_id, box, ends_at, now=now)
+    place = f"{appliance.settings.public_url}{BASE}/Consent/{consent_id}/$listPush"
+    with vault.read() as session:
+        told = next(
+            each
+            for each in pushes.listed(session, vault, by.client_id, consent_id)
+            if each.asked.grant.id == asked.grant.id
+        )
+    status = 202 if asked.answer is Answer.WAITING else 200
+    body = {"resourceType": "Parameters", "parameter": _pushed(told)}
+    return _json(body, status, {"Content-Location": place})
+
+
+@slow_page(f"{BASE}/Consent/{{consent_id:str}}/$listPush", access=Access.BEARER)
+def push_list(visit: Visit, consent_id: str) -> Response[bytes]:
+    """List what is sent, or shall be, under a Consent, and how each stands."""
+    vault, by = _caller(visit, asking.PUSH)
+    with vault.read() as session:
+        known = pushes.listed(session, vault, by.client_id, consent_id)
+        parts = [{"name": "token", "part": _pushed(each)} for each in known]
+    return _json({"resourceType": "Parameters"} | ({"parameter": parts} if parts else {}))
+
+
+@action(f"{BASE}/Consent/{{consent_id:str}}/$pushStop", access=Access.BEARER, csrf=False)
+@unprocessable
+def push_stop(visit: Visit, consent_id: str) -> Response[bytes]:
+    """Stop sending; when this answers nothing more leaves, and it says what had left before."""
+    vault, by = _caller(visit, asking.PUSH)
+    _must_be_json(visit)
+    given = parameters(visit.body, {"address", "push"})
+    named = given.get("push") or given.get("address")
+    if not isinstance(named, str):
+        raise InvalidInput("Say which: address or push.")
+    now = clock.now()
+    with vault.read() as session:
+        asked = pushes.live(session, vault, by.client_id, consent_id, named.removeprefix("mailto:"))
+    gone = push.Halted(0, uncertain=False)
+    if asked.answer is not Answer.WAITING:
+        actor = {"kind": "recipient", "id": by.grant.id, "name": by.recipient}
+        gone = push.halt(vault, asked.grant.id, actor, now=now)
+    consents.end(vault, by, asked, now=now)
+    parts = [
+        {"name": "push", "valueString": asked.grant.id},
+        {"name": "status", "valueCode": pushes.STOPPED},
+        {"name": "unconfirmed", "valueUnsignedInt": gone.unconfirmed},
+        {"name": "uncertain", "valueBoolean": gone.uncertain},
+    ]
+    return _json({"resourceType": "Parameters", "parameter": parts})
+
+
+def _pushed(told: pushes.Told) -> list[Mapping[str, Any]]:
+    """Say how a push stands; why something failed is for the patient (sharing.md §9, 13)."""
+    messages = told.messages
+    parts: list[Mapping[str, Any]] = [
+        {"name": "push", "valueString": told.asked.grant.id},
+        {"name": "address", "valueString": told.address},
+        {"name": "once", "valueBoolean": told.once},
+        {"name": "status", "valueCode": told.status},
+        {"name": "expires", "valueInstant": clock.instant(told.asked.grant.ends_at)},
+        *({"name": each, "valueUnsignedInt": messages.get(each, 0)} for each in DeliveryState),
+    ]
+    if told.disposition is not None:
+        parts.append({"name": "lastDisposition", "valueCode": told.disposition})
+    if told.next_at is not None:
+        parts.append({"name": "nextAttempt", "valueInstant": clock.instant(told.next_at)})
+    return parts
 
 
 # ------------------------------------------------------------------ this record as the target
@@ -296,12 +397,15 @@ def parameters(body: bytes, known: set[str]) -> Mapping[str, Any]:
     return found
 
 
-def _caller(visit: Visit, needed: str) -> Caller:
-    """Return the record and what the token of a request stands for. Raises TokenRefused."""
+def _caller(visit: Visit, *needed: str) -> Caller:
+    """Return the record and what the token of a request stands for; one of the scopes is enough.
+
+    Raises TokenRefused, ScopeTooSmall.
+    """
     vault, grant_id, bearer = by_token(visit)
     with vault.read() as session:
         by = gate.stands(session, vault, grant_id, bearer, now=clock.now())
-    if by.client_id is None or needed not in by.scopes.split(" "):
+    if by.client_id is None or not set(needed) & set(by.scopes.split(" ")):
         raise ScopeTooSmall
     return vault, by
 
@@ -336,6 +440,9 @@ ROUTES: Sequence[HTTPRouteHandler] = [
     authorize,
     authorizations,
     revoke,
+    push_start,
+    push_list,
+    push_stop,
     connect,
     connected,
     statement,

@@ -68,7 +68,7 @@ def _takes_json(accept: str) -> bool:
 # ------------------------------------------------------------------ what the API is
 
 
-@slow_page(f"{BASE}/metadata", access=Access.BEARER)
+@slow_page(f"{BASE}/metadata", access=Access.BEARER, anonymous=True)
 @door
 def metadata(visit: Visit, request: Asked) -> Response[bytes]:
     """Say what this API does (R4 §3.1.0.11); the same for everybody, so it needs no token."""

@@ -18,10 +18,13 @@ from phr.web.forms import Form
 from phr.web.pages import picking
 
 HOURS = {1: "1 hour", 24: "1 day", 7 * 24: "7 days", 30 * 24: "30 days"}
+LONGER = {180 * 24: "half a year", 365 * 24: "1 year"}  # for what is sent; a link lasts 30 days
 USES = {"": "As often as they need", "1": "Once", "3": "3 times", "10": "10 times"}
 REACH = {"": "all years", "1": "1 year", "2": "2 years", "5": "5 years", "10": "10 years"}
 PRIVATE_SHOWN = 50
 MOST_KEY = 4000  # characters of a public key
+MOST_ADDRESS = 320  # characters kept of a Direct address; 254 are too many already
+DIRECT = "direct"  # the other way than a link that the form knows fields for
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,9 @@ class Asked:
     may_send: bool
     once: str
     server: str = ""  # for a ticket: the address of a server, or its public key
+    by: str = ""  # DIRECT, or "" for a link and what else needs no address
+    to: str = ""  # a Direct address, as typed
+    standing: bool = False  # by Direct mail: also what arrives later
 
 
 def asked_of(form: Form) -> Asked:
@@ -63,13 +69,16 @@ def asked_of(form: Form) -> Asked:
         without=picking.taken_out(form),
         whom=form.get("whom")[:200],
         why=form.get("why")[:400],
-        hours=int(hours) if is_number(hours) and int(hours) in HOURS else 24,
+        hours=int(hours) if is_number(hours) and int(hours) in HOURS | LONGER else 24,
         uses=form.get("uses") if form.get("uses") in USES else "",
         may_print=form.has("print"),
         may_download=form.has("download"),
         may_send=form.has("send"),
         once=once if is_id(once) else ids.new_id(),
         server=form.get("server")[:MOST_KEY].strip(),
+        by=DIRECT if form.get("by") == DIRECT else "",
+        to=form.get("to")[:MOST_ADDRESS].strip(),
+        standing=form.get("standing") == "1",
     )
 
 
@@ -101,6 +110,9 @@ def fields_of(asked: Asked) -> list[tuple[str, str]]:
         *([("send", "1")] if asked.may_send else []),
         ("once", asked.once),
         ("server", asked.server),
+        ("by", asked.by),
+        ("to", asked.to),
+        *([("standing", "1")] if asked.standing else []),
     ]
 
 

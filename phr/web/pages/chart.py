@@ -25,7 +25,7 @@ from phr.errors import NotFound
 from phr.fhir import synonyms
 from phr.fhir.kinds import KINDS
 from phr.fhir.record import OWN, Record, Selection
-from phr.store import connections, entries, newest, records
+from phr.store import connections, entries, newest, points, records
 from phr.store.models import LedgerState, Member
 from phr.store.vault import Vault
 from phr.views import documents as document_views
@@ -178,6 +178,8 @@ def _drawn(visit: Visit, view: views.View, main: Selection) -> tuple[views.Shown
         else:
             known["decisions"] = entries.decisions(session)
             known["grouped"] = entries.siblings(session, [record.pk for record in found])
+        if view is views.TEST and len(own) == main.limit:  # its drawing goes back further
+            known["points"] = points.read(session, vault, main)
         shown = views.show(view, found, context(visit, session, **known))
     return shown, older(visit, own, main.limit)
 

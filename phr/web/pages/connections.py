@@ -266,7 +266,7 @@ def _file(ending: str, text: str) -> Response[Any]:
 
 @page("/p/{patient_id:str}/connections/add", access=Access.PROXY)
 def add_form(visit: Visit) -> Response[Any]:
-    """Offer the ways to connect: the demo hospital, or an address with an own client id."""
+    """Offer the ways to connect: the demo hospital, by name, or by address."""
     return _draw_add(visit)
 
 
@@ -289,11 +289,16 @@ def redirect_uri(visit: Visit) -> str:
 
 @action("/p/{patient_id:str}/connections/add", access=Access.PROXY)
 def add(visit: Visit, form: Form) -> Response[Any]:
-    """Look how to sign in at the address, keep the connection, and lead to its sign-in."""
+    """Look how to sign in at the address, keep the connection, and lead to its sign-in.
+
+    Without a client id this Homeport registers itself, where the server takes that.
+    """
+    client_id = form.text("client_id", limit=300)
     wish = connect.Wish(
         name=form.text("name", limit=80),
         base_url=form.text("base_url", limit=2000),
-        client_id=form.text("client_id", limit=300),
+        client_id=client_id,
+        way=connect.OWN if client_id else connect.REGISTERED,
         secret=form.text("secret", limit=2000),
         scopes=form.text("scopes", limit=4000),
         audience=form.text("audience", limit=20) or "exact",

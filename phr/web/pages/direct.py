@@ -1,4 +1,4 @@
-"""Direct mail: own address and certificates, whom to trust, and sending to a doctor's address.
+"""Direct mail: own address and certificates, and whom to trust. Sending is part of sharing.
 
 The routes alone. What they do is `phr.web.pages.mailing`, which is loaded, and loads what Direct
 needs, when somebody comes here: an idle appliance does not hold it.
@@ -50,22 +50,22 @@ def distrust(visit: Visit, form: Form) -> Response[Any]:
     return _mailing().distrust(visit, form)  # type: ignore[no-any-return] # as above
 
 
-@action(HERE + "/check", access=Access.PROXY)
-def check(visit: Visit, form: Form) -> Response[Any]:
-    """Look for the certificate of an address, say how it went, and offer to send."""
-    return _mailing().check(visit, form)  # type: ignore[no-any-return] # as above
+@action(HERE + "/test", access=Access.PROXY)
+def test(visit: Visit) -> Response[Any]:
+    """Send a message to oneself, to see whether it works."""
+    return _mailing().test(visit)  # type: ignore[no-any-return] # as above
 
 
-@action(HERE + "/send", access=Access.PROXY)
-def send(visit: Visit, form: Form) -> Response[Any]:
-    """Begin to send, once or always; needs the password."""
-    return _mailing().send(visit, form)  # type: ignore[no-any-return] # as above
+@action(HERE + "/look", access=Access.PROXY)
+def look(visit: Visit) -> Response[Any]:
+    """Look into the mailbox at the provider now."""
+    return _mailing().look(visit)  # type: ignore[no-any-return] # as above
 
 
-@action(HERE + "/stop", access=Access.PROXY)
-def stop(visit: Visit, form: Form) -> Response[Any]:
-    """Stop an order and say what had gone already; asks for no password."""
-    return _mailing().stop(visit, form)  # type: ignore[no-any-return] # as above
+@action(HERE + "/export", access=Access.PROXY)
+def export(visit: Visit, form: Form) -> Response[Any]:
+    """Give the own certificate with its key, under a password; needs one's own password, too."""
+    return _mailing().export(visit, form)  # type: ignore[no-any-return] # as above
 
 
 @slow_page(HERE + "/{name:str}", access=Access.PROXY)
@@ -75,5 +75,5 @@ def file(visit: Visit, name: str) -> Response[Any]:
 
 
 ROUTES: list[HTTPRouteHandler] = [
-    show, save, renew, trust, distrust, check, send, stop, file
+    show, save, renew, trust, distrust, test, look, export, file
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 What is decided is decided in `phr.sharing`; here are the pages and the words around it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import reduce
@@ -28,6 +28,7 @@ from phr.sharing import (
     grants,
     handles,
     links,
+    orders,
     outbox,
 )
 from phr.sharing import provision as policy
@@ -41,6 +42,8 @@ from phr.store.models import (
     Grant,
     GrantState,
     HandleKind,
+    PushJob,
+    PushState,
     Recipient,
     RecipientKind,
 )
@@ -80,6 +83,18 @@ SENDING = {
     DeliveryState.STOPPED: ("ended", "Stopped"),
     DeliveryState.UNCERTAIN: ("wait", "Not certain"),
 }
+# How an attempt by mail came to its end, as a line of its history.
+SETTLED = {
+    DeliveryState.SENT: "Handed to the mail server, which took it.",
+    DeliveryState.FAILED: "Given up.",
+    DeliveryState.STOPPED: "Stopped before it was sent.",
+}
+MAY_HAVE_GONE = "Broke off at its very last step: it is not certain whether it went."
+ANSWERED = {
+    "processed": "Their mail server says that it received and opened it.",
+    "dispatched": "Their mail server says that it reached the recipient.",
+    "failed": "Their mail server says that it was not delivered.",
+}
 BACK_TO = {"": "as now", "1": "1 year", "2": "2 years", "5": "5 years", "10": "10 years"}
 STOPPED = (
     "Stopped. All further access ends now; copies already opened, printed, downloaded or sent"
@@ -91,13 +106,28 @@ NOTHING_LEFT = "Leave at least one kind of record and one place, or stop it alto
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """One delivery in words: (class of the mark, word), where the files are, and what to know."""
+    """One delivery in words: (class of the mark, word), where the files are, and what to know.
+
+    `is_awaited`: it went, and an answer may still come. `history`: what became of a message, when.
+    """
 
     word: tuple[str, str]
     place: str
     said: str
     at: datetime | None
     is_moving: bool
+    is_awaited: bool = False
+    history: tuple[tuple[datetime, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An order to send by Direct mail: where to, whether also what arrives later, if it goes on."""
+
+    address: str
+    is_standing: bool
+    goes_on: bool
+    is_begun: bool  # what it has to send first was looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +154,7 @@ class Standing:
     locked: bool
     confirmed: str
     sendings: tuple[Sending, ...]
+    order: Order | None = None
 
     @property
     def is_open(self) -> bool:
@@ -132,7 +163,12 @@ class Standing:
 
     def is_moving(self) -> bool:
         """Whether something of it still waits in the outbox."""
-        return any(one.is_moving for one in self.sendings)
+        waits = self.order is not None and self.order.goes_on and not self.order.is_begun
+        return waits or any(one.is_moving for one in self.sendings)
+
+    def is_awaited(self) -> bool:
+        """Whether an answer to something sent may still come."""
+        return any(one.is_awaited for one in self.sendings)
 
 
 # ------------------------------------------------------------------ who can see
@@ -156,7 +192,12 @@ def _draw_grants(visit: Visit, **more: Any) -> Response[Any]:
     seeing = [each for each in standing if (each.is_link or each.is_health) and not each.waits]
     asking = [each for each in standing if each.is_app and not each.waits]
     cards = [each for each in standing if each.is_card and not each.waits]
-    by_hand = [each for each in standing if not (each.is_link or each.is_app or each.is_open)]
+    mailed = [each for each in standing if each.order is not None and not each.waits]
+    by_hand = [
+        each
+        for each in standing
+        if not (each.is_link or each.is_app or each.is_open or each.order is not None)
+    ]
     return visit.render(
         "pages/shares_grants.html",
         seeing=seeing,
@@ -164,6 +205,7 @@ def _draw_grants(visit: Visit, **more: Any) -> Response[Any]:
         live=live,
         proposed=bool(proposed),
         cards=cards,
+        mailed=mailed,
         handed=[each for each in by_hand if not each.waits],
         waiting=[each for each in standing if each.waits],
         over=over,
@@ -211,7 +253,16 @@ def _standing(session: Session, grant: Grant) -> Standing:
         ),
         confirmed=activity.PASSWORD.get(approved[0].factor, "") if approved else "",
         sendings=tuple(_sending(each) for each in outbox.of_grant(session, grant.id)),
+        order=_order(session, grant),
     )
+
+
+def _order(session: Session, grant: Grant) -> Order | None:
+    job = orders.get(session, grant.id)
+    if job is None:
+        return None
+    goes_on = job.state == PushState.ACTIVE and grant.state == GrantState.ACTIVE
+    return Order(job.address, bool(job.standing), goes_on, job.seen is not None)
 
 
 def _narrower(held: Authorization | None) -> tuple[str, ...]:
@@ -253,7 +304,15 @@ def _sending(delivery: Delivery) -> Sending:
     moving = delivery.state in {DeliveryState.QUEUED, DeliveryState.SENDING}
     if delivery.channel == RecipientKind.DIRECT:
         mark, named, known, at = outbox.words(delivery, now=clock.now())
-        return Sending((mark, named), place="", said=known, at=at, is_moving=moving)
+        return Sending(
+            (mark, named),
+            place="",
+            said=known,
+            at=at,
+            is_moving=moving,
+            is_awaited=delivery.answer is None and mark == "fresh",
+            history=tuple(_history(delivery)),
+        )
     receipt = delivery.receipt or {}
     word = SENDING[DeliveryState(delivery.state)]
     place = receipt.get("folder") or f"{delivery.address}-{delivery.id}"
@@ -269,6 +328,24 @@ def _sending(delivery: Delivery) -> Sending:
         at=delivery.settled_at,
         is_moving=moving,
     )
+
+
+def _history(delivery: Delivery) -> Iterator[tuple[datetime, str]]:
+    """Yield what became of a message, in turn; what is still to come stands last."""
+    yield delivery.created_at, "Prepared, and waits its turn."
+    if delivery.claimed_at is not None:
+        tries = f" (try {delivery.attempts})" if delivery.attempts > 1 else ""
+        yield delivery.claimed_at, f"Began to be sent{tries}."
+    state = DeliveryState(delivery.state)
+    if delivery.settled_at is not None:
+        went = delivery.receipt is not None
+        ended = SETTLED[DeliveryState.SENT] if went else SETTLED.get(state, MAY_HAVE_GONE)
+        unknown = not went and delivery.answer is not None
+        yield delivery.settled_at, MAY_HAVE_GONE if unknown else ended
+    if delivery.answered_at is not None and delivery.answer in ANSWERED:
+        yield delivery.answered_at, ANSWERED[delivery.answer]
+    if state == DeliveryState.QUEUED and delivery.attempts and delivery.next_attempt_at:
+        yield delivery.next_attempt_at, "Will be tried again then."
 
 
 def _name(session: Session, grant: Grant) -> str:
@@ -476,14 +553,30 @@ def _pick_less(
 # ------------------------------------------------------------------ stopping and going on
 
 
-@action("/p/{patient_id:str}/grants/{grant_id:str}/stop", access=Access.PROXY)
+@action("/p/{patient_id:str}/grants/{grant_id:str}/stop", access=Access.PROXY, stops=True)
 def stop(visit: Visit, grant_id: str) -> Response[Any]:
     """End a grant at once; asks nothing."""
     gate.end(visit.vault, grant_id, "patient", visit.actor, now=clock.now())
-    return visit.redirect(f"{base_of(visit)}/grants", STOPPED)
+    with visit.vault.read() as session:
+        went = _what_went(orders.gone(session, grant_id), orders.get(session, grant_id))
+    return visit.redirect(f"{base_of(visit)}/grants", f"{STOPPED}{went}")
 
 
-@action("/p/{patient_id:str}/grants/{grant_id:str}/pause", access=Access.PROXY)
+def _what_went(gone: orders.Gone, job: PushJob | None) -> str:
+    """Say what stopping an order to send could not call back; nothing for what is no order."""
+    if job is None:
+        return ""
+    told = activity.counted(gone.handed_over, "message was", "messages were")
+    unsure = activity.counted(gone.uncertain, "message is", "messages are")
+    said = ""
+    if gone.handed_over:
+        said += f" {told} handed to the mail server before, and not confirmed yet: that may arrive."
+    if gone.uncertain:
+        said += f" {unsure} uncertain: it may have gone."
+    return said or " No message was on its way without an answer."
+
+
+@action("/p/{patient_id:str}/grants/{grant_id:str}/pause", access=Access.PROXY, stops=True)
 def pause(visit: Visit, grant_id: str) -> Response[Any]:
     """Pause a grant; asks nothing."""
     gate.suspend(visit.vault, grant_id, visit.actor)

@@ -23,12 +23,20 @@ from phr.fhir.record import Record, Selection
 from phr.papers import kinds
 from phr.papers.kinds import Kind, Reader, Way
 from phr.papers.reading import Reading
-from phr.sharing import arrivals, inbox
+from phr.sharing import arrivals, inbox, letterbox
 from phr.store import records
-from phr.store.models import Arrival, ArrivalKind, ArrivalRule, ArrivalState, Recipient
+from phr.store.models import (
+    Arrival,
+    ArrivalKind,
+    ArrivalRule,
+    ArrivalState,
+    Letter,
+    LetterState,
+    Recipient,
+)
 from phr.views import attachment
 from phr.web.pages.asked import is_number
-from phr.web.pages.shares import base_of
+from phr.web.pages.shares import base_of, wake
 from phr.web.routing import Access, Form, Visit, action, slow_page
 
 SHOWN = 20  # records of one arrival that are drawn whole
@@ -52,6 +60,12 @@ DONE = {
     "reject withdrawal": "Rejected. What you had accepted stays in the record.",
     "always": "Accepted; from now on this comes in without asking. You can take that back here.",
 }
+MAIL_DONE = {
+    "accept": "Accepted, all that waited. It stands beside the record now, and can be undone.",
+    "reject": "Rejected, all that waited of it. For 30 days you can change your mind.",
+    "again": "It is looked at again. What comes of it stands here in a moment.",
+}
+MOST_REFUSED = 20  # mails that nobody is trusted for, in the list
 MOST_READ = 4  # readings remembered of one open record
 _PATIENTS = Selection(types=("Patient",), limit=50)
 _readings: WeakKeyDictionary[object, dict[bytes, Reading]] = WeakKeyDictionary()
@@ -92,6 +106,15 @@ class Rule:
     let_in: tuple[Row, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a mail: its line, what a note says, and whether a closed frame can show it."""
+
+    row: Row
+    text: str
+    framed: bool
+
+
 # ------------------------------------------------------------------ the list
 
 
@@ -104,8 +127,12 @@ def show(visit: Visit) -> Response[Any]:
         others = (ArrivalState.ACCEPTED, ArrivalState.REJECTED, ArrivalState.WITHDRAWN)
         decided = [_row(session, one) for one in inbox.listed(session, *others, limit=100)]
         rules = [_rule(session, one) for one in inbox.rules(session)]
+        taken = letterbox.listed(session, LetterState.TAKEN)
+        refused = letterbox.listed(session, LetterState.REFUSED, limit=MOST_REFUSED)
     return visit.render(
         "pages/inbox.html",
+        mails={arrival: letter for letter in taken for arrival in letter.arrivals},
+        refused=refused,
         waiting=waiting,
         decided=decided,
         rules=rules,
@@ -174,6 +201,99 @@ def _may_change(visit: Visit) -> bool:
     return visit.patient is not None and visit.patient.role != "viewer"
 
 
+# ------------------------------------------------------------------ one mail
+
+
+@slow_page("/p/{patient_id:str}/inbox/mail/{letter_id:str}", access=Access.MEMBER)
+def mail(visit: Visit, letter_id: str) -> Response[Any]:
+    """Show a mail as a whole: who sent it and how that was checked, its parts, what to decide."""
+    return _draw_mail(visit, letter_id)
+
+
+def _draw_mail(visit: Visit, letter_id: str, sentence: str = "") -> Response[Any]:
+    from phr.web.pages import mailing  # noqa: PLC0415 - reading certificates is much to load
+
+    with visit.vault.read() as session:
+        letter = _letter(session, letter_id)
+        parts = [_part(session, each) for each in _arrivals(session, letter)]
+        kept = _is_kept(session, letter)
+    waiting = [each for each in parts if each.row.held.state == ArrivalState.WAITING]
+    return visit.render(
+        "pages/inbox_mail.html",
+        status=422 if sentence else 200,
+        sentence=sentence,
+        letter=letter,
+        refused=letter.state == LetterState.REFUSED,
+        signer=mailing.seen(letter.certificate) if letter.certificate else None,
+        parts=parts,
+        waiting=len(waiting),
+        kept=kept,
+        may_change=_may_change(visit),
+    )
+
+
+def _letter(session: Session, letter_id: str) -> Letter:
+    letter = session.get(Letter, letter_id)
+    if letter is None or letter.state == LetterState.NOTICE:
+        raise NotFound
+    return letter
+
+
+def _arrivals(session: Session, letter: Letter) -> list[Arrival]:
+    """Return what is still here of a mail: what was rejected long ago is gone."""
+    found = (session.get(Arrival, each) for each in letter.arrivals)
+    return [each for each in found if each is not None]
+
+
+def _part(session: Session, held: Arrival) -> Part:
+    content = inbox.received(held) if held.content and held.kind == ArrivalKind.NOTE else b""
+    kind = attachment.kind_of(held.content) if held.content else None
+    framed = held.kind == ArrivalKind.FILE and kind is not None and kind.way is Way.HTML
+    text = attachment.as_text(content)[0] if content else ""
+    return Part(_row(session, held), text, framed)
+
+
+def _is_kept(session: Session, letter: Letter) -> bool:
+    """Say whether the bytes of a refused mail are still here, so that it can be judged anew."""
+    if letter.state != LetterState.REFUSED:
+        return False
+    try:
+        return bool(letterbox.content(session, letter.id))
+    except NotFound:
+        return False
+
+
+@action("/p/{patient_id:str}/inbox/mail/{letter_id:str}", access=Access.PROXY)
+def decide_mail(visit: Visit, form: Form, letter_id: str) -> Response[Any]:
+    """Accept or reject all that waits of a mail, or have a refused one judged anew."""
+    wanted = form.get("do")
+    if wanted == "again":
+        return _again(visit, letter_id)
+    step = _STEPS.get(wanted)
+    if step is None or wanted not in MAIL_DONE:
+        raise InvalidInput
+    with visit.vault.read() as session:
+        found = _arrivals(session, _letter(session, letter_id))
+        waiting = [each.id for each in found if each.state == ArrivalState.WAITING]
+    try:
+        for arrival_id in waiting:
+            step(visit, arrival_id)
+    except (InvalidInput, Conflict) as error:
+        return _draw_mail(visit, letter_id, error.sentence)
+    return visit.redirect(f"{base_of(visit)}/inbox/mail/{letter_id}", MAIL_DONE[wanted])
+
+
+def _again(visit: Visit, letter_id: str) -> Response[Any]:
+    from phr import receive  # noqa: PLC0415 - it loads what Direct needs
+
+    try:
+        receive.again(visit.vault, letter_id, visit.actor, now=clock.now())
+    except Conflict as error:
+        return _draw_mail(visit, letter_id, error.sentence)
+    wake(visit, "mail")
+    return visit.redirect(f"{base_of(visit)}/inbox", MAIL_DONE["again"])
+
+
 # ------------------------------------------------------------------ one arrival
 
 
@@ -197,6 +317,7 @@ def _draw(visit: Visit, arrival_id: str, sentence: str = "") -> Response[Any]:
         coded = inbox.holds_coded(held)
         twins = [_row(session, other) for other in inbox.twins(session, held)]
         rules = {rule.what for rule in inbox.rules(session, held)}
+        came_with = _mail_of(session, held)
     return visit.render(
         "pages/inbox_one.html",
         status=422 if sentence else 200,
@@ -210,10 +331,19 @@ def _draw(visit: Visit, arrival_id: str, sentence: str = "") -> Response[Any]:
         replaces=replaces,
         refused=refused,
         twins=twins,
+        letter=came_with,
         always=[] if coded else [_what(each) for each in held.what if each not in rules],
         may_change=_may_change(visit),
         **_looks(visit, held),
     )
+
+
+def _mail_of(session: Session, held: Arrival) -> Letter | None:
+    """Return the mail that something came with; None for what came another way, or long ago."""
+    if held.way != inbox.DIRECT:
+        return None
+    taken = letterbox.listed(session, LetterState.TAKEN)
+    return next((each for each in taken if held.id in each.arrivals), None)
 
 
 def _drawn(record: Record) -> Drawn:
@@ -367,4 +497,6 @@ def end_rule(visit: Visit, rule_id: str) -> Response[Any]:
     return visit.redirect(f"{base_of(visit)}/inbox", said)
 
 
-ROUTES: list[HTTPRouteHandler] = [show, one, content, save, decide, end_rule]
+ROUTES: list[HTTPRouteHandler] = [
+    show, mail, decide_mail, one, content, save, decide, end_rule
+]  # fmt: skip

@@ -1,115 +1,224 @@
 """What the pages of Direct mail show and do; their routes are `phr.web.pages.direct`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from litestar import Response
 
-from phr import clock, ids, push
-from phr.errors import Conflict, InvalidInput, NetError, NotFound
-from phr.sharing import gate, grants, letterbox, orders, outbox, postbox
-from phr.sharing import provision as policy
+from phr import clock, collect, push
+from phr.errors import Conflict, InvalidInput, MailboxFailed, NetError, NotFound
+from phr.sharing import echo, letterbox, postbox
 from phr.sharing.channels import discovery, identity
-from phr.sharing.channels.discovery import Found
+from phr.sharing.channels.discovery import Step
 from phr.sharing.channels.trust import Bound
-from phr.sharing.grants import StepUp
-from phr.sharing.links import Wish
-from phr.sharing.provision import ROLES, SENSITIVE
-from phr.store import arrived
+from phr.store import arrived, audit
 from phr.store.models import (
     Anchor,
     Direction,
     LetterState,
     MailMode,
-    PushState,
+    Postbox,
     TrustBundle,
 )
-from phr.web.pages.asked import is_id, is_number
-from phr.web.pages.shares import base_of, step_up_of
+from phr.web.pages.asked import is_number
+from phr.web.pages.shares import base_of, opens_by_itself, step_up_of, wake
 from phr.web.routing import Form, Visit
 
-DAYS: Final = {"1": "one day", "30": "30 days", "180": "half a year", "365": "one year"}
 DIRECTIONS: Final = {
     Direction.OUT: "people you send to",
     Direction.IN: "people you accept mail from",
 }
+FIRST: Final = {  # of the settings, before there are any
+    "address": "",
+    "mode": MailMode.STA.value,
+    "bound": Bound.ADDRESS.value,
+    "host": "",
+    "port": "587",
+    "login": "",
+    "imap_host": "",
+    "imap_port": "993",
+    "imap_login": "",
+    "delete": "",
+}
 MOST_FILE: Final = 256 << 10
 MOST_CAME: Final = 30
+NO_ADDRESS: Final = "Please set up your own Direct address first."
+TRUST_NOBODY: Final = (
+    "You trust nobody's certificates yet, so none can be found good. Ask the practice for its "
+    "anchor, and add it under Direct mail."
+)
+FOR_WHOM: Final = {
+    Bound.ADDRESS: "It is for this one address.",
+    Bound.DOMAIN: "It is for every address of this domain: whoever runs it can open the mail.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A certificate as people see it."""
+
+    name: str
+    issuer: str
+    fingerprint: str
+    until: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A certificate as people see it."""
+    """An anchor: its certificate, for which direction, and whether a person chose it."""
 
     number: int
-    name: str
-    fingerprint: str
-    until: datetime
+    seen: Seen
     direction: str
     by_hand: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """One order to send, and its messages in words (`outbox.words`)."""
+class Checked:
+    """What was found out about a Direct address; nothing goes there unless `may_send`."""
 
-    grant_id: str
-    name: str
-    address: str
-    standing: bool
-    goes_on: bool
-    messages: Sequence[tuple[str, str, str, datetime | None]]
+    mark: str  # class of the word
+    word: str
+    sentence: str
+    may_send: bool = False
+    steps: Sequence[Step] = ()
+    certificates: Sequence[Seen] = ()
+    reads: str = ""  # who can read what goes there
 
 
-def draw(
-    visit: Visit, *, sentence: str = "", found: Found | None = None, form: Form | None = None
-) -> Response[Any]:
-    """Draw the page; `found` is how a search for a certificate went."""
-    now, asked = clock.now(), form or Form()
+# --------------------------------------------------------------------------------------- an address
+
+
+def check(visit: Visit, address: str) -> Checked:
+    """Look for the certificate of an address and say in words how it went; never raises for it."""
+    if not address:
+        return Checked(
+            "none", "Not checked yet", "Type the address; it looks like name@clinic.example."
+        )
+    if sentence := discovery.problem(address):
+        return Checked("wait", "Not an address yet", sentence)
+    with visit.vault.read() as session:
+        box = postbox.get(session)
+        anchors = postbox.anchors(session, Direction.OUT)
+    if box is None:
+        return Checked("wait", "Not yet", NO_ADDRESS)
+    reads = postbox.who_reads(box.mode)
+    if box.mode == MailMode.HISP:
+        sentence = (
+            "Your provider looks for the certificate and seals the message. Nothing to check here."
+        )
+        return Checked("fresh", "Goes through your provider", sentence, may_send=True, reads=reads)
+    found = discovery.find(
+        address, anchors=anchors, places=discovery.places(visit.appliance.http), now=clock.now()
+    )
+    if found.certificates and found.bound is not None:
+        return Checked(
+            "fresh",
+            "A certificate was found, and you trust it",
+            FOR_WHOM[found.bound],
+            may_send=True,
+            steps=found.steps,
+            certificates=[_seen(each) for each in found.certificates],
+            reads=reads,
+        )
+    sentence = (
+        "Another try later may find one." if found.passing else "So nothing can be sent there."
+    )
+    return Checked(
+        "wait",
+        "There is no certificate to trust",
+        sentence if anchors else TRUST_NOBODY,
+        steps=found.steps,
+    )
+
+
+def _seen(certificate: x509.Certificate) -> Seen:
+    return Seen(
+        name=_name(certificate.subject),
+        issuer=_name(certificate.issuer),
+        fingerprint=identity.fingerprint(certificate),
+        until=certificate.not_valid_after_utc,
+    )
+
+
+def seen(certificate: bytes) -> Seen:
+    """Return a certificate (DER, as it is kept) as people see it."""
+    return _seen(x509.load_der_x509_certificate(certificate))
+
+
+def _name(name: x509.Name) -> str:
+    """Return what a person reads of a name in a certificate: its common name, or all of it."""
+    common = name.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return (str(common[0].value) if common else name.rfc4514_string())[:200] or "without a name"
+
+
+# ---------------------------------------------------------------------------------------- the page
+
+
+def draw(visit: Visit, *, sentence: str = "", form: Form | None = None) -> Response[Any]:
+    """Draw the page; after a mistake with its sentence and what was typed."""
+    now = clock.now()
     with visit.vault.read() as session:
         box = postbox.get(session)
         own, chain = postbox.current(session), postbox.chain(session)
         anchors = session.query(Anchor).order_by(Anchor.direction, Anchor.id).all()
         bundles = session.query(TrustBundle).order_by(TrustBundle.id).all()
-        sending = _orders(session, now)
         came = letterbox.listed(session, *LetterState, limit=MOST_CAME)
-        tally = gate.tally(session, _provision(asked, now)) if found is not None else None
+    steps = echo.steps(visit.vault, now=now) if box is not None else ()
     sealed = box is not None and box.mode == MailMode.STA
-    published = [own.certificate] if own is not None else []
+    published = [own.certificate] if own is not None and sealed else []
     return visit.render(
         "pages/direct.html",
         status=422 if sentence else 200,
+        block="tried",
         sentence=sentence,
-        asked=asked,
+        steps=steps,
+        tested=echo.began(visit.vault) if steps else None,
+        waits=any(each.state == "waiting" for each in steps),
+        typed=_typed(form, box),
+        asked=form or Form(),
         box=box,
         sealed=sealed,
-        own=own.certificate if own else None,
+        own=_seen(own.certificate) if own and sealed else None,
         due=own is not None and postbox.is_due(own.certificate, now=now),
-        print_of=identity.fingerprint,
-        root=chain[0] if chain else None,
+        root=_seen(chain[0]) if chain else None,
         zone=identity.zone_lines(box.address, published) if box and published else "",
         entry=identity.directory_entry(box.address, published) if box and published else "",
+        least=identity.LEAST_PASSWORD,
         anchors=[_known(each) for each in anchors],
         bundles=bundles,
         directions=DIRECTIONS,
-        orders=sending,
         came=came,
         listens=_listens(visit),
-        found=found,
-        tally=tally,
-        roles={key: role.title for key, role in ROLES.items() if role.offered},
-        chosen=_role(asked),
-        sensitive=[title for title, _ in SENSITIVE.values()],
-        days=DAYS,
         by_nobody=postbox.READ_BY_NOBODY,
         by_provider=postbox.READ_BY_HISP,
-        once=ids.new_id(),
-        opens=visit.appliance.vaults.opens_by_itself(visit.vault.id),
+        opens=opens_by_itself(visit),
     )
+
+
+def _typed(form: Form | None, box: Postbox | None) -> Mapping[str, str]:
+    """Return what the settings form shows: as typed, as kept, or how most begin; no password."""
+    if form is not None and form.has("address"):
+        return {name: form.get(name) for name in FIRST}
+    if box is None:
+        return FIRST
+    return {
+        "address": box.address,
+        "mode": box.mode,
+        "bound": box.bound,
+        "host": box.smtp_host,
+        "port": str(box.smtp_port),
+        "login": box.smtp_login or "",
+        "imap_host": box.imap_host or "",
+        "imap_port": str(box.imap_port or FIRST["imap_port"]),
+        "imap_login": box.imap_login or "",
+        "delete": "1" if box.imap_delete else "",
+    }
 
 
 def _listens(visit: Visit) -> str:
@@ -119,26 +228,33 @@ def _listens(visit: Visit) -> str:
 
 
 def _known(row: Anchor) -> Known:
-    certificate = x509.load_der_x509_certificate(row.certificate)
-    return Known(
-        number=row.id,
-        name=certificate.subject.rfc4514_string()[:200] or "without a name",
-        fingerprint=identity.fingerprint(certificate),
-        until=certificate.not_valid_after_utc,
-        direction=DIRECTIONS[Direction(row.direction)],
-        by_hand=row.bundle_id is None,
-    )
+    direction = DIRECTIONS[Direction(row.direction)]
+    return Known(row.id, seen(row.certificate), direction, by_hand=row.bundle_id is None)
 
 
-def _orders(session: Any, now: datetime) -> list[Order]:
-    found = []
-    for job in orders.every(session):
-        sent = outbox.of_grant(session, job.grant_id)
-        name = str(gate.actor_of(session, grants.get(session, job.grant_id))["name"])
-        goes_on = job.state == PushState.ACTIVE and job in orders.active(session)
-        messages = [outbox.words(each, now=now) for each in sent]
-        found.append(Order(job.grant_id, name, job.address, bool(job.standing), goes_on, messages))
-    return found
+# --------------------------------------------------------------------------------- does it work
+
+
+def test(visit: Visit) -> Response[Any]:
+    """Send a message to oneself, as to anybody else, and follow where it gets."""
+    listens = visit.appliance.settings.mail_listen is not None
+    try:
+        echo.begin(visit.vault, http=visit.appliance.http, listens=listens, now=clock.now())
+    except InvalidInput as error:
+        return draw(visit, sentence=error.sentence)
+    for job in ("mail", "mailboxes"):
+        wake(visit, job)
+    return _back(visit, "A message to yourself was tried. Below stands how far it got.")
+
+
+def look(visit: Visit) -> Response[Any]:
+    """Look into the mailbox at the provider now."""
+    try:
+        said = collect.look(visit.vault, http=visit.appliance.http, now=clock.now())
+    except (InvalidInput, MailboxFailed) as error:
+        return draw(visit, sentence=error.sentence)
+    wake(visit, "mail")
+    return _back(visit, said)
 
 
 # ------------------------------------------------------------------------------------ the own side
@@ -146,33 +262,44 @@ def _orders(session: Any, now: datetime) -> list[Order]:
 
 def save(visit: Visit, form: Form) -> Response[Any]:
     """Keep the settings, after the password."""
-    step_up_of(visit)
     try:
         wanted = _wanted(form)
         postbox.check(wanted)
+        step_up_of(visit)
         arrived.route(visit.vault.house, visit.vault.id, [wanted.address])
         with visit.vault.write() as session:
             postbox.set_up(session, visit.vault, wanted, visit.actor, now=clock.now())
     except (InvalidInput, Conflict) as error:
         return draw(visit, sentence=error.sentence, form=form)
-    return _back(visit, "Saved.")
+    wake(visit, "mailboxes")
+    return _back(visit, "Saved. Send a message to yourself to see whether it works.")
 
 
 def _wanted(form: Form) -> postbox.Wanted:
-    port = form.get("port")
-    if not is_number(port):
-        raise InvalidInput("Please give the port of the mail server as a number.")
     if form.get("mode") not in set(MailMode):
         raise InvalidInput("Please choose who seals your messages.")
+    mode = MailMode(form.get("mode"))
+    imap_host = form.get("imap_host").strip().lower() if mode is MailMode.HISP else ""
     return postbox.Wanted(
         address=form.get("address").strip(),
-        mode=MailMode(form.get("mode")),
+        mode=mode,
         smtp_host=form.get("host").strip().lower(),
-        smtp_port=int(port),
+        smtp_port=_port(form.get("port")),
         smtp_login=form.get("login").strip() or None,
         smtp_password=form.get("secret") or None,
+        imap_host=imap_host or None,
+        imap_port=_port(form.get("imap_port")) if imap_host else None,
+        imap_login=form.get("imap_login").strip() or None if imap_host else None,
+        imap_password=form.get("imap_secret") or None if imap_host else None,
+        imap_delete=imap_host != "" and form.has("delete"),
         bound=Bound.DOMAIN if form.get("bound") == Bound.DOMAIN else Bound.ADDRESS,
     )
+
+
+def _port(text: str) -> int:
+    if not is_number(text.strip()):
+        raise InvalidInput("Please give the port of each mail server as a number.")
+    return int(text)
 
 
 def renew(visit: Visit) -> Response[Any]:
@@ -192,13 +319,35 @@ def file(visit: Visit, name: str) -> Response[Any]:
         raise NotFound
     made = {
         "anchor.pem": lambda: chain[0].public_bytes(Encoding.PEM).decode(),
+        "certificate.pem": lambda: own.certificate.public_bytes(Encoding.PEM).decode(),
         "zone.txt": lambda: identity.zone_lines(box.address, [own.certificate]),
         "directory.ldif": lambda: identity.directory_entry(box.address, [own.certificate]),
     }.get(name)
     if made is None:
         raise NotFound
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return Response(made(), media_type="text/plain; charset=utf-8", headers=headers)
+    return Response(made(), media_type="text/plain; charset=utf-8", headers=_saved_as(name))
+
+
+def export(visit: Visit, form: Form) -> Response[Any]:
+    """Give the own certificate with its key as a PKCS#12 file under a password of its own."""
+    with visit.vault.read() as session:
+        own, chain = postbox.current(session), postbox.chain(session)
+    if own is None:
+        raise NotFound
+    if form.get("key") != form.get("again"):
+        return draw(visit, sentence="The two passwords for the file are not the same.")
+    try:
+        made = identity.exported(own, chain, form.get("key"))
+    except InvalidInput as error:
+        return draw(visit, sentence=error.sentence)
+    step_up_of(visit)
+    with visit.vault.write() as session:
+        audit.append(session, visit.vault, "direct.key_exported", visit.actor)
+    return Response(made, media_type="application/x-pkcs12", headers=_saved_as("direct.p12"))
+
+
+def _saved_as(name: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{name}"'}
 
 
 # ---------------------------------------------------------------------------------- whom to trust
@@ -208,13 +357,13 @@ def trust(visit: Visit, form: Form) -> Response[Any]:
     """Trust a certificate, or follow a bundle, for one direction."""
     step_up_of(visit)
     try:
-        _take(visit, form)
+        said = _take(visit, form)
     except (InvalidInput, NetError) as error:
-        return draw(visit, sentence=error.sentence)
-    return _back(visit, "Kept. Compare the fingerprint with what its owner tells you.")
+        return draw(visit, sentence=error.sentence, form=form)
+    return _back(visit, said)
 
 
-def _take(visit: Visit, form: Form) -> None:
+def _take(visit: Visit, form: Form) -> str:
     if form.get("direction") not in set(Direction):
         raise InvalidInput("Please choose whom it is for.")
     direction = Direction(form.get("direction"))
@@ -224,15 +373,18 @@ def _take(visit: Visit, form: Form) -> None:
         with vault.write() as session:
             postbox.add_bundle(session, vault, url, direction, visit.actor, now=now)
         push.refresh_bundles(vault, http=visit.appliance.http, now=now)
-        return
+        return "Kept. What it names is shown below, and what changes in it."
     data = bytearray()
     for upload in form.uploads():
         for chunk in upload.chunks:
             data += chunk
             if len(data) > MOST_FILE:
                 raise InvalidInput("This file is larger than a certificate can be.")
+    if not data:
+        raise InvalidInput("Please choose a file with exactly one certificate, or give an address.")
     with vault.write() as session:
         postbox.add_anchor(session, vault, bytes(data), direction, visit.actor, now=now)
+    return "Kept. Compare the fingerprint with what its owner tells you."
 
 
 def distrust(visit: Visit, form: Form) -> Response[Any]:
@@ -244,103 +396,6 @@ def distrust(visit: Visit, form: Form) -> Response[Any]:
     with visit.vault.write() as session:
         remove(session, visit.vault, int(number), visit.actor)
     return _back(visit, "It is not trusted any more.")
-
-
-# --------------------------------------------------------------------------------------- sending
-
-
-def check(visit: Visit, form: Form) -> Response[Any]:
-    """Look for a certificate to trust; where a provider seals, there is nothing to look for."""
-    address = form.get("to").strip()
-    if sentence := discovery.problem(address):
-        return draw(visit, sentence=sentence, form=form)
-    with visit.vault.read() as session:
-        box = postbox.get(session)
-        anchors = postbox.anchors(session, Direction.OUT)
-    if box is None:
-        return draw(visit, sentence="Please set up your own address first.", form=form)
-    if box.mode == MailMode.HISP:
-        return draw(visit, found=Found((), None, ()), form=form)
-    found = discovery.find(
-        address, anchors=anchors, places=discovery.places(visit.appliance.http), now=clock.now()
-    )
-    return draw(visit, found=found, form=form)
-
-
-def _provision(form: Form, now: datetime) -> policy.Provision:
-    return replace(policy.preset(_role(form), now=now), actions=policy.READING)
-
-
-def _role(form: Form) -> str:
-    role = form.get("what")
-    return role if role in ROLES and ROLES[role].offered else "primary"
-
-
-def send(visit: Visit, form: Form) -> Response[Any]:
-    """Make the grant and its order, after the password, and lead to the page that follows it."""
-    step_up = step_up_of(visit)
-    try:
-        grant_id = _begin(visit, form, step_up, clock.now())
-    except (InvalidInput, Conflict) as error:
-        return draw(visit, sentence=error.sentence, form=form)
-    return visit.redirect(f"{base_of(visit)}/grants/{grant_id}", "It goes out within a minute.")
-
-
-def _begin(visit: Visit, form: Form, step_up: StepUp, now: datetime) -> str:
-    whom = " ".join(form.get("whom").split())
-    if not whom or form.get("days") not in DAYS or not is_id(form.get("once")):
-        raise InvalidInput("Please say who it is for, and for how long.")
-    channel = push.post(visit.vault, http=visit.appliance.http).get("direct")
-    if channel is None:
-        raise InvalidInput("Please set up your own address first.")
-    standing, address = form.get("standing") == "1", form.get("to").strip()
-    wish = Wish(
-        recipient=whom[:120],
-        reason=form.get("why").strip()[:200],
-        role=_role(form),
-        provision=_provision(form, now),
-        ends_at=now + timedelta(days=int(form.get("days"))),
-        uses=None,
-    )
-    return push.start(
-        visit.vault,
-        wish,
-        channel=channel,
-        address=address,
-        standing=standing,
-        grant_id=form.get("once"),
-        step_up=step_up,
-        shown=_shown(visit, wish, address, standing=standing),
-        actor=visit.actor,
-        now=now,
-    )
-
-
-def _shown(visit: Visit, wish: Wish, address: str, *, standing: bool) -> str:
-    """Return exactly what the person confirmed, as text: it is kept, with its hash."""
-    with visit.vault.read() as session:
-        tally = gate.tally(session, wish.provision)
-    lines = [
-        f"What: {ROLES[wish.role].title}; {tally.shared} records now",
-        "Sensitive: left out",
-        f"For whom: {wish.recipient}, by Direct mail to {address}",
-        f"Reason: {wish.reason or 'not given'}",
-        f"When: {'now, and whenever new records arrive' if standing else 'once, now'}",
-        f"Until: {wish.ends_at.isoformat(timespec='minutes')}",
-        f"Provision: {policy.to_json(wish.provision)}",
-    ]
-    return "\n".join(lines)
-
-
-def stop(visit: Visit, form: Form) -> Response[Any]:
-    """Stop an order, and say what cannot be called back."""
-    halted = push.halt(visit.vault, form.get("grant"), visit.actor, now=clock.now())
-    said = "Stopped. Nothing more leaves."
-    if halted.unconfirmed:
-        said += f" Handed to the mail server before and not answered yet: {halted.unconfirmed}."
-    if halted.uncertain:
-        said += " One message was at its very last step: it may have gone."
-    return _back(visit, said)
 
 
 def _back(visit: Visit, said: str) -> Response[Any]:

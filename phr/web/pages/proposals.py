@@ -1,4 +1,4 @@
-"""What an app proposes: to share by a FHIR Consent, or to fetch by one; to be answered here.
+"""What an app proposes: to share or send by a FHIR Consent, or to fetch by one; answered here.
 
 What an answer does is decided in `phr.sharing.consents` and `phr.consented`.
 """
@@ -21,6 +21,7 @@ from phr.sharing import advisor, clients, consents, given, grants
 from phr.sharing.consent import PURPOSES, Part
 from phr.sharing.consents import Answer, Asked, Kept
 from phr.sharing.provision import SENSITIVE
+from phr.sharing.pushes import NO_POSTBOX
 from phr.sharing.servers import shown
 from phr.web.outcome import FHIR_JSON
 from phr.web.pages.asked import REACH, is_number
@@ -30,6 +31,7 @@ from phr.web.routing import Access, Form, Visit, action, slow_page
 DAYS: Final = {"": "as long as it asks", "1": "1 day", "30": "30 days", "90": "3 months"}
 MOST_FILE: Final = consents.MOST_BYTES * 4  # with its narrative
 ANSWERED: Final = "This was answered already."
+SENDING: Final = "It goes out within a minute."
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,8 @@ def answer(visit: Visit, form: Form, grant_id: str) -> Response[Any]:
         )
     except InvalidInput as error:
         return _draw(visit, asked, chosen, sentence=error.sentence)
-    return visit.redirect(f"{base_of(visit)}/grants/{grant_id}", "It may fetch from now on.")
+    said = SENDING if asked.mailbox else "It may fetch from now on."
+    return visit.redirect(f"{base_of(visit)}/grants/{grant_id}", said)
 
 
 def _asked(visit: Visit, grant_id: str) -> Asked:
@@ -194,10 +197,11 @@ def _shown(visit: Visit, asked: Asked, kept: Kept, chosen: Chosen) -> str:
     """Return the exact text that is approved."""
     titles = [title for key, (title, _) in SENSITIVE.items() if key in chosen.also]
     parts = [part for part in asked.proposal.parts if part.line.text in kept.lines]
+    verb = "Is sent" if asked.mailbox else "May fetch"
     return "\n".join(
         [
             *(f"{name}: {words}" for name, words in _facts(visit, asked).items()),
-            *(f"May fetch: {part.line.words} ({part.line.text}){_span(part)}" for part in parts),
+            *(f"{verb}: {part.line.words} ({part.line.text}){_span(part)}" for part in parts),
             f"Sensitive: {', '.join(titles) or 'left out'}",
             f"Since: {kept.since.isoformat() if kept.since else 'as proposed'}",
             f"Until: {kept.ends_at.isoformat(timespec='minutes')}",
@@ -208,10 +212,24 @@ def _shown(visit: Visit, asked: Asked, kept: Kept, chosen: Chosen) -> str:
 def _facts(visit: Visit, asked: Asked) -> Mapping[str, str]:
     """Return who asks for what, in the words that the page shows and the approval keeps."""
     return {
-        "Server": "" if asked.server is None else asked.server.address,
+        **_whom(visit, asked),
         "Proposed by": _app(visit, asked.row.client_id),
         "Record": "" if visit.patient is None else visit.patient.name,
         "Purpose": PURPOSES[asked.grant.purpose],
+    }
+
+
+def _whom(visit: Visit, asked: Asked) -> Mapping[str, str]:
+    if asked.mailbox is None:
+        return {"Server": "" if asked.server is None else asked.server.address}
+    from phr.sharing import postbox  # noqa: PLC0415 - loaded only where Direct is used
+
+    with visit.vault.read() as session:
+        box = postbox.get(session)
+    return {
+        "Direct address": asked.mailbox.address,
+        "When": "once" if asked.mailbox.once else "now, and whenever new records arrive",
+        "Who can read it": NO_POSTBOX if box is None else postbox.who_reads(box.mode),
     }
 
 
@@ -235,7 +253,8 @@ def _draw(visit: Visit, asked: Asked, chosen: Chosen, *, sentence: str = "") -> 
         here=f"{base_of(visit)}/consents/{asked.grant.id}",
         back=f"{base_of(visit)}/consents",
         asked=asked,
-        server=asked.server,
+        whom=asked.server or asked.mailbox,
+        mail=asked.mailbox is not None,
         app=_app(visit, asked.row.client_id),
         facts=_facts(visit, asked),
         parts_asked=[(part.line, _span(part)) for part in asked.proposal.parts],

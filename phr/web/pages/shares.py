@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from litestar import Response
 from litestar.handlers import HTTPRouteHandler
@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from phr import clock, push
 from phr.chart.titles import title
-from phr.errors import InvalidInput, NetError, NotFound
+from phr.errors import Conflict, InvalidInput, NetError, NotFound
 from phr.sharing import (
     addresses,
     advisor,
@@ -28,6 +28,7 @@ from phr.sharing import (
     handles,
     health_links,
     links,
+    outbox,
     package,
     servers,
     tickets,
@@ -41,10 +42,12 @@ from phr.sharing.grants import StepUp
 from phr.sharing.links import Wish
 from phr.sharing.provision import PARTS, ROLES, SENSITIVE, Action, Provision
 from phr.sharing.servers import Server
-from phr.store.models import HandleKind
+from phr.store.models import HandleKind, Postbox
 from phr.web.pages import picking
 from phr.web.pages.asked import (
+    DIRECT,
     HOURS,
+    LONGER,
     PRIVATE_SHOWN,
     REACH,
     USES,
@@ -56,11 +59,17 @@ from phr.web.pages.asked import (
 )
 from phr.web.routing import Access, Form, Visit, action, slow_page
 
+if TYPE_CHECKING:  # what Direct needs is loaded when somebody asks for it
+    from phr.web.pages.mailing import Checked
+
 PAPER_HOURS = 1
 START = (("what", "primary"), ("reach", "2"), ("hours", "24"), ("print", "1"), ("download", "1"))
 NOT_REACHABLE = (
     "This box has no public address with https yet, so a doctor could not open a link safely."
 )
+TOO_LONG = "That lasts 30 days at most. Please choose how long."
+NOT_SENT = "Nothing was sent: there is no certificate to trust for this address."
+UNDER_WAY = "It goes out within a minute. This page follows it."
 HEALTH_LINK = {True: "by a health link with a passcode", False: "by a health link to scan"}
 QUEUED = "It waits in the outbox and is saved within a minute. You can still stop it."
 
@@ -69,10 +78,13 @@ QUEUED = "It waits in the outbox and is saved within a minute. You can still sto
 
 
 @slow_page("/p/{patient_id:str}/share", access=Access.PROXY)
-def new(visit: Visit) -> Response[Any]:
-    """Show What / For whom / How long on one page, with a count and what they will see first."""
+def new(visit: Visit, by: str = "", to: str = "") -> Response[Any]:
+    """Show What / For whom / How long on one page, with a count and what they will see first.
+
+    `by=direct` begins with Direct mail, and with an address if there is one already.
+    """
     ticked = (("part", each) for each in ROLES["primary"].parts)  # where choosing begins
-    return _draw(visit, asked_of(Form([*START, *ticked])))
+    return _draw(visit, asked_of(Form([*START, *ticked, ("by", by), ("to", to)])))
 
 
 @action("/p/{patient_id:str}/share", access=Access.PROXY)
@@ -81,18 +93,25 @@ def make(visit: Visit, form: Form) -> Response[Any]:
     asked = asked_of(form)
     wanted = form.get("do", "count")
     if visit.is_htmx:
-        return _draw(visit, asked)
+        return _check(visit, asked) if wanted == "check" else _draw(visit, asked)
     if wanted.startswith("pick"):
         return _pick(visit, asked, form)
     if wanted == "preview":
         return _preview(visit, asked)
     making = _MAKING.get(wanted)
     if making is None:
-        return _draw(visit, asked)
+        return _draw(visit, asked, checked=_checked(visit, asked))
     try:
+        _must_end_in_time(asked, wanted)
         return making(visit, asked)
     except InvalidInput as error:
         return _draw(visit, asked, sentence=error.sentence)
+
+
+def _must_end_in_time(asked: Asked, wanted: str) -> None:
+    """Raise InvalidInput for something other than mail that is to last longer than 30 days."""
+    if asked.hours not in HOURS and wanted != DIRECT:
+        raise InvalidInput(TOO_LONG)
 
 
 def _make_link(visit: Visit, asked: Asked) -> Response[Any]:
@@ -234,11 +253,62 @@ def _server(visit: Visit, text: str) -> tuple[Server, Mapping[str, Any]]:
         raise InvalidInput(problem.sentence) from None
 
 
+def _make_direct(visit: Visit, asked: Asked) -> Response[Any]:
+    """Begin to send by Direct mail, once or always, after one more look at the address."""
+    now = clock.now()
+    wish = _in_hand(asked, now)
+    if not wish.recipient.strip():
+        raise InvalidInput("Please say who it is for.")
+    channel = push.post(visit.vault, http=visit.appliance.http).get(DIRECT)
+    if channel is None:
+        raise InvalidInput("Please set up your own Direct address first.")
+    outbox.check_address(channel, asked.to)
+    step_up = step_up_of(visit)
+    checked = _checked(visit, asked)
+    if checked is None or not checked.may_send:
+        return _draw(visit, asked, sentence=NOT_SENT, checked=checked)
+    when = "now, and whenever new records arrive" if asked.standing else "once, now"
+    shown = _shown(visit, wish, f"by Direct mail to {asked.to}, {when}. {checked.reads}")
+    try:
+        push.start(
+            visit.vault,
+            wish,
+            channel=channel,
+            address=asked.to,
+            standing=asked.standing,
+            grant_id=asked.once,
+            step_up=step_up,
+            shown=shown,
+            actor=visit.actor,
+            now=now,
+        )
+    except Conflict as error:
+        return _draw(visit, asked, sentence=error.sentence, checked=checked)
+    wake(visit, "deliveries")
+    return visit.redirect(f"{base_of(visit)}/grants/{asked.once}", UNDER_WAY)
+
+
+def _check(visit: Visit, asked: Asked) -> Response[Any]:
+    """Draw how the check of a Direct address went, alone: it is asked while a person types."""
+    checked = _checked(visit, asked)
+    return visit.render("pages/shares_address.html", checked=checked)
+
+
+def _checked(visit: Visit, asked: Asked) -> "Checked | None":
+    """Look for whom a Direct address leads to; None where nothing is sent that way."""
+    if asked.by != DIRECT:
+        return None
+    from phr.web.pages import mailing  # noqa: PLC0415 - an idle appliance does not hold it
+
+    return mailing.check(visit, asked.to)
+
+
 _MAKING: Mapping[str, Callable[[Visit, Asked], Response[Any]]] = {
     "link": _make_link,
     "paper": _make_paper,
     "folder": _send,
     "ticket": _make_ticket,
+    DIRECT: _make_direct,
     "health": partial(_make_health_link, has_passcode=True),
     "scan": partial(_make_health_link, has_passcode=False),
 }
@@ -254,7 +324,9 @@ def _channels(visit: Visit) -> Mapping[str, Channel]:
     return channels.opened(visit.appliance.settings.outbox_path)
 
 
-def _draw(visit: Visit, asked: Asked, *, sentence: str = "") -> Response[Any]:
+def _draw(
+    visit: Visit, asked: Asked, *, sentence: str = "", checked: "Checked | None" = None
+) -> Response[Any]:
     now = clock.now()
     vault = visit.vault
     provision = provision_of(asked, now)
@@ -264,6 +336,7 @@ def _draw(visit: Visit, asked: Asked, *, sentence: str = "") -> Response[Any]:
         private = gate.private_records(session, vault, limit=PRIVATE_SHOWN)
         without = picking.left_out(session, vault, asked.without)
         first = draft_cover(visit, session, provision, now)
+        box = session.get(Postbox, 1)
     return visit.render(
         "pages/shares_new.html",
         status=422 if sentence else 200,
@@ -281,7 +354,11 @@ def _draw(visit: Visit, asked: Asked, *, sentence: str = "") -> Response[Any]:
         sensitive=SENSITIVE,
         bare=[key for key in SENSITIVE if not (tally.labelled[key] or key in asked.also)],
         hours=HOURS,
+        longer=LONGER,
         uses=USES,
+        box=box,
+        checked=checked,
+        sealed_at_start=box is not None and not opens_by_itself(visit),
         reach=REACH,
         safe=visit.appliance.settings.public_is_safe,
         public_url=visit.appliance.settings.public_url,
@@ -330,7 +407,19 @@ def _preview(visit: Visit, asked: Asked) -> Response[Any]:
         body=cover.body(named),
         fields=[*fields_of(asked), *(("without", each) for each in sorted(asked.without))],
         safe=visit.appliance.settings.public_is_safe,
+        by_mail=asked.by == DIRECT,
     )
+
+
+def wake(visit: Visit, job: str) -> None:
+    """Have a job of this appliance look now: the person waits for what it does."""
+    if visit.appliance.jobs is not None:
+        visit.appliance.jobs.wake(job)
+
+
+def opens_by_itself(visit: Visit) -> bool:
+    """Say whether this record opens at a start without anybody, so that what is due can go."""
+    return visit.appliance.vaults.opens_by_itself(visit.vault.id)
 
 
 def qr(text: str, name: str = "QR code of the link") -> Markup:
