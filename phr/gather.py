@@ -61,9 +61,7 @@ class Ahead:
     def add(self, row: records.Row, hash_: bytes, body: bytes) -> None:
         """Read a record that was just written: see `entries.JustWritten`."""
         made = self.records.add(row, hash_, body)
-        if made is None:
-            self._traits.clear()
-        elif (trait := by_itself(made)) is not None:
+        if made is not None and (trait := by_itself(made)) is not None:
             self._traits[made.pk] = trait
 
     def traits(self, found: Iterable[Record]) -> dict[int, Trait]:

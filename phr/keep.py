@@ -576,23 +576,21 @@ class Keeper:
             for refused in page.refused:
                 body = refused.item.body
                 hash_ = sha256(body).digest()[:_HASH_BYTES]
-                run(
-                    "INSERT INTO quarantined(pull_id, connection_id, at, place, reason, faults,"
-                    " hash, body) SELECT ?, ?, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS"
-                    " (SELECT 1 FROM quarantined WHERE connection_id = ? AND hash = ?)",
-                    (
-                        self._pull,
-                        self._connection,
-                        self._now,
-                        refused.item.place,
-                        refused.reason,
-                        kept_as(refused.reason),
-                        hash_,
-                        bodies.plain(body[:MAX_QUARANTINED]),
-                        self._connection,
-                        hash_,
-                    ),
+                faults = kept_as(refused.reason)
+                told = (self._pull, self._now, refused.item.place, refused.reason, faults)
+                known = (self._connection, hash_)
+                again = run(  # told by the newest pull that met it, once
+                    "UPDATE quarantined SET pull_id = ?, at = ?, place = ?, reason = ?, faults = ?"
+                    " WHERE connection_id = ? AND hash = ? AND pull_id <> ?",
+                    (*told, *known, self._pull),
                 )
+                if not again.rowcount:
+                    run(
+                        "INSERT INTO quarantined(pull_id, at, place, reason, faults,"
+                        " connection_id, hash, body) SELECT ?, ?, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS"
+                        " (SELECT 1 FROM quarantined WHERE connection_id = ? AND hash = ?)",
+                        (*told, *known, bodies.plain(body[:MAX_QUARANTINED]), *known),
+                    )
 
     def catch_up(self) -> bool:
         """Write what waits and put it in order before the end, in a lull; say whether it did.

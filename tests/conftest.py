@@ -6,12 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from phr.appliance import Appliance
 from phr.settings import Settings
 from phr.store import slots
 from tests.cast import Cast, populate, settle
+
+# A busy machine makes every test slow, and none of ours is timed.
+hypothesis.settings.register_profile(
+    "untimed",
+    hypothesis.settings(),
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("untimed")
 
 pytest_plugins = [
     "tests.fixtures_net",

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asn1crypto import keys
+from asn1crypto import x509 as foreign
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -40,6 +42,16 @@ def _key(_number: int, bits: int) -> rsa.RSAPrivateKey:
 def key(number: int, bits: int = 2048) -> rsa.RSAPrivateKey:
     """Return the key of this number: made once, for keys cost time."""
     return _key(number, bits)
+
+
+def with_exponent_one(certificate: x509.Certificate) -> bytes:
+    """Return a certificate (DER) whose RSA key has e=1: with it, encrypting changes nothing."""
+    made = foreign.Certificate.load(certificate.public_bytes(Encoding.DER))
+    whose = made["tbs_certificate"]["subject_public_key_info"]["public_key"].parsed
+    made["tbs_certificate"]["subject_public_key_info"]["public_key"] = keys.RSAPublicKey(
+        {"modulus": whose["modulus"].native, "public_exponent": 1}
+    )
+    return made.dump(force=True)
 
 
 def named(text: str) -> x509.Name:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from phr.store import accounts, slots
 from phr.store.house import House
@@ -56,7 +56,7 @@ class Home:
         )
 
     def sign_in(
-        self, name: str = "Ada", password: str = PASSWORD, **more: str
+        self, name: str = "Ada", password: str = PASSWORD, **more: Any
     ) -> accounts.SignedIn:
         return accounts.sign_in(self.house, self.vaults, name, password, **more)
 

@@ -28,6 +28,7 @@ class Vaccine:
 
     record: Record
     name: str
+    named: bool
     given: bool
     status: str  # said only where it is not plainly "completed"
     when: str  # FHIR text, or the source's own words
@@ -41,8 +42,12 @@ class Vaccine:
 
     @property
     def counts(self) -> bool:
-        """Say whether it is a dose that was given, on a day that had come."""
-        return self.given and not (self.marks.mistaken or self.marks.ahead)
+        """Say whether it is a dose that was given, on a day that had come.
+
+        What is neither named nor said to be completed tells of no dose.
+        """
+        told = self.named or not self.status
+        return self.given and told and not (self.marks.mistaken or self.marks.ahead)
 
 
 def immunizations(records: Sequence[Record], how: How = PLAINLY) -> tuple[Vaccine, ...]:
@@ -58,9 +63,11 @@ def _vaccine(record: Record, book: Book) -> Vaccine:
     status = string(document.get("status"))
     actors = [mapping(one).get("actor") for one in mappings(document.get("performer"))]
     names = (book.name(record, one) for one in actors)
+    name = concept_words(document.get("vaccineCode"))
     return Vaccine(
         record=record,
-        name=concept_words(document.get("vaccineCode")) or "Vaccine without a name",
+        name=name or "Vaccine without a name",
+        named=bool(name),
         given=status != "not-done"
         and document.get("wasNotGiven") is not True
         and not is_of_the_list(document.get("vaccineCode")),

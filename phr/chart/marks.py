@@ -29,7 +29,7 @@ class Marks:
             (self.withdrawn, "No longer offered by the source; this copy is kept"),
             (self.ahead, "Dated by the source on a day that had not come yet"),
             (self.altered, "Carries an extra condition that may change its meaning"),
-            (self.private, "Private: never shared"),
+            (self.private, "Private: left out of what is shared"),
         )
         return tuple(sentence for holds, sentence in said if holds)
 

@@ -20,6 +20,7 @@ from phr.chart.plain import (
     concept_words,
     concepts_words,
     ended_before,
+    is_moment,
     joined,
     listing,
     mapping,
@@ -226,8 +227,9 @@ def _standing(record: Record, today: str, found: Marks) -> tuple[Standing, str]:
     if is_of_the_list(concept):  # what is taken back states nothing now
         return (Standing.PAST if found.withdrawn else Standing.SAID), ""
     doubt = "" if found.withdrawn else _doubt(document, status, today)
-    if found.ahead and not doubt:
-        doubt = f"listed as active, but dated {moment_words(_dated(document))}"
+    dated = _dated(document)
+    if not doubt and (found.ahead or (dated and not is_moment(dated))):
+        doubt = f"listed as active, but dated {moment_words(dated)}"
     unclear = found.withdrawn or doubt
     return (Standing.UNCLEAR if unclear else Standing.CURRENT), doubt
 

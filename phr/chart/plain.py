@@ -255,6 +255,11 @@ def exact_words(value: Any) -> str | None:
     return f"{_moment(value.removesuffix('Z'))}{seconds}{tail}"
 
 
+def is_moment(value: Any) -> bool:
+    """Say whether a text is a FHIR date, dateTime or instant, however precise."""
+    return _MOMENT.fullmatch(string(value)) is not None
+
+
 def day_words(value: Any) -> str:
     """Return only the day of a moment ("19 Nov 2026"), for a heading above exact times."""
     return moment_words(string(value).partition("T")[0])

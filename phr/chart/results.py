@@ -163,6 +163,11 @@ class Test:
     unit: str
     results: tuple[Result, ...]
 
+    @property
+    def latest(self) -> Result:
+        """Return the newest value; one of a day that had not come only where there is no other."""
+        return next((one for one in self.results if not one.marks.ahead), self.results[0])
+
 
 # ------------------------------------------------------------------------------- words
 
@@ -556,7 +561,10 @@ def groups(records: Sequence[Record], how: How = PLAINLY) -> tuple[Group, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Newest:
-    """All results of the newest day on which there are any, whichever report they stand in."""
+    """All results of the newest day on which there are any, whichever report they stand in.
+
+    A day that had not come when its results came is none (docs/decisions/0070).
+    """
 
     day: str  # FHIR date text, "" where the newest results are undated
     groups: tuple[Group, ...]
@@ -570,12 +578,13 @@ class Newest:
 
 def newest(found: Sequence[Group]) -> Newest:
     """Return the newest day of groups in newest-first order, as `groups` returns them."""
-    filled = [group for group in found if group.results]
+    filled = [group for group in found if not all(one.marks.ahead for one in group.results)]
     if not filled:
         return Newest("", (), ())
     day = _day_of(filled[0])
     same = tuple(group for group in filled if _day_of(group) == day)
-    return Newest(day, same, tuple(one for group in same for one in group.results))
+    told = (one for group in same for one in group.results if not one.marks.ahead)
+    return Newest(day, same, tuple(told))
 
 
 def _day_of(group: Group) -> str:
@@ -586,12 +595,15 @@ def _group_time(group: Group) -> float:
     """Return the newest value's instant where all are of one day, else the report's own.
 
     A report's own time may be that of its writing, years after the blood was drawn. Undated groups
-    come last.
+    come last, and those of a day that had not come: neither may open the page as the newest.
     """
-    times = [one.record.when.timestamp() for one in group.results if one.record.when]
+    told = [one for one in group.results if not one.marks.ahead]
+    if group.results and not told:
+        return float("-inf")
+    times = [one.record.when.timestamp() for one in told if one.record.when]
     if times and (group.report is None or _taken(group.results)):
         return max(times)
-    if group.report is not None and group.report.when is not None:
+    if group.report is not None and group.report.when is not None and not group.marks.ahead:
         return group.report.when.timestamp()
     return max(times, default=float("-inf"))
 

@@ -379,7 +379,7 @@ def _immunizations(records: Sequence[Record], how: How) -> Section:
 def _results(records: Sequence[Record], how: How) -> Section:
     laboratory = [one for one in records if not _in(one, "vital-signs", "social-history")]
     newest = [
-        next((one for one in series.results if not one.void), None)
+        next((one for one in series.results if not (one.void or one.marks.ahead)), None)
         for series in by_test(laboratory, how)
     ]
     sound = [one for one in newest if one is not None and (one.value.words or one.parts)]
@@ -462,9 +462,9 @@ def _vitals(records: Sequence[Record], how: How) -> Section:
             beside=tuple(each.record for each in one.figures),
         )
         for kind in vitals(measured, how)
-        if (one := kind.readings[0])
+        if (one := kind.come[0])
         and (first := one.first.record)
-        and not one.first.marks.mistaken
+        and not (one.first.marks.mistaken or one.first.marks.ahead)
         and one.words
         for when in (one.first.taken,)
     )
@@ -492,7 +492,7 @@ def _of_pregnancy(record: Record) -> bool:
 
 
 def _newest_of_each(head: Heading, told: Sequence[Record], how: How) -> Section:
-    newest = [series.results[0] for series in by_test(told, how) if series.results]
+    newest = [series.latest for series in by_test(told, how)]
     lines = tuple(
         Line(
             one.record,
@@ -500,7 +500,7 @@ def _newest_of_each(head: Heading, told: Sequence[Record], how: How) -> Section:
             evidence=one.evidence,
         )
         for one in newest
-        if not one.marks.mistaken and one.value.words
+        if not (one.marks.mistaken or one.marks.ahead) and one.value.words
         for when in (one.taken,)
     )
     return _section(head, lines)

@@ -14,6 +14,7 @@ from phr.chart.plain import (
     code_as_words,
     code_of,
     concept_words,
+    concepts_words,
     joined,
     mapping,
     mappings,
@@ -185,7 +186,11 @@ def _vaccine(document: Document) -> str:
 
 
 def _visit(document: Document) -> str:
-    return concept_words(document.get("type")) or visit_class(document)
+    return (
+        concept_words(document.get("type"))
+        or visit_class(document)
+        or next(iter(concepts_words(document.get("reasonCode"))), "")
+    )
 
 
 # Encounter.class in words (HL7 v3 ActCode).
@@ -201,6 +206,7 @@ VISIT_CLASSES = {
     "PRENC": "Before admission",
     "SS": "Short stay",
     "VR": "Video or phone visit",
+    "UNK": "",
 }
 
 

@@ -40,6 +40,11 @@ class Vital:
     key: tuple[str, str] | None
     readings: tuple["Reading", ...]
 
+    @property
+    def come(self) -> tuple["Reading", ...]:
+        """Return the readings of days that had come; all of them where there is none."""
+        return tuple(one for one in self.readings if not one.first.marks.ahead) or self.readings
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -160,7 +165,7 @@ def _numbers_of(found: Sequence[Vital], codes: frozenset[str]) -> list[Result]:
         for kind in found
         if kind.key and kind.key[0] == LOINC and kind.key[1] in codes
         for one in kind.readings
-        if one.first.value.exact and not one.first.marks.mistaken
+        if one.first.value.exact and not (one.first.marks.mistaken or one.first.marks.ahead)
     ]
 
 

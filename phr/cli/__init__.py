@@ -7,11 +7,12 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from functools import wraps
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,8 +27,11 @@ from phr.errors import (
 )
 from phr.settings import Settings, load
 
+if TYPE_CHECKING:
+    from phr.connect import Listener
+
 Item = Mapping[str, Any]
-Call = Callable[..., Iterator[Item]]
+Call = Callable[..., Generator[Item, Any, None]]  # may be sent what an item asks for
 
 DONE, FAILED, WRONG_USE, SEALED, NEEDS_A_PERSON = 0, 1, 2, 3, 4
 _SIGN_IN = "Password"
@@ -387,16 +391,23 @@ def connect(shell: Shell, timeout: int, listen_port: int, **given: Any) -> None:
     unlock = shell.unlock()
     with shell.target() as call, listen(listen_port) as listener:
         wish = {**given, "secret": secret, "redirect_uri": listener.redirect_uri}
-        begun = list(call("connect.begin", **wish, **unlock))
-        listener.expect(begun[0]["open"])
-        shell.show(iter(begun), _say_address)
-        sys.stdout.flush()
-        try:
-            answer = listener.wait(timeout)
-        except InvalidInput as error:  # nobody came back: that needs a person, not other options
-            raise NeedsReauthorisation(error.sentence) from error
-        done = call("connect.complete", answer=answer, **unlock)
-        shell.show(done, lambda item: f"Connected {item['name']}. Fetch records by: phr pull")
+        with closing(call("connect", **wish, timeout=timeout, **unlock)) as going:
+            _sign_in_there(shell, going, listener, timeout)
+
+
+def _sign_in_there(
+    shell: Shell, going: Generator[Item, Any, None], listener: "Listener", timeout: int
+) -> None:
+    begun = next(going)
+    listener.expect(begun["open"])
+    shell.show(iter([begun]), _say_address)
+    sys.stdout.flush()
+    try:
+        answer = listener.wait(timeout)
+    except InvalidInput as error:  # nobody came back: that needs a person, not other options
+        raise NeedsReauthorisation(error.sentence) from error
+    done = chain([going.send(answer)], going)  # to its end: then what was opened is sealed again
+    shell.show(done, lambda item: f"Connected {item['name']}. Fetch records by: phr pull")
 
 
 def _say_address(item: Item) -> str:

@@ -5,7 +5,7 @@ their own. Options, secrets and printing are in `phr.cli`; the keys are listed i
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +15,7 @@ from sqlalchemy import select
 from phr import clock, connect, pull, selfcheck
 from phr.appliance import Appliance
 from phr.cli import alive, catalogue_commands, record_commands
-from phr.cli.control import RemoteFailure
+from phr.cli.control import Ask, Dialogue, RemoteFailure
 from phr.connectors import LIVE
 from phr.errors import (
     AddressRefused,
@@ -47,6 +47,7 @@ from phr.store.vault import Vault
 Item = Mapping[str, Any]
 Command = Callable[..., Iterator[Item]]
 
+_LATE = 5.0  # seconds: whoever waits gives up by its own clock, not by ours
 AT_THE_SHELL = {"kind": "appliance", "name": "command line"}
 _CODES: tuple[tuple[type[PhrError], int], ...] = (
     (InvalidInput, 2),
@@ -65,12 +66,12 @@ def exit_code(error: PhrError) -> int:
     return next((code for kind, code in _CODES if isinstance(error, kind)), 1)
 
 
-def run(appliance: Appliance, name: str, arguments: Mapping[str, Any]) -> Iterator[Item]:
+def run(appliance: Appliance, name: str, arguments: Mapping[str, Any]) -> Dialogue:
     """Run a command by name. `unlock` among the arguments opens records for its duration."""
     given = dict(arguments)
     unlock = given.pop("unlock", None)
     with _unlocked(appliance, unlock, stays=name == "vault.open"):
-        yield from COMMANDS[name](appliance, **given)
+        yield from COMMANDS[name](appliance, **given)  # also what the caller answers, inwards
 
 
 @contextmanager
@@ -84,15 +85,16 @@ def _unlocked(
     if unlock is None:
         yield
         return
-    shut = set(appliance.vaults.ids()) - set(appliance.vaults.open_ids())
-    name = unlock["account"] or _only_account(appliance)
-    code = unlock["code"]
-    accounts.sign_in(appliance.house, appliance.vaults, name, unlock["password"], totp=code)
-    try:
+    with nullcontext() if stays else appliance.vaults.lend() as loan:
+        accounts.sign_in(
+            appliance.house,
+            appliance.vaults,
+            unlock["account"] or _only_account(appliance),
+            unlock["password"],
+            totp=unlock["code"],
+            loan=loan,
+        )
         yield
-    finally:
-        for patient_id in set() if stays else shut & set(appliance.vaults.open_ids()):
-            appliance.vaults.seal(patient_id)
 
 
 def _only_account(appliance: Appliance) -> str:
@@ -222,9 +224,19 @@ def _vault_shred(appliance: Appliance, *, patient: str, confirm: str) -> Iterato
 # ------------------------------------------------------------------ what comes in
 
 
-def _connect_begin(
-    appliance: Appliance, *, patient: str, name: str | None, redirect_uri: str, **given: Any
-) -> Iterator[Item]:
+def _connect(
+    appliance: Appliance,
+    *,
+    patient: str,
+    name: str | None,
+    redirect_uri: str,
+    timeout: float,
+    **given: Any,
+) -> Dialogue:
+    """Say where the person signs in, wait for what the hospital answered, and finish.
+
+    One command, and so one unlock: a second-factor code fits once, and the sign-in takes a while.
+    """
     vault = _vault(appliance, patient)
     base_url = given["base_url"]
     try:
@@ -247,10 +259,8 @@ def _connect_begin(
         session_hash=None,
         redirect_uri=redirect_uri,
     )
-    yield {"connection": number, "open": begun.url, "redirect_uri": redirect_uri}
-
-
-def _connect_complete(appliance: Appliance, *, answer: Mapping[str, str]) -> Iterator[Item]:
+    said = {"connection": number, "open": begun.url, "redirect_uri": redirect_uri}
+    answer = yield Ask(said, within=timeout + _LATE)
     try:
         landed = connect.land(
             appliance.house,
@@ -536,8 +546,7 @@ COMMANDS: dict[str, Command] = {
     "vault.open": _vault_open,
     "vault.seal": _vault_seal,
     "vault.shred": _vault_shred,
-    "connect.begin": _connect_begin,
-    "connect.complete": _connect_complete,
+    "connect": _connect,
     "pull": _pull,
     "import": _import,
     "export": _export,

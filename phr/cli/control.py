@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,19 @@ from phr.errors import Conflict, PhrError
 log = logging.getLogger(__name__)
 
 Item = Mapping[str, Any]
-Run = Callable[[str, Mapping[str, Any]], Iterator[Item]]
+Dialogue = Generator[Item, Any, None]  # items out; in, what the caller says to an `Ask`
+Run = Callable[[str, Mapping[str, Any]], Dialogue]
 _MAX_LINE = 1 << 20  # a request is names, paths and a password
 _HEADERS = 108 - 1  # longest path of a Unix socket (sun_path)
+
+
+class Ask(dict[str, Any]):
+    """An item after which the command waits until its caller sends something."""
+
+    def __init__(self, item: Item, *, within: float) -> None:
+        """Take the item, and the seconds after which a silent caller counts as gone."""
+        super().__init__(item)
+        self.within = within
 
 
 class RemoteFailure(PhrError):
@@ -74,29 +84,51 @@ class Control:
     def _answer(self, caller: socket.socket) -> None:
         # The caller may go away at any moment; the command's own transactions stand.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError), caller:
-            stream = caller.makefile("rwb", buffering=0)
-            line = stream.readline(_MAX_LINE)
+            lines = caller.makefile("rb", buffering=0)
+            line = lines.readline(_MAX_LINE)
             if line:  # else it only looked whether somebody listens
-                self._carry_out(stream, line)
+                self._carry_out(caller, lines, line)
 
-    def _carry_out(self, stream: Any, line: bytes) -> None:
+    def _carry_out(self, caller: socket.socket, lines: socket.SocketIO, line: bytes) -> None:
         try:
             asked = json.loads(line)
-            for item in self._run(asked["command"], asked["arguments"]):
-                _send(stream, {"item": item})
-            _send(stream, {"done": 0, "sentence": None})
+            # closed at once when the caller is gone: what it unlocked is sealed again
+            with contextlib.closing(self._run(asked["command"], asked["arguments"])) as dialogue:
+                _converse(caller, lines, dialogue)
+            _send(caller, {"done": 0, "sentence": None})
         except PhrError as error:
-            _send(stream, {"done": self._exit_code(error), "sentence": error.sentence})
+            _send(caller, {"done": self._exit_code(error), "sentence": error.sentence})
         except (BrokenPipeError, ConnectionResetError):
             raise
         except Exception:
             log.exception("control.failed")
-            _send(stream, {"done": 1, "sentence": PhrError.sentence})
+            _send(caller, {"done": 1, "sentence": PhrError.sentence})
 
 
-def _send(stream: Any, value: Item) -> None:
-    stream.write(json.dumps(value, default=str).encode() + b"\n")
-    stream.flush()
+def _converse(caller: socket.socket, lines: socket.SocketIO, dialogue: Dialogue) -> None:
+    """Send each item as it comes. Raises ConnectionResetError when a question gets no answer."""
+    answer = None
+    with contextlib.suppress(StopIteration):
+        while True:
+            item = dialogue.send(answer)
+            _send(caller, {"item": item, "asks": isinstance(item, Ask)})
+            answer = _answer_of(caller, lines, item.within) if isinstance(item, Ask) else None
+
+
+def _answer_of(caller: socket.socket, lines: socket.SocketIO, within: float) -> Any:
+    caller.settimeout(within)
+    try:
+        line = lines.readline(_MAX_LINE)
+    except TimeoutError as error:
+        raise ConnectionResetError from error
+    if not line:
+        raise ConnectionResetError
+    caller.settimeout(None)
+    return json.loads(line)["answer"]
+
+
+def _send(to: socket.socket, value: Item) -> None:
+    to.sendall(json.dumps(value, default=str).encode() + b"\n")
 
 
 def _short(path: Path) -> str:
@@ -126,25 +158,29 @@ def answers(path: Path) -> bool:
 
 def call(
     path: Path, command: str, arguments: Mapping[str, Any], *, patience: float | None = None
-) -> Iterator[Item]:
+) -> Dialogue:
     """Run a command inside the appliance that listens at `path`; items come while it runs.
 
-    `patience` is how many seconds an item may take; None: as many as it needs. Raises RemoteFailure
-    with the exit code when it failed there, OSError where nobody listens or patience is over.
+    After an `Ask`, what is sent to this generator is the answer. `patience` is how many seconds an
+    item may take; None: as many as it needs. Raises RemoteFailure with the exit code when it failed
+    there, OSError where nobody listens or patience is over.
     """
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller,
-        caller.makefile("rwb") as stream,
+        caller.makefile("rb") as lines,
     ):
         caller.settimeout(patience)
         caller.connect(_short(path))
-        _send(stream, {"command": command, "arguments": arguments})
-        for line in stream:
-            answer = json.loads(line)
-            if "item" in answer:
-                yield answer["item"]
-            elif answer["done"]:
-                raise RemoteFailure(answer["sentence"], answer["done"])
-            else:
-                return
+        with contextlib.suppress(ConnectionError):
+            _send(caller, {"command": command, "arguments": arguments})
+            for line in lines:
+                answer = json.loads(line)
+                if "item" in answer:
+                    given = yield answer["item"]
+                    if answer["asks"]:
+                        _send(caller, {"answer": given})
+                elif answer["done"]:
+                    raise RemoteFailure(answer["sentence"], answer["done"])
+                else:
+                    return
     raise RemoteFailure("The appliance stopped before the command was done.", 1)

@@ -22,7 +22,7 @@ import uvloop
 
 from phr import courtesy, memory
 from phr.appliance import Appliance
-from phr.cli.control import Control
+from phr.cli.control import Control, Dialogue
 from phr.cli.protocol import Protocol
 from phr.errors import Conflict, PhrError
 from phr.settings import Settings
@@ -165,9 +165,7 @@ def _doors(appliance: Appliance) -> early.Early:
     return early.Early(public_application(early.FIRST_DOORS, doorkeeper), load)
 
 
-def _command(
-    appliance: Appliance, name: str, arguments: Mapping[str, Any]
-) -> Iterator[Mapping[str, Any]]:
+def _command(appliance: Appliance, name: str, arguments: Mapping[str, Any]) -> Dialogue:
     from phr.cli import commands  # noqa: PLC0415 - behind the first page
 
     return commands.run(appliance, name, arguments)

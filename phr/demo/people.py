@@ -438,7 +438,7 @@ def _juniper() -> Iterator[Resource]:
         person, "ankle", concept("Sprain of ankle", SNOMED, "44465007"), 1500, "resolved"
     )
     yield _problem(person, "mood", concept("Moderate depressive episode", ICD10, "F32.1"), 820)
-    yield _allergy(person, "penicillin", "Penicillin", (RXNORM, "7980"), "Swelling of the throat")
+    yield _allergy(person, "penicillin", "Penicillin", (RXNORM, "70618"), "Swelling of the throat")
     yield _allergy(person, "latex", "Latex", (SNOMED, "111088007"), "Skin rash")
     yield from _medicines(
         person,

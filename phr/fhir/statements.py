@@ -403,7 +403,7 @@ STATEMENTS: Final[Mapping[str, Statement]] = {
             ),
             {
                 "status": "finished",
-                "class": concept("v3-ActCode", "AMB", "ambulatory")["coding"][0],
+                "class": concept("v3-NullFlavor", "UNK", "unknown")["coding"][0],  # not asked
                 "subject": PATIENT,
             },
             mistaken={"status": "entered-in-error"},

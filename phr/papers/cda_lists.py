@@ -53,6 +53,7 @@ def allergy(page: Page, at: Element) -> Iterator[Value]:
     sure = "entered-in-error" if mistaken else "refuted" if negated else ""
     recorded, who = page.written_by(at)
     reactions = [_reaction(page, each) for each in page.inside(at, "9")]
+    _of_the_substance(page, at, what)
     severe = next((page.concept(first(each, "value")) for each in page.inside(at, "8")), {})
     notes = page.notes(at)
     if severe and (said := words_of(severe)):
@@ -84,6 +85,19 @@ def _status_of(page: Page, at: Element, template: str) -> str:
     if _ended(first(at, "effectiveTime")):
         return "resolved"
     return _CONCERN.get(page.act_status(at), "")
+
+
+def _of_the_substance(page: Page, at: Element, what: Value) -> None:
+    """Take away words for the substance that are a reaction's: some documents point there.
+
+    "Hives" would hide the penicillin. Where there is no coding they are all that was written.
+    """
+    said: set[str] = set()
+    for each in page.inside(at, "9"):
+        said |= {page.told(first(each, "text")), words_of(page.concept(first(each, "value")))}
+    shown = any(one.get("display") for one in what.get("coding", ()))
+    if shown and what.get("text") in said:
+        del what["text"]
 
 
 def _reaction(page: Page, at: Element) -> Value:

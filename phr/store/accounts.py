@@ -30,7 +30,7 @@ from phr.store.models import (
 )
 from phr.store.models import Session as Browser
 from phr.store.slots import Cost, KeyPair
-from phr.store.vault import Founder, Vaults, is_made, keep_person
+from phr.store.vault import Founder, Loan, Vaults, is_made, keep_person
 
 log = logging.getLogger(__name__)
 
@@ -240,10 +240,12 @@ def sign_in(
     *,
     totp: str | None = None,
     network: str = "",
+    loan: Loan | None = None,
 ) -> SignedIn:
     """Check name, password and second factor, and open every vault of the account.
 
-    `network` is where the try comes from. Raises WrongSecret (the same, in the same time, for an
+    `network` is where the try comes from; with a `loan` records are open only for as long as it
+    lasts. Raises WrongSecret (the same, in the same time, for an
     unknown name), TotpNeeded (password right, code missing), TooManyTries.
     """
     place = ids.fingerprint(name_key(name)[:LONGEST_NAME]).hex()[:32]
@@ -266,7 +268,7 @@ def sign_in(
     _raise_cost(house, row, pair, password)
     with house.write() as session:
         audit.append_house(session, house, "signin.ok", account=row.id, network=network)
-    unopened = open_vaults_of(house, vaults, row.id, pair)
+    unopened = open_vaults_of(house, vaults, row.id, pair, loan)
     return SignedIn(row.id, row.name, tuple(unopened))
 
 
@@ -285,7 +287,9 @@ def private_key(house: House, account_id: str, password: str) -> KeyPair:
     return pair
 
 
-def open_vaults_of(house: House, vaults: Vaults, account_id: str, pair: KeyPair) -> list[str]:
+def open_vaults_of(
+    house: House, vaults: Vaults, account_id: str, pair: KeyPair, loan: Loan | None = None
+) -> list[str]:
     """Open every vault the account is a member of and refresh its wraps in the slots files.
 
     Returns the ids of those that stay sealed because something is wrong with them.
@@ -293,7 +297,7 @@ def open_vaults_of(house: House, vaults: Vaults, account_id: str, pair: KeyPair)
     unopened = []
     for patient_id in patient_ids(house, account_id):
         try:
-            vaults.open_with_pair(patient_id, account_id, pair)
+            vaults.open_with_pair(patient_id, account_id, pair, loan)
             vaults.put_wraps(patient_id, account_id, pair, wraps_of(house, account_id))
         except PhrError as error:
             unopened.append(patient_id)

@@ -27,7 +27,7 @@ NOT_LISTED: Final = 2
 _FROM: Final = "entries_from"  # the first record that waits to be joined
 _TOUCHED: Final = "entries_touched"  # older ones that wait: they changed
 _HITS: Final = 600  # records that are looked through for other entries that have some words
-_AHEAD: Final = 3000  # records that an import holds for joining: about 10 MB
+_AHEAD: Final = 6000  # records that an import holds for joining: about 20 MB
 _AHEAD_BYTES: Final = 8 << 20  # of their bodies; a hospital may send 31 MB in one
 _MANY: Final = 5000  # older ones that are noted one by one; more: all wait
 
@@ -291,29 +291,28 @@ def all_of(session: Session, types: Sequence[str]) -> set[int]:
 class JustWritten:
     """Records that an import just wrote, read already: joining them needs no way to the disk.
 
-    Equal elements are held once. When there are too many all are let go: then the vault is read.
+    Equal elements are held once. Those over the bound are read from the vault when they are joined.
     Each is given out only while the vault's record has the hash that it was written with.
     """
 
     def __init__(self) -> None:
         """Begin with none."""
         self.elements = records.Elements()
-        self._held: dict[int, tuple[bytes, Record]] | None = {}
+        self._held: dict[int, tuple[bytes, Record]] = {}
         self._bytes = 0
 
     def add(self, row: records.Row, hash_: bytes, body: bytes) -> Record | None:
         """Take a record as it was written, for `Elements.read`; None: they are too many."""
-        self._bytes += len(body)
-        if self._held is None or len(self._held) >= _AHEAD or self._bytes > _AHEAD_BYTES:
-            self._held = None
+        if len(self._held) >= _AHEAD or self._bytes + len(body) > _AHEAD_BYTES:
             return None
+        self._bytes += len(body)
         made = self.elements.read(row, hash_, body)
         self._held[row[0]] = hash_, made
         return made
 
     def current(self, session: Session, pks: Iterable[int]) -> dict[int, Record]:
         """Return those of these records that are held and are what the vault has now."""
-        held = self._held or {}
+        held = self._held
         listed = [pk for pk in pks if pk in held]
         found: dict[int, Record] = {}
         for begin in range(0, len(listed), 1000):

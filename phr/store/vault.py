@@ -118,6 +118,10 @@ class Founder:
     wraps: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
 
+class Loan:
+    """What opens records for a while only: see `Vaults.lend`."""
+
+
 class Vaults:
     """All vaults of the house: sealed or open. Safe to use from any thread."""
 
@@ -126,6 +130,7 @@ class Vaults:
         self.folder = house.vaults_folder
         self.on_open: list[Callable[[Vault], None]] = []
         self._open: dict[str, Vault] = {}
+        self._lent: dict[str, set[Loan]] = {}  # what is open for as long as one of these lasts
         self._changing = threading.RLock()
         self._sweep()
 
@@ -254,10 +259,28 @@ class Vaults:
         """Open a vault with its key; an open one is returned as it is."""
         return self.open_with_any(vault_id, [key])
 
-    def open_with_pair(self, vault_id: str, account_id: str, pair: KeyPair) -> Vault:
+    def open_with_pair(
+        self, vault_id: str, account_id: str, pair: KeyPair, loan: Loan | None = None
+    ) -> Vault:
         """Open a vault through a member's slot. Raises WrongSecret when there is none."""
         keys = slots.keys_for_member(self.slots_of(vault_id), account_id, pair)
-        return self.open_with_any(vault_id, keys)
+        return self.open_with_any(vault_id, keys, loan)
+
+    @contextmanager
+    def lend(self) -> Iterator[Loan]:
+        """Give a loan to open records with: what was sealed before is sealed again at its end.
+
+        Unless another loan still needs it, or somebody opened it to stay open meanwhile.
+        """
+        loan = Loan()
+        try:
+            yield loan
+        finally:
+            with self._changing:
+                for vault_id, loans in list(self._lent.items()):
+                    loans.discard(loan)
+                    if not loans:
+                        self.seal(vault_id)
 
     def open_by_themselves(self) -> list[str]:
         """Open every vault that has a house slot; one that fails stays sealed and is logged."""
@@ -291,10 +314,13 @@ class Vaults:
                 raise
             return self.register(vault), stopped
 
-    def open_with_any(self, vault_id: str, keys: Sequence[bytes]) -> Vault:
+    def open_with_any(
+        self, vault_id: str, keys: Sequence[bytes], loan: Loan | None = None
+    ) -> Vault:
         """Open with whichever key fits (old and new one while a key is being changed)."""
         with self._changing:
             if vault_id in self._open:
+                self._lend_open(vault_id, loan)
                 return self._open[vault_id]
             if vault_id not in self.ids():
                 raise NotFound
@@ -309,7 +335,16 @@ class Vaults:
                 vault.database.close()
                 raise
             logs.event(log, "vault.opened", vault=vault_id)
+            if loan is not None:
+                self._lent[vault_id] = {loan}
             return self.register(vault)
+
+    def _lend_open(self, vault_id: str, loan: Loan | None) -> None:
+        """Note who needs a vault that is open already; opened without a loan, it stays open."""
+        if loan is None:
+            self._lent.pop(vault_id, None)
+        elif vault_id in self._lent:
+            self._lent[vault_id].add(loan)
 
     def _try_keys(self, vault_id: str, held: Slots, keys: Sequence[bytes]) -> Vault:
         for key in keys:
@@ -416,6 +451,7 @@ class Vaults:
         """Close a vault and forget its key; readers still at work are interrupted."""
         with self._changing:
             vault = self._open.pop(vault_id, None)
+            self._lent.pop(vault_id, None)
             self.house.open_vaults.discard(vault_id)
             if vault is not None:
                 vault.database.close()

@@ -39,7 +39,7 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
         *_by_disease(given, context),
         Sheet("Given", empty="" if given else nothing(context, ("Immunization",), "vaccines")),
         Sheet(
-            "Not given or mistaken",
+            "Not given, mistaken or unclear",
             tuple(_row(one, context) for one in rest),
             types=("Immunization",),
         ),

@@ -90,11 +90,19 @@ def build(records: Sequence[Record], context: Context) -> Mapping[str, Any]:
     latest = newest(found)
     marked = len(latest.flagged)
     return {
-        "heading": heading(len(latest.results), marked) if found else "No results yet",
+        "heading": _heading_of(found, latest),
         "lead": joined(_of_day(latest), FLAG_MEANING if marked else "", by=" "),
         "groups": [_group(one, context) for one in found],
         "empty": "" if found else nothing(context, ("Observation", "DiagnosticReport"), "results"),
     }
+
+
+def _heading_of(found: Sequence[Group], latest: Newest) -> str:
+    if not found:
+        return "No results yet"
+    if not latest.results and any(group.results for group in found):
+        return "Every result is dated on a day that had not come yet"
+    return heading(len(latest.results), len(latest.flagged))
 
 
 def _of_day(latest: Newest) -> str:
@@ -300,7 +308,7 @@ def build_by_test(records: Sequence[Record], context: Context) -> Mapping[str, A
     """Build one row for each test, with its newest value."""
     found = by_test(records, how(context))
     drawn = len(found) <= DRAWN_TESTS
-    rows = tuple(row(one.results[0], context, origin=True, drawn=drawn) for one in found)
+    rows = tuple(row(one.latest, context, origin=True, drawn=drawn) for one in found)
     sheet = GroupSheet("Tests, A to Z", ("newest value of each",), None, "", rows, "", ())
     return {
         "heading": f"{counted(len(found), 'test')} with results" if found else "No results yet",
@@ -351,7 +359,7 @@ def build_test(records: Sequence[Record], context: Context) -> Mapping[str, Any]
     read = results(records, how=how(context))
     more = beyond(context.points, records, how(context)) if context.points else []
     found = [one for one in as_tests([*read, *more]) if one.results]
-    found.sort(key=lambda test: -_latest(test.results[0]))
+    found.sort(key=lambda test: (test.latest.marks.ahead, -_latest(test.latest)))
     person = whose(records, how(context))
     if not found:
         return {
@@ -360,7 +368,7 @@ def build_test(records: Sequence[Record], context: Context) -> Mapping[str, Any]
             "newest": None,
             "series": [],
         }
-    last = found[0].results[0]
+    last = found[0].latest
     return {
         "heading": _test_heading(last),
         "lead": _test_lead(last, context),
@@ -438,7 +446,9 @@ def _test_lead(one: Result, context: Context) -> str:
     taken = moment_words(one.taken)
     where = joined(one.lab, context.origin(one.record))
     said = f"{one.word.words}, {one.word.said}." if one.word.words else ""
-    return joined(said, f"Taken {taken}, {where}." if taken else f"No date given, {where}.", by=" ")
+    told = f"Taken {taken}, {where}." if taken else f"No date given, {where}."
+    ahead = "That day had not come yet when the source sent it." if one.marks.ahead else ""
+    return joined(said, told, ahead, by=" ")
 
 
 def _series(test: Test, context: Context, person: Whose, apart: Sequence[str] = ()) -> Series:

@@ -59,7 +59,7 @@ def _heading(found: Sequence[Vital]) -> str:
     if not found:
         return "No vital signs yet"
     first = found[0]
-    newest = first.readings[0]
+    newest = first.come[0]
     if first.name == "Blood pressure":
         taken = moment_words(newest.first.taken.partition("T")[0])
         words = joined(newest.words, newest.unit, by=" ")
@@ -101,14 +101,14 @@ def _worked_out(made: BodyMass, person: Whose) -> VitalRow:
 
 
 def _row(vital: Vital, context: Context, person: Whose) -> VitalRow:
-    newest = vital.readings[0]
+    newest, *older = vital.come
     one = newest.first
     flagged = next((part for part in (one, *newest.figures) if part.word.flagged), None)
     series = context.test_link(*vital.key) if vital.key else None
-    old = vital.readings[1] if len(vital.readings) > 1 else None
+    old = older[0] if older else None
     value, parts = _main(newest)
     code = vital.key[1] if vital.key else ""
-    drawn = [reading.figures[0] for reading in vital.readings]
+    drawn = [reading.figures[0] for reading in vital.come]
     return VitalRow(
         name=vital.name,
         href=series or context.link(one.record),
@@ -124,7 +124,7 @@ def _row(vital: Vital, context: Context, person: Whose) -> VitalRow:
         ),
         before=_before(old, newest.unit),
         spark=spark(drawn),
-        spark_words=f"{vital.name}, last values: " + ", ".join(_last(vital.readings)),
+        spark_words=f"{vital.name}, last values: " + ", ".join(_last(vital.come)),
         details=tuple(
             line
             for line in (

@@ -282,6 +282,18 @@ def test_the_card_prints_as_one_page_and_one_card_of_wallet_size(lived_in):
     assert words.count("Penicillin") == 2
 
 
+def test_a_page_is_printed_across_the_whole_of_a_wide_sheet(lived_in):
+    walk, base = lived_in
+    walk.page.set_viewport_size({"width": 1120, "height": 780})  # A4 across
+    walk.page.emulate_media(media="print")
+    for page in ("results", "medications", "summary"):
+        walk.page.goto(f"{base}/{page}")
+        width = walk.page.evaluate("document.querySelector('main').getBoundingClientRect().width")
+        assert width > 1000, page
+    walk.page.emulate_media(media="null")
+    walk.page.set_viewport_size({"width": 1280, "height": 720})
+
+
 def test_after_signing_out_back_shows_nothing_and_the_browser_keeps_nothing(lived_in, browser):
     walk, base = lived_in
     context = browser.new_context()

@@ -341,8 +341,6 @@ def test_the_keys_are_those_of_the_document(household: Callable[..., Result]) ->
 def test_every_command_behind_the_socket_has_a_name_at_the_shell() -> None:
     at_the_shell = {".".join(name) for name, _ in every_command()}
     parts = {
-        "connect.begin": "connect",
-        "connect.complete": "connect",
         "check.alive": "check",  # an option there
     }
     inside = {parts.get(name, name) for name in commands.COMMANDS}

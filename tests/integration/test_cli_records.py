@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -15,16 +16,17 @@ from urllib.parse import urlencode
 import pytest
 from click.testing import Result
 
+from phr import clock, demo
 from phr import connect as at_hospital
-from phr import demo
 from phr.appliance import Appliance
+from phr.cli import control
 from phr.connectors import LIVE
 from phr.settings import Settings, load
 from phr.store import connections
 from phr.store.models import ConnectionState
 from phr.views import VIEWS
 from tests.house.look import ROOT
-from tests.integration.test_cli import PASSWORD, code, documented, items, run
+from tests.integration.test_cli import PASSWORD, code, documented, enrolled, items, run
 from tests.integration.test_serve import Running, command, environment, start
 from tests.integration.test_serve import phr as shell
 
@@ -95,12 +97,12 @@ def connect(hospital: demo.Demo, tmp_path: Path) -> set[str]:
 
 @contextmanager
 def connecting(
-    hospital: demo.Demo, tmp_path: Path
+    hospital: demo.Demo, tmp_path: Path, *more: str
 ) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """Run the command as far as its first line, and to its end."""
     options = ("--patient", "Ada", "--client-id", hospital.client_id, "--timeout", "60", "--json")
     process = subprocess.Popen(
-        command("connect", hospital.base_url, *options, "--data", str(tmp_path / "data")),
+        command("connect", hospital.base_url, *options, *more, "--data", str(tmp_path / "data")),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=environment(PHR_LAN_HOSTS=hospital.address),
     )  # fmt: skip
@@ -195,6 +197,81 @@ def test_saying_no_at_the_hospital_needs_a_person_and_a_strangers_answer_is_nobo
     assert process.returncode == said["exit"] == 4
 
 
+@pytest.fixture
+def unlocking(run: Run, tmp_path: Path) -> tuple[str, str]:
+    """Ada's record stays sealed; the options that open it once: password and code of now."""
+    assert code(run("account", "create", "Ada", given=PASSWORD)) == 0
+    assert code(run("vault", "create", "Ada", "--owner", "Ada")) == 0
+    codes = enrolled(tmp_path / "data", "Ada")
+    (tmp_path / "secret").write_text(f"{PASSWORD}\n{codes.at(clock.now())}\n")
+    return "--unlock-file", str(tmp_path / "secret")
+
+
+def state_of_the_record(tmp_path: Path) -> str:
+    listed = shell("vault", "list", "--json", "--data", str(tmp_path / "data"))
+    return str(json.loads(listed.stdout)["state"])
+
+
+def test_a_code_is_asked_once_for_both_ends_of_a_sign_in(
+    hospital: demo.Demo, unlocking: tuple[str, str], tmp_path: Path
+) -> None:
+    with connecting(hospital, tmp_path, *unlocking) as (process, begun):
+        sign_in(hospital, begun["open"])
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["name"]
+    assert process.returncode == 0
+    assert state_of_the_record(tmp_path) == "sealed"
+
+
+def test_a_record_is_open_in_a_running_homeport_until_the_sign_in_is_done(
+    hospital: demo.Demo,
+    unlocking: tuple[str, str],
+    start: Callable[..., Running],
+    tmp_path: Path,
+) -> None:
+    start(PHR_LAN_HOSTS=hospital.address)
+    with connecting(hospital, tmp_path, *unlocking) as (process, begun):
+        assert state_of_the_record(tmp_path) == "open"
+        sign_in(hospital, begun["open"])
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["name"]
+    assert process.returncode == 0
+    assert state_of_the_record(tmp_path) == "sealed"
+
+
+def test_a_record_is_sealed_again_when_whoever_waited_for_the_sign_in_is_gone(
+    hospital: demo.Demo,
+    unlocking: tuple[str, str],
+    start: Callable[..., Running],
+    tmp_path: Path,
+) -> None:
+    start(PHR_LAN_HOSTS=hospital.address)
+    with connecting(hospital, tmp_path, *unlocking) as (process, _):
+        assert state_of_the_record(tmp_path) == "open"
+        process.kill()
+    assert "sealed" in (state_of_the_record(tmp_path) for _ in range(20))
+
+
+def test_a_caller_who_leaves_a_question_unanswered_counts_as_gone(tmp_path: Path) -> None:
+    ended = threading.Event()
+
+    def asking(_name: str, _arguments: Any) -> control.Dialogue:
+        try:
+            yield control.Ask({"well": "?"}, within=0.01)
+        finally:
+            ended.set()
+
+    listening = control.Control(tmp_path / "asked.sock", asking, lambda _: 1)
+    try:
+        going = control.call(tmp_path / "asked.sock", "ask", {})
+        assert next(going) == {"well": "?"}
+        assert ended.wait(60)
+        with pytest.raises(control.RemoteFailure):
+            going.send("too late")
+    finally:
+        listening.close()
+
+
 def test_a_record_made_in_a_running_homeport_is_open_there(
     start: Callable[..., Running], tmp_path: Path
 ) -> None:
@@ -254,6 +331,7 @@ def test_files_come_in_once_and_leave_again(ada: Run, tmp_path: Path) -> None:
     assert set().union(*first) == documented()["import"]
     again = items(ada("import", str(file), "--patient", "Ada", "--json"))
     assert (again[0]["kept"], again[0]["unchanged"]) == (0, 2)
+    assert again[1:] == first[1:]  # what still waits is told each time, with its reason
 
     shown = items(ada("chart", "allergies", "--patient", "Ada", "--json"))
     assert shown[0]["title"] == "Penicillin"

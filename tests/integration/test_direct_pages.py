@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs12
 from phr import clock, ids
 from phr.sharing import orders, outbox, postbox
 from phr.store.models import DeliveryState
-from tests.cast import Browser, Cast
+from phr.web.pages import mailing
+from tests.cast import PASSWORDS, Browser, Cast
 from tests.fixtures_direct import Authority, Mailbox, cert_line, der, knot, mailbox
 from tests.fixtures_sharing import a_record, keep_all
 
@@ -157,6 +158,47 @@ def test_every_step_that_widens_needs_the_password_and_stopping_does_not(
         assert len(orders.every(session)) == 1
     stop = page.replace("/direct", f"/grants/{grant_id}/stop")
     assert ada.submit(stop, page=page).status_code == 303
+
+
+def test_no_page_holds_a_password_that_was_typed_before_the_confirm_page(
+    cast: Cast, box: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, page = set_up(cast, box), page_of(cast)
+    later = clock.now() + timedelta(minutes=6)
+    monkeypatch.setattr(clock, "now", lambda: later)
+    wanted = {"address": "ada@direct.home.test", "mode": "sta", "host": "localhost", "port": "587"}
+    typed = wanted | {"login": "ada", "secret": "a provider's password"}
+    asked = ada.submit(page, typed, page=page)
+    assert "confirm.password" in asked.text
+    assert 'name="login" value="ada"' in asked.text
+    assert "provider&#39;s password" not in asked.text
+    assert 'name="secret"' not in asked.text
+    repeated = wanted | {"login": "ada", mailing.PUT_DOWN: "1"}
+    wrong = ada.submit(page, repeated | {"confirm.password": "not this one"}, page=page)
+    assert "That is not your password." in wrong.text
+    saved = ada.submit(page, repeated | {"confirm.password": PASSWORDS["Ada"]}, page=page)
+    assert saved.status_code == 303, saved.text
+    with cast.vault("Ada").read() as session:
+        kept = postbox.get(session)
+        assert kept is not None
+        assert kept.smtp_password == "a provider's password"
+    again = ada.submit(page, repeated, page=page)
+    assert "Please type it again" in again.text  # taken once, and never saved as an empty one
+
+
+def test_a_key_leaves_under_the_password_typed_before_the_confirm_page(
+    cast: Cast, box: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, page = set_up(cast, box), page_of(cast)
+    later = clock.now() + timedelta(minutes=6)
+    monkeypatch.setattr(clock, "now", lambda: later)
+    secret = "long enough a password"
+    asked = ada.submit(page + "/export", {"key": secret, "again": secret}, page=page)
+    assert "confirm.password" in asked.text
+    assert secret not in asked.text
+    form = {mailing.PUT_DOWN: "1", "confirm.password": PASSWORDS["Ada"]}
+    taken = ada.submit(page + "/export", form, page=page)
+    assert pkcs12.load_pkcs12(taken.content, secret.encode()).key is not None
 
 
 def test_mistakes_come_back_with_a_sentence_and_what_was_typed(cast: Cast, box: Mailbox) -> None:

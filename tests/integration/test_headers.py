@@ -65,6 +65,13 @@ def test_endless_headers_are_refused(cast: Cast):
     assert browser.get("/healthz", headers=many).status_code == 431
 
 
+def test_a_length_beside_a_chunked_body_is_refused_whatever_parser_let_it_pass(cast: Cast):
+    framed_twice = {"content-length": "4", "transfer-encoding": "chunked"}
+    answer = cast.browser().get("/healthz", headers=framed_twice)
+    assert answer.status_code == 400
+    assert answer.headers["connection"] == "close"
+
+
 def test_forwarded_host_is_never_looked_at(cast: Cast):
     ada = cast.browser("Ada")
     headers = {"x-forwarded-host": "evil.example", "forwarded": "host=evil.example"}

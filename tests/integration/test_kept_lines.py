@@ -65,7 +65,7 @@ def test_a_mark_of_the_patient_shows_on_a_line_that_was_drawn_before(cast: Cast,
     with cast.vault("Ada").read() as session:
         (one,) = records.select(session, cast.vault("Ada"), Selection(timeline=True))
     ada.submit(f"{base}/record/Immunization/{one.local_id}/private", {"on": "yes"})
-    assert "Private: never shared" in ada.get(f"{base}/timeline").text
+    assert "Private: left out of what is shared" in ada.get(f"{base}/timeline").text
 
 
 def test_another_name_of_a_source_shows_on_lines_drawn_before(

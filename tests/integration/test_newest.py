@@ -56,6 +56,17 @@ def test_limit_and_place_are_those_of_the_selection(vault):
     assert chosen(vault, replace(OF_TESTS, before=place)) == [("Potassium", "4.6")]
 
 
+def test_a_day_to_come_is_the_newest_only_of_a_test_that_has_nothing_else(vault):
+    keep_records(
+        vault,
+        [
+            lab("Sodium", "2951-2", "155", on="2031-02-01"),
+            lab("Zinc", "5763-8", "12", on="2032-02-01"),
+        ],
+    )
+    assert chosen(vault) == [("Zinc", "12"), ("Sodium", "140"), ("Potassium", "4.6")]
+
+
 @pytest.mark.usefixtures("vault")
 def test_the_page_of_tests_shows_one_value_a_test(cast):
     browser, base = cast.browser("Ada"), f"/p/{cast.patients['Ada']}/results"

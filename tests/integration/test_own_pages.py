@@ -382,3 +382,31 @@ def test_an_empty_or_strange_remark_is_refused(ada, base, cast, medicine):
     path = f"{base}/own/about/MedicationRequest/{medicine.local_id}"
     assert viewer.submit(path, {"note": "x"}).status_code == 403
     assert ada.submit(f"{base}/own/about/Condition/0", {"note": "x"}).status_code == 404
+
+
+def test_the_list_of_what_was_added_begins_with_what_came_last_and_tells_measurements_apart(
+    ada, base
+):
+    add(ada, base, "blood-pressure", upper="131", lower="84", when="2026-11-01")
+    add(ada, base, "blood-pressure", upper="128", lower="81", when="2020-01-01")
+    add(ada, base, "contact", name="Sam Example")
+    page = text_of(ada.get(f"{base}/own").text)
+    places = [page.index(words) for words in ("Sam Example", "128/81 mmHg", "131/84 mmHg")]
+    assert places == sorted(places)
+
+
+def test_a_visit_is_called_by_its_reason_and_not_by_a_kind_that_nobody_stated(ada, base):
+    add(ada, base, "visit", what="Broken wrist", when="2026-10-30", where="Harbour Hospital")
+    assert "Broken wrist" in ada.get(f"{base}/timeline").text
+    for page in ("visits", "timeline", "own"):
+        text = text_of(ada.get(f"{base}/{page}").text)
+        assert "Broken wrist" in text
+        assert "Outpatient" not in text
+        assert "unknown" not in text.casefold()
+
+
+def test_a_result_that_has_no_code_is_among_the_tests(ada, base):
+    add(ada, base, "result", what="Rapid strep", value="Negative", when="2026-11-01")
+    page = text_of(ada.get(f"{base}/results?show=tests").text)
+    assert "1 test with results" in page
+    assert "Rapid strep" in page

@@ -455,6 +455,21 @@ def test_a_renewal_interrupted_by_a_crash_is_never_repeated(vault, hospital, to_
     assert row(vault, cid).state == ConnectionState.NEEDS_REAUTHORISATION
 
 
+def test_a_renewal_is_on_disk_before_the_hospital_hears_of_it(vault, hospital, to_hospital):
+    hospital.tokens.clear()
+    cid = connected(vault, hospital)
+    written, answer = [], hospital.token
+
+    def token(form):
+        written.append(row(vault, cid).credentials["renewing"])
+        return answer(form)
+
+    hospital.token = token
+    assert go(vault, cid, to_hospital) == PullState.DONE
+    assert written == [True]
+    assert row(vault, cid).credentials["renewing"] is False
+
+
 @pytest.mark.parametrize("rotates", [None, False], ids=["it may rotate", "it never rotated"])
 def test_a_renewal_answered_with_nonsense_leaves_nothing_in_flight(
     vault, hospital, to_hospital, rotates

@@ -1,5 +1,6 @@
 """What leaves is kept ready: the same bytes as made one by one, and nothing of what is hidden."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -394,6 +395,19 @@ def test_records_of_an_older_release_stay_out_although_ready(vault: Vault) -> No
     ready.make(vault)
     assert len(before) == 1
     assert lines(released, "Condition") == before
+
+
+def test_a_person_is_given_records_of_an_older_release_as_they_came(vault: Vault) -> None:
+    older = condition("c", "Gout", dateRecorded="2014-03-02")
+    keep_all(vault, "North Quay", [older, condition("c1", "Sprain")])
+    released = let_out(vault)
+    for _ in range(2):  # not ready, then ready
+        whole = b"".join(package.bundle(released, base_url=BASE, now=clock.now()))
+        found = [each["resource"] for each in json.loads(whole)["entry"]]
+        given = {one["code"]["text"]: one for one in found if one["resourceType"] == "Condition"}
+        assert sorted(given) == ["Gout", "Sprain"]
+        assert given["Gout"]["dateRecorded"] == "2014-03-02"
+        ready.make(vault)
 
 
 def test_what_is_ready_is_not_made_again(vault: Vault, north: int) -> None:

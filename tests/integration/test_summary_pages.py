@@ -138,3 +138,15 @@ def lines(vault):
         section.head.slug: sorted(line.cells for line in section.lines)
         for section in sections_of(found, now=clock.now())
     }
+
+
+def test_the_own_summary_says_that_it_has_what_is_kept_private(ada, base, cast):
+    said = "This is your own copy: it has what you keep private"
+    assert said not in ada.get(f"{base}/summary").text
+    with cast.vault("Ada").read() as session:
+        (one, *_) = records.select(
+            session, cast.vault("Ada"), Selection(types=("AllergyIntolerance",))
+        )
+    page = f"{base}/record/{one.type}/{one.local_id}"
+    ada.submit(f"{page}/private", {"on": "yes"}, page=page)
+    assert said in ada.get(f"{base}/summary").text

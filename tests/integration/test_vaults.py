@@ -75,6 +75,44 @@ def test_taking_the_key_back_from_the_house_changes_the_vault_key(tmp_path: Path
         assert home.vaults.open_by_themselves() == [patient]
 
 
+def test_a_loan_seals_what_it_opened_after_the_last_that_needs_it(tmp_path: Path) -> None:
+    with Home(tmp_path) as home:
+        patient = home.patient(home.account())
+        home.reopen()
+        with home.vaults.lend() as later:
+            with home.vaults.lend() as first:
+                home.sign_in(loan=first)
+                home.sign_in(loan=later)
+            assert home.vaults.is_open(patient)
+        assert not home.vaults.is_open(patient)
+
+
+def test_a_loan_leaves_open_what_somebody_else_opened(tmp_path: Path) -> None:
+    with Home(tmp_path) as home:
+        patient = home.patient(home.account())
+        with home.vaults.lend() as loan:
+            home.sign_in(loan=loan)
+        assert home.vaults.is_open(patient), "open before"
+        home.reopen()
+        with home.vaults.lend() as loan:
+            home.sign_in(loan=loan)
+            home.sign_in()
+        assert home.vaults.is_open(patient), "somebody signed in meanwhile"
+
+
+def test_seal_now_goes_before_a_loan_and_ends_it(tmp_path: Path) -> None:
+    with Home(tmp_path) as home:
+        patient = home.patient(home.account())
+        home.reopen()
+        with home.vaults.lend() as loan:
+            home.sign_in(loan=loan)
+            home.vaults.seal(patient)
+            with pytest.raises(Sealed):
+                home.vaults.get(patient)
+            home.sign_in()
+        assert home.vaults.is_open(patient)
+
+
 def test_seal_now_forgets_the_key(tmp_path: Path) -> None:
     with Home(tmp_path) as home:
         patient = home.patient(home.account())

@@ -114,6 +114,18 @@ def test_a_code_that_is_not_known_leaves_the_words_that_the_text_has():
     assert one["code"] == {"text": "Bee venom"}
 
 
+@pytest.mark.parametrize("display", ['displayName="Penicillin"', ""])
+def test_words_of_a_reaction_never_hide_the_substance_that_points_to_them(display):
+    pointing = '<originalText><reference value="#r1"/></originalText>'
+    code = f'<code code="70618" {display} {RXNORM}>{pointing}</code>'
+    hives = f'<text><reference value="#r1"/></text><value xsi:type="CD" nullFlavor="OTH" {SNOMED}/>'
+    more = f"<entryRelationship>{statement('observation', '9', hives)}</entryRelationship>"
+    narrative = '<paragraph ID="r1">Hives</paragraph>'
+    one = only(document(allergy(code, more=more), narrative=narrative), "AllergyIntolerance")
+    assert one["code"].get("text") == (None if display else "Hives")
+    assert one["reaction"] == [{"manifestation": [{"text": "Hives"}]}]
+
+
 def test_reactions_have_their_severity_and_none_is_made_up():
     severity = statement("observation", "8", f'<value xsi:type="CD" code="24484000" {SNOMED}/>')
     hives = (

@@ -110,6 +110,74 @@ def test_a_value_dated_ahead_hides_no_flag():
     assert [one.value.words for one in flagged(newest_of_each(by_test(found)))] == ["6.9"]
 
 
+def test_the_newest_results_are_those_of_a_day_that_had_come():
+    flagged_now = lab("Potassium", "2823-3", "6.9", flag="HH", on="2026-11-01")
+    slip = lab("Sodium", "2951-2", "140", on=SOON)
+    heading, body = shown("results", slip, flagged_now)
+    assert heading == "The newest result is flagged by the source"
+    assert body.index("6.9") < body.index("140")  # it does not open the page, and is not left out
+    assert SAID in body
+    heading, body = shown("results", slip)
+    assert heading == "Every result is dated on a day that had not come yet"
+    assert "140" in body
+
+
+def test_the_latest_value_of_a_test_is_of_a_day_that_had_come():
+    context = views.Context({1: Origin(1, "Saltmarsh Hospital", "smart", False, NOW)}, NOW)
+    slip, real = (
+        lab("Potassium", "2823-3", value, on=on)
+        for value, on in (("4.1", SOON), ("6.9", "2026-11-01"))
+    )
+    page = views.show(views.BY_TEST, as_records(slip, real), context)
+    assert "6.9" in str(page.body)
+    assert "4.1" not in str(page.body)
+    page = views.show(views.TEST, as_records(slip, real), context)
+    assert page.heading == "Potassium: 6.9 mmol/L"
+    assert "4.1" in str(page.body)
+    page = views.show(views.TEST, as_records(slip), context)
+    assert "That day had not come yet when the source sent it." in page.lead
+
+
+def test_vital_signs_and_a_summary_have_no_value_of_a_day_to_come():
+    pulse = [concept(code="vital-signs")]
+    some = [
+        lab("Pulse", "8867-4", "71", on="2026-10-01", category=pulse),
+        lab("Pulse", "8867-4", "64", on=SOON, category=pulse),
+        lab("Potassium", "2823-3", "4.1", on=SOON),
+    ]
+    _, body = shown("vitals", *some[:2])
+    assert "71" in body
+    assert "64" not in body
+    told = {one.head.slug: str(one.lines) for one in summary(as_records(*some), now=NOW)}
+    assert "'71 " in told["vitals"]
+    assert "'64 " not in told["vitals"]
+    assert "results" not in told
+
+
+@pytest.mark.parametrize("dated", ["bad date", "2026-13-45"])
+def test_an_order_whose_date_is_none_is_unclear_and_says_so(dated):
+    (one,) = medications(as_records(order(dated)), NOW)
+    assert one.standing is Standing.UNCLEAR
+    assert one.why == f"listed as active, but dated {dated}"
+
+
+def test_an_order_without_a_date_is_as_current_as_its_list_says():
+    bare = order("")
+    del bare["authoredOn"]
+    (one,) = medications(as_records(bare), NOW)
+    assert one.standing is Standing.CURRENT
+
+
+def test_a_vaccine_without_name_and_status_is_no_dose():
+    bare = {"resourceType": "Immunization", "occurrenceDateTime": "2020-01-01"}
+    heading, body = shown("immunizations", bare)
+    assert heading == "No vaccine on record"
+    assert "No status given" in body
+    named = bare | {"vaccineCode": concept("Flu shot")}
+    for counts in (named, bare | {"status": "completed"}):
+        assert shown("immunizations", counts)[0] == "1 vaccine dose on record"
+
+
 def test_of_one_result_of_two_places_the_flagged_one_speaks_and_then_the_one_with_a_range():
     bare = lab("Potassium", "2823-3", "5.4", on="2026-11-01")
     for other in ({"flag": "H"}, {"low": "3.5", "high": "5.1"}):

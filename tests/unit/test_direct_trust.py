@@ -17,7 +17,7 @@ from phr import clock
 from phr.errors import AddressRefused, NetError
 from phr.sharing.channels import trust
 from phr.sharing.channels.trust import Bound, Purpose, Verdict
-from tests.fixtures_direct import DAY, Authority, der, key, named
+from tests.fixtures_direct import DAY, Authority, der, key, named, with_exponent_one
 
 ADDRESS = "dr.pell@direct.clinic.test"
 DOMAIN = "direct.clinic.test"
@@ -138,6 +138,16 @@ def test_a_certificate_signed_in_an_outdated_way_is_refused(
 
 
 # --------------------------------------------------------------------------------------- the chain
+
+
+@pytest.mark.parametrize("purpose", list(Purpose))
+def test_a_key_whose_exponent_is_one_is_not_trusted_even_by_itself(
+    root: Authority, purpose: Purpose
+) -> None:
+    open_to_all = x509.load_der_x509_certificate(with_exponent_one(root.issue(ADDRESS)))
+    said = judged(open_to_all, root.certificate, open_to_all, purpose=purpose)
+    assert not said.trusted
+    assert said.sentence == "The certificate is malformed."
 
 
 def test_without_an_anchor_nobody_is_trusted(root: Authority) -> None:

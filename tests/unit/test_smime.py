@@ -1,11 +1,14 @@
 """S/MIME by ourselves: what is refused, that it all looks the same, and that nothing is let in."""
 
 import base64
+import hashlib
 import tracemalloc
 from collections.abc import Callable
 
 import pytest
 from asn1crypto import cms
+from asn1crypto import x509 as foreign
+from cryptography import x509
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +16,7 @@ from phr import clock
 from phr.errors import MessageRefused
 from phr.sharing.channels import mime, smime
 from phr.sharing.channels.smime import Cipher, Transport
-from tests.fixtures_direct import Authority, key
+from tests.fixtures_direct import Authority, key, with_exponent_one
 
 ENTITY = b"Content-Type: text/plain\r\n\r\nNo known allergies.\r\n"
 OTHER = b"Content-Type: text/plain\r\n\r\nAllergic to penicillin.\r\n"
@@ -103,6 +106,35 @@ def test_a_short_key_neither_signs_nor_receives(bits: int) -> None:
     with pytest.raises(ValueError, match="2048"):
         smime.encrypt(ENTITY, [weak])
     refused(lambda: smime.verify(signed((weak, key(7, bits)))))
+
+
+@pytest.mark.parametrize("transport", list(Transport))
+def test_no_key_is_carried_by_an_exponent_of_one(transport: Transport, ann: smime.Own) -> None:
+    open_to_all = x509.load_der_x509_certificate(with_exponent_one(ann[0]))
+    with pytest.raises(ValueError, match="e must be"):
+        smime.encrypt(ENTITY, [open_to_all], transport=transport)
+
+
+def test_a_signature_under_an_exponent_of_one_is_refused(ann: smime.Own) -> None:
+    whole = mime.read(signed(ann))
+    boundary = whole.head.get_boundary("")
+    kind = [("Content-Type", f'multipart/signed; boundary="{boundary}"')]
+    sent = cms.ContentInfo.load(der_of(mime.parts(whole)[1]))
+
+    def again() -> bytes:
+        fields = [("Content-Type", "application/pkcs7-signature")]
+        beside = mime.in_base64(fields, sent.dump(force=True))
+        return mime.multipart(kind, [mime.parts(whole)[0], beside], boundary)
+
+    assert smime.verify(again()).content == ENTITY
+    info = sent["content"]["signer_infos"][0]
+    digest = hashlib.sha256(info["signed_attrs"].untag().dump()).digest()
+    named = bytes.fromhex("3031300d060960864801650304020105000420") + digest
+    # what anybody can write: with e=1 the padded digest is its own signature (RFC 8017 §9.2)
+    info["signature"] = b"\0\1" + b"\xff" * (256 - 3 - len(named)) + b"\0" + named
+    open_to_all = foreign.Certificate.load(with_exponent_one(ann[0]))
+    sent["content"]["certificates"] = [cms.CertificateChoices("certificate", open_to_all)]
+    refused(lambda: smime.verify(again()))
 
 
 def test_a_message_for_nobody_is_not_made() -> None:

@@ -51,10 +51,14 @@ _RECORD = "/p/{patient_id:str}/record/{type_:str}/{local_id:str}"
 def fetch(session: Session, vault: Vault, view: views.View, main: Selection) -> list[Record]:
     """Return the records of a view's main selection, then what they point to.
 
-    One view wants only the newest value of each test.
+    One view wants only the newest value of each test; on its last page are also those that have no
+    code, which a person writes down and a paper says.
     """
     pick = newest.of_each_concept if view is views.BY_TEST else records.select
     found = list(pick(session, vault, main))
+    room = (main.limit or 0) - 1 - len(found)
+    if view is views.BY_TEST and room > 0:  # a full page goes on
+        found = [*newest.without_concept(session, vault, main, room), *found]
     seen = {record.pk for record in found}
     for selection in view.also:
         if selection is CAREGIVERS and len(found) <= FEW:

@@ -11,7 +11,7 @@ from cryptography.x509.oid import NameOID
 from litestar import Response
 
 from phr import clock, collect, push
-from phr.errors import Conflict, InvalidInput, MailboxFailed, NetError, NotFound
+from phr.errors import Conflict, InvalidInput, MailboxFailed, NetError, NotFound, StepUpNeeded
 from phr.sharing import echo, letterbox, postbox
 from phr.sharing.channels import discovery, identity
 from phr.sharing.channels.discovery import Step
@@ -47,6 +47,8 @@ FIRST: Final = {  # of the settings, before there are any
 }
 MOST_FILE: Final = 256 << 10
 MOST_CAME: Final = 30
+PASSWORDS: Final = frozenset({"secret", "imap_secret", "key", "again"})  # fields of the two forms
+PUT_DOWN: Final = "put-down"  # a field that says: the passwords of this form wait in memory
 NO_ADDRESS: Final = "Please set up your own Direct address first."
 TRUST_NOBODY: Final = (
     "You trust nobody's certificates yet, so none can be found good. Ask the practice for its "
@@ -263,9 +265,10 @@ def look(visit: Visit) -> Response[Any]:
 def save(visit: Visit, form: Form) -> Response[Any]:
     """Keep the settings, after the password."""
     try:
+        form = _whole(visit, form)
         wanted = _wanted(form)
         postbox.check(wanted)
-        step_up_of(visit)
+        _confirmed(visit, form)
         arrived.route(visit.vault.house, visit.vault.id, [wanted.address])
         with visit.vault.write() as session:
             postbox.set_up(session, visit.vault, wanted, visit.actor, now=clock.now())
@@ -273,6 +276,40 @@ def save(visit: Visit, form: Form) -> Response[Any]:
         return draw(visit, sentence=error.sentence, form=form)
     wake(visit, "mailboxes")
     return _back(visit, "Saved. Send a message to yourself to see whether it works.")
+
+
+def _confirmed(visit: Visit, form: Form) -> None:
+    """Require the fresh password, or raise StepUpNeeded.
+
+    The confirm page repeats the form in hidden fields. Passwords typed into it are put down in
+    memory meanwhile, so that no page holds them.
+    """
+    try:
+        step_up_of(visit)
+    except StepUpNeeded:
+        typed = [pair for pair in form.pairs() if pair[0] in PASSWORDS]
+        visit.put_down(_typed_on(visit), typed)
+        visit.form = Form([*form.without(PASSWORDS).pairs(), (PUT_DOWN, "1")])
+        raise
+
+
+def _whole(visit: Visit, form: Form) -> Form:
+    """Return the form with the passwords that were put down for it; InvalidInput if they are gone.
+
+    A form that was typed anew takes what was put down before it away.
+    """
+    name = _typed_on(visit)
+    typed = visit.kept(name)
+    visit.forget(name)
+    if not form.has(PUT_DOWN):
+        return form
+    if typed is None:
+        raise InvalidInput("What you typed was kept for 15 minutes only. Please type it again.")
+    return Form([*form.without(frozenset({PUT_DOWN})).pairs(), *typed])
+
+
+def _typed_on(visit: Visit) -> str:
+    return f"typed {visit.path}"
 
 
 def _wanted(form: Form) -> postbox.Wanted:
@@ -334,16 +371,21 @@ def export(visit: Visit, form: Form) -> Response[Any]:
         own, chain = postbox.current(session), postbox.chain(session)
     if own is None:
         raise NotFound
-    if form.get("key") != form.get("again"):
-        return draw(visit, sentence="The two passwords for the file are not the same.")
     try:
-        made = identity.exported(own, chain, form.get("key"))
+        form = _whole(visit, form)
+        made = identity.exported(own, chain, _chosen(form))
     except InvalidInput as error:
         return draw(visit, sentence=error.sentence)
-    step_up_of(visit)
+    _confirmed(visit, form)
     with visit.vault.write() as session:
         audit.append(session, visit.vault, "direct.key_exported", visit.actor)
     return Response(made, media_type="application/x-pkcs12", headers=_saved_as("direct.p12"))
+
+
+def _chosen(form: Form) -> str:
+    if form.get("key") != form.get("again"):
+        raise InvalidInput("The two passwords for the file are not the same.")
+    return form.get("key")
 
 
 def _saved_as(name: str) -> dict[str, str]:

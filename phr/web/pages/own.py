@@ -9,8 +9,10 @@ from sqlalchemy.orm import Session
 
 from phr import clock, own
 from phr.chart import remarks
-from phr.chart.plain import string
+from phr.chart.plain import joined, string
+from phr.chart.results import results
 from phr.chart.titles import kind_words, record_title
+from phr.chart.vitals import reading
 from phr.errors import InvalidInput, NotFound
 from phr.fhir import statements
 from phr.fhir.record import Record
@@ -32,6 +34,7 @@ def listed(visit: Visit) -> Response[Any]:
     if connection_id is not None:
         with visit.vault.read() as session:
             found = records.select(session, visit.vault, own.selection(connection_id))
+        found.sort(key=lambda one: one.received_at, reverse=True)  # as it was added, not as dated
         rows = [_row(visit, one) for one in found]
     offered = [one for one in STATEMENTS.values() if one.stands_alone]
     groups = groupby(offered, key=lambda one: one.group)
@@ -45,12 +48,21 @@ def listed(visit: Visit) -> Response[Any]:
 def _row(visit: Visit, record: Record) -> Mapping[str, Any]:
     statement = statements.of_type(record.document)
     return {
-        "title": record_title(record),
+        "title": _title(record),
         "kind": statement.title if statement else kind_words(record.type),
         "href": _href(visit, record),
         "at": minute(record.received_at),
         "taken_back": statements.is_taken_back(record.document),
     }
+
+
+def _title(record: Record) -> str:
+    """Return the title of a statement; of a blood pressure with both of its figures."""
+    told = record_title(record)
+    if "component" not in record.document:
+        return told
+    measured = (reading(one) for one in results([record]))
+    return joined(told, *(joined(one.words, one.unit, by=" ") for one in measured), by=": ")
 
 
 def _href(visit: Visit, record: Record) -> str:

@@ -43,7 +43,8 @@ def read(visit: Visit) -> Response[Any]:
     with visit.vault.read() as session:
         found = fetch(session, visit.vault, view.VIEW, view.VIEW.selection)
         shown = show(view.VIEW, found, _around(visit, session, found))
-    return visit.render("pages/summary.html", shown=shown, pdf=paper.possible())
+    private = any(record.labels & Label.PRIVATE for record in found)
+    return visit.render("pages/summary.html", shown=shown, pdf=paper.possible(), private=private)
 
 
 def _around(visit: Visit, session: Session, found: Sequence[Record]) -> Context:
