@@ -50,6 +50,7 @@ log = logging.getLogger(__name__)
 FULL_DAYS: Final = 7
 RETRY: Final = 900.0  # seconds; doubled with each failure in a row, up to the interval
 DOCUMENTS: Final = "Documents"
+NOT_ASKED: Final = "The pull ended before this was asked for."
 STATES: Final = {
     Outcome.MORE: LedgerState.ASKING,
     Outcome.DONE: LedgerState.DONE,
@@ -231,6 +232,8 @@ def _write_line(session: Session, kept: Kept, *, job: Job, fetched: Fetched) -> 
 
 
 def _add_to_line(line: LedgerLine, kept: Kept, fetched: Fetched) -> None:
+    if line.state == LedgerState.BROKEN:  # it goes on: what had ended it is over
+        line.sentence, line.faults = None, ""
     line.state = STATES[fetched.outcome]
     line.pages += fetched.pages
     line.got += len(fetched.items)
@@ -265,7 +268,7 @@ def _mark_withdrawn(vault: Vault, job: Job) -> None:
     """After a full pass: what is no longer offered is shown so, kind by kind, never deleted."""
     if not job.full:
         return
-    asked = {"Patient", *(kind.type for kind in kinds.asked(job.endpoint.fhir_version or ""))}
+    asked = _types_of(job)
     complete = asked if "*" in job.complete and not job.broken else job.complete & asked
     types = sorted(complete - job.broken)
     if types:
@@ -312,6 +315,8 @@ def _settle(vault: Vault, job: Job, end: End, now: datetime, certificate: str | 
         pull = connections.pull(session, job.connection_id, job.pull_id)
         pull.state, pull.ended_at, pull.sentence = end.pull, ended, end.sentence
         pull.faults = kept_as(end.sentence)
+        if end.sentence:
+            _name_the_rest(session, job, end.sentence)
         row = session.get_one(Connection, job.connection_id)
         row.claimed_by = None
         since = {chain: clock.to_ms(at) for chain, at in job.since.items()}
@@ -332,6 +337,30 @@ def _settle(vault: Vault, job: Job, end: End, now: datetime, certificate: str | 
         )
     logs.event(log, "pull.done", connection=job.connection_id, state=str(end.pull))
     return end.pull
+
+
+def _name_the_rest(session: Session, job: Job, sentence: str) -> None:
+    """Give each kind that was not asked for, or not to its end, a line with what ended the run.
+
+    Nothing came at all: then the run's own sentence says it.
+    """
+    known = connections.lines(session, job.pull_id)
+    for line in known:
+        if line.state == LedgerState.ASKING:
+            line.state, line.sentence = LedgerState.BROKEN, str(sentence)
+            line.faults = kept_as(sentence)
+    if not known or any(one.type == "*" and one.state != LedgerState.REFUSED for one in known):
+        return
+    told = {line.type for line in known}
+    for type_ in _types_of(job) - told:
+        line = connections.line(session, job.pull_id, type_, type_)
+        line.state, line.faults = LedgerState.BROKEN, kept_as(sentence)
+        line.sentence = f"{NOT_ASKED} {sentence}"
+
+
+def _types_of(job: Job) -> set[str]:
+    """Return the kinds that a run asks for by themselves."""
+    return {"Patient", *(kind.type for kind in kinds.asked(job.endpoint.fhir_version or ""))}
 
 
 def _settle_connection(row: Connection, job: Job, end: End, ended: datetime, now: datetime) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from phr import clock, pull
 from phr.connectors import rest
 from phr.errors import Conflict
+from phr.fhir import kinds
 from phr.fhir.record import Selection
 from phr.store import connections, records
 from phr.store.models import Connection, ConnectionState, LedgerState, PullState
@@ -361,9 +362,19 @@ def test_a_long_wait_ends_the_run_and_the_next_goes_on_where_it_stopped(
     assert after.state == ConnectionState.ACTIVE
     assert timedelta(hours=1.7) < after.next_pull_at - clock.now() < timedelta(hours=2.3)
     assert len(stored(vault, "Observation")) == 2
+    lines = ledger(vault, cid)
+    assert {line.type for line in lines.values()} >= {one.type for one in kinds.asked()}
+    assert LedgerState.ASKING not in {line.state for line in lines.values()}
+    assert lines["Observation"].state == LedgerState.BROKEN
+    assert all(line.sentence for line in lines.values() if line.state == LedgerState.BROKEN)
     hospital.faults.clear()
     hospital.asked.clear()
     assert go(vault, cid, to_hospital) == PullState.DONE
+    assert {line.state for line in ledger(vault, cid).values()} <= {
+        LedgerState.DONE,
+        LedgerState.REFUSED,
+    }
+    assert not ledger(vault, cid)["Observation"].sentence
     first = next(found for found in hospital.asked if found.path == "/fhir/Observation")
     assert first.params["_offset"] == "2"
     line = ledger(vault, cid)["Observation"]
