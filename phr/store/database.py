@@ -332,6 +332,7 @@ class Database:
         try:
             if session is not None:
                 session.close()
+                session.bind = None  # it asks no more: another thread may have the connection
             connection.rollback()
             _driver(connection).rollback()  # what `rows` began, SQLAlchemy does not know of
         except (DBAPIError, dbapi2.Error):

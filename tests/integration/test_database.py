@@ -11,7 +11,8 @@ from pathlib import Path
 import apsw
 import pytest
 import sqlcipher3
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import UnboundExecutionError
 
 from phr import clock, ids
 from phr.errors import (
@@ -688,3 +689,12 @@ def test_a_failing_copy_stops_the_migration(
     with pytest.raises(VaultError, match="full"):
         Database.open(path, KEY, kind="vault", before_migration=fail)
     assert Database(path, KEY, kind="vault").version() == 1
+
+
+def test_a_session_that_was_given_back_asks_nothing_more(vault: Database) -> None:
+    with vault.read() as session:
+        assert session.scalar(text("SELECT 1")) == 1
+    with pytest.raises(UnboundExecutionError):
+        session.scalar(text("SELECT 1"))
+    with pytest.raises(UnboundExecutionError):
+        database.rows(session, "SELECT 1")

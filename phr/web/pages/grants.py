@@ -372,12 +372,13 @@ def one_grant(visit: Visit, grant_id: str) -> Response[Any]:
         tally = gate.tally(session, provision)
         lines = _lines(session, visit, grant_id=grant_id, limit=8, before=None)
         first = _first_screen(visit, session, grant, provision, now)
+        places = _named_places(session, provision)
     return visit.render(
         "pages/shares_grant.html",
         block="sendings",
         each=standing,
         tally=tally,
-        places=_named_places(session, provision),
+        places=places,
         private=len(provision.ticked),
         body=first,
         lines=lines,
