@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -445,3 +445,37 @@ def test_a_bell_that_rang_ends_a_release_before_the_row_says_so(share: Share) ->
     endings.announce(link.grant_id)
     with pytest.raises(Ended):
         gate.look(share.vault, presented, now=clock.now())
+
+
+def test_a_limited_link_counts_visits_and_then_says_that_it_is_used_up(share: Share) -> None:
+    link = share.link(only("Condition"), uses=1)
+    presented = Presented(link.handle_id, share.claimed(link))
+    begun = clock.now()
+
+    def view(now: datetime) -> None:
+        gate.release(share.vault, presented, Action.VIEW, "link.viewed", now=now)
+
+    def left() -> int | None:
+        with share.vault.read() as session:
+            return grants.get(session, link.grant_id).uses_left
+
+    before = left()
+    view(begun)
+    assert left() == 0
+    view(begun + gate.VISIT / 2)  # the same visit goes on
+    assert left() == 0
+    assert before in {0, 1}  # opening it may have been the use
+    with pytest.raises(Ended, match="as often as the patient allowed"):
+        view(begun + gate.VISIT * 2)
+
+
+def test_an_identifier_of_another_kind_or_of_nothing_is_not_found(share: Share) -> None:
+    out = released(share, only("Condition"))
+    name = out.select(Selection(types=("Condition",)))[0].local_id
+    assert out.one("Condition", name).local_id == name
+    for type_, wrong in (("Observation", name), ("Condition", "no such id"), ("Wand", name)):
+        with pytest.raises(NotFound):
+            out.one(type_, wrong)
+    for type_, wrong in (("Condition", name), ("Practitioner", "no such id")):
+        with pytest.raises(NotFound):
+            out.supporting(type_, wrong)
